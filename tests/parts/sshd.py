@@ -7,6 +7,7 @@ Nothing of the machine's own SSH configuration is read, apart from what sshd com
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.parts.process_tree import descendants
+from tests.parts.unix_user import current_user
 
 #: sshd(8) refuses more ListenAddress entries than this in one process (servconf.c, MAX_LISTEN_SOCKS).
 MAX_LISTEN = 16
@@ -38,13 +40,6 @@ class SshdFailed(RuntimeError):
 def find_sshd() -> str | None:
     """Absolute path of sshd, or None; sshd re-executes itself, so a relative path would not do."""
     return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-def current_user() -> str:
-    """Name of the user that runs this process."""
-    import pwd
-
-    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 @dataclass(frozen=True)
@@ -346,8 +341,6 @@ def fleet(
     n: int, *, user: str | None = None, first: str = "127.10.0.1", max_sessions: int = 10
 ) -> Iterator[Fleet]:
     """`n` host endpoints on consecutive 127.x addresses, 16 of them an sshd."""
-    import ipaddress
-
     base = int(ipaddress.IPv4Address(first))
     addresses = [str(ipaddress.IPv4Address(base + i)) for i in range(n)]
     with contextlib.ExitStack() as stack:
@@ -372,35 +365,6 @@ def fleet(
             Endpoint(e.address, e.port, e.user, identity, known_hosts) for s in servers for e in s.endpoints
         ]
         yield Fleet(servers, endpoints, known_hosts, identity)
-
-
-@contextlib.contextmanager
-def unix_user(name: str | None = None, *, shell: str = "/bin/bash", home: bool = True) -> Iterator[str]:
-    """A plain unix user for the time of the block (needs root); its processes and home go with it."""
-    if os.geteuid() != 0:
-        raise PermissionError("making a unix user needs root")
-    name = name or f"ops{os.getpid()}x{time.monotonic_ns() % 100000}"
-    # '*' and not '!': without PAM sshd refuses accounts whose password field says locked.
-    subprocess.run(
-        ["useradd", "-m" if home else "-M", "-s", shell, "-p", "*", name], check=True, capture_output=True
-    )
-    try:
-        yield name
-    finally:
-        _kill_user(name)
-        subprocess.run(["userdel", "-f", *(["-r"] if home else []), name], check=True, capture_output=True)
-
-
-def _kill_user(name: str) -> None:
-    import pwd
-
-    uid = pwd.getpwnam(name).pw_uid
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if entry.stat().st_uid == uid:
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _make_key(path: Path) -> None:
