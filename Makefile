@@ -1,0 +1,57 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything else is for people who change the code.
+PY := .venv/bin/python
+PACKAGES := opsexec agent bottle
+
+.PHONY: help setup setup-tests demo test check format bench docs lock
+
+help:
+	@echo 'make demo    set up, then run the main job over three SSH hosts of its own on loopback'
+	@echo 'make test    set up, then run every test (REQUIRE_ALL=1: a missing part fails instead of skipping)'
+	@echo 'make check   lint, format check, strict types, import contracts'
+	@echo 'make bench   benchmarks beside the peers; JSON to bench/results/ (BENCH="--quick --only ROW")'
+	@echo 'make docs    check the links of every document'
+	@echo 'make format  rewrite the code in the project'"'"'s format'
+	@echo 'make lock    resolve requirements/dev.txt again from pyproject.toml'
+
+setup:
+	@scripts/setup.sh
+
+setup-tests:
+	@scripts/setup.sh --tests
+
+demo: setup
+	@$(PY) -m demo
+
+# Unit tests share nothing and run two at a time; the others start real servers and run one by one. Every folder is run
+# even after a failure, and any failure fails the target.
+test: setup-tests
+	@status=0; \
+	$(PY) -m pytest -q -n 2 tests/unit || status=$$?; \
+	serial="$$(find tests/integration tests/adversarial -name 'test_*.py' -print 2>/dev/null | head -n 1)"; \
+	if [ -n "$$serial" ]; then \
+		$(PY) -m pytest -q $(wildcard tests/integration tests/adversarial) || status=$$?; \
+	fi; \
+	exit $$status
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy $(PACKAGES)
+	$(PY) -m mypy tests
+	.venv/bin/lint-imports
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup
+	@$(PY) -m bench $(BENCH)
+
+docs: setup
+	@$(PY) scripts/check_links.py
+
+# No index address and no local wheel folder may reach the lock: it must install from whatever registry a machine has.
+lock: setup
+	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--extra agent --extra bottle --extra dev -o requirements/dev.txt pyproject.toml

@@ -1,0 +1,41 @@
+"""What every test may rely on: the async backend, one hypothesis profile, and `require` for real parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Wall-clock deadlines per example measure the machine, not the code; pytest-timeout bounds the whole test.
+settings.register_profile("opsexec", deadline=None, print_blob=True)
+settings.load_profile("opsexec")
+
+# sshd and other daemons live here, and a plain user's PATH often lacks it.
+SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def require(part: str | Path | bool, reason: str) -> str:
+    """Skip the calling test with `reason` when a real part is missing; fail instead when REQUIRE_ALL=1.
+
+    `part` is a program's name (looked up in PATH and the system directories), a path that must exist, or the
+    outcome of a probe. Returns the program's or the path's full name, and "" for a probe.
+    """
+    if isinstance(part, bool):
+        found = "" if part else None
+    elif isinstance(part, Path):
+        found = str(part) if part.exists() else None
+    else:
+        found = shutil.which(part, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRS}")
+    if found is None:
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(f"REQUIRE_ALL=1 and a part is missing: {reason}", pytrace=False)
+        pytest.skip(reason)
+    return found
