@@ -1,0 +1,89 @@
+"""opsexec: typed, capability-gated steps on local and SSH hosts.
+
+The names below are the public ones. Each is loaded when it is first used, so `import opsexec` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opsexec.audit import AuditLog, NullAudit
+    from opsexec.capability import Capability, CapabilitySet, Requirement
+    from opsexec.connect import connect
+    from opsexec.errors import (
+        AuditUnavailable,
+        CapabilityDenied,
+        ConnectionLost,
+        HostKeyRejected,
+        HostUnreachable,
+        OpsError,
+        StepFailed,
+        StepTimeout,
+    )
+    from opsexec.executor import Executor, LogSink, RunOutput, SyncOpts
+    from opsexec.inventory import Inventory
+    from opsexec.local import LocalExec
+    from opsexec.runbook import Runbook
+    from opsexec.secret import Secret
+    from opsexec.sinks import CollectSink, LineSink
+    from opsexec.ssh import SshExec
+    from opsexec.steps import (
+        Exec,
+        Facts,
+        Link,
+        MakeDir,
+        Observe,
+        Pull,
+        Push,
+        ReadFile,
+        RemoveFile,
+        ServiceControl,
+        ServiceStatus,
+        SetMode,
+        Shell,
+        Stat,
+        Step,
+        Tty,
+        WriteFile,
+    )
+
+_HOME = {
+    "opsexec.audit": "AuditLog NullAudit",
+    "opsexec.capability": "Capability CapabilitySet Requirement",
+    "opsexec.connect": "connect",
+    "opsexec.errors": "AuditUnavailable CapabilityDenied ConnectionLost HostKeyRejected HostUnreachable OpsError "
+    "StepFailed StepTimeout",
+    "opsexec.executor": "Executor LogSink RunOutput SyncOpts",
+    "opsexec.inventory": "Inventory",
+    "opsexec.local": "LocalExec",
+    "opsexec.runbook": "Runbook",
+    "opsexec.secret": "Secret",
+    "opsexec.sinks": "CollectSink LineSink",
+    "opsexec.ssh": "SshExec",
+    "opsexec.steps": "Exec Facts Link MakeDir Observe Pull Push ReadFile RemoveFile ServiceControl ServiceStatus SetMode "
+    "Shell Stat Step Tty WriteFile",
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+__version__ = "0.1.0"
+__all__ = [
+    "AuditLog", "AuditUnavailable", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink", "ConnectionLost",
+    "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "Inventory", "LineSink", "Link", "LocalExec",
+    "LogSink", "MakeDir", "NullAudit", "Observe", "OpsError", "Pull", "Push", "ReadFile", "RemoveFile", "Requirement",
+    "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode", "Shell", "SshExec", "Stat", "Step",
+    "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile", "connect",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'opsexec' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE})

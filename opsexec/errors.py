@@ -1,0 +1,167 @@
+"""The error family: every error says what happened, where, and what to do about it.
+
+`OpsError.exit_code` is what the CLIs exit with: 1 the work failed, 2 the request was wrong, 3 it could not run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opsexec.executor import RunOutput
+
+
+class OpsError(Exception):
+    """Base of every error this project raises on purpose.
+
+    `message` is one sentence saying what happened; `host` says where; `hint` says what to do.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, host: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.host = host
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}" if self.host else self.message
+
+
+class UsageError(OpsError):
+    """The request itself is wrong; nothing was attempted."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class BadStep(UsageError):
+    """A Step whose fields contradict each other or can't be made unambiguous."""
+
+    code = "bad_step"
+
+
+class BadCapability(UsageError):
+    """A capability string that is not in the grammar."""
+
+    code = "bad_capability"
+
+
+class BadInventory(UsageError):
+    """An inventory file that can't be read as one."""
+
+    code = "bad_inventory"
+
+
+class BadRunbook(UsageError):
+    """A runbook file that can't be read as one; the message starts with file:line."""
+
+    code = "bad_runbook"
+
+
+class CapabilityDenied(OpsError):
+    """No grant admits the Step. `needed` and `held` are capability strings; `layer` is who said no."""
+
+    code = "denied"
+    exit_code = 3
+
+    def __init__(
+        self,
+        needed: str,
+        held: Sequence[str],
+        *,
+        host: str | None = None,
+        layer: str = "caller",
+        reason: str | None = None,
+    ) -> None:
+        shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+        message = f"denied by the {layer}: needs {needed}, held: {shown or 'nothing'}"
+        if reason:
+            message += f" ({reason})"
+        super().__init__(message, host=host, hint=f'grant "{needed}" if this is wanted')
+        self.needed = needed
+        self.held = tuple(held)
+        self.layer = layer
+        self.reason = reason
+
+
+class LimitExceeded(OpsError):
+    """A limit of the CapabilitySet (time, output, user) was crossed."""
+
+    code = "limit"
+
+
+class StepFailed(OpsError):
+    """The Step ran and failed; `output` holds what it said."""
+
+    code = "step_failed"
+
+    def __init__(
+        self, message: str, *, output: RunOutput | None = None, host: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, host=host, hint=hint)
+        self.output = output
+
+
+class StepTimeout(StepFailed):
+    """The Step's deadline passed; its process tree was ended."""
+
+    code = "timeout"
+
+
+class PrivilegeDenied(OpsError):
+    """The host would not let this login become the other user (sudo asks, or refuses)."""
+
+    code = "privilege"
+    exit_code = 3
+
+
+class HostUnreachable(OpsError):
+    """No session with the host could be opened (name, network, login, refused key)."""
+
+    code = "unreachable"
+    exit_code = 3
+
+
+class HostKeyRejected(HostUnreachable):
+    """The host's key is not the one that is known; `expected` and `got` are SHA256 fingerprints."""
+
+    code = "host_key"
+
+    def __init__(
+        self, message: str, *, expected: str | None, got: str | None, host: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, host=host, hint=hint)
+        self.expected = expected
+        self.got = got
+
+
+class ConnectionLost(HostUnreachable):
+    """The session broke while a Step was under way: whether it finished is unknown."""
+
+    code = "connection_lost"
+
+
+class HostUnsuitable(OpsError):
+    """The host lacks what the Step needs (no python3, no systemctl, no shell)."""
+
+    code = "unsuitable"
+    exit_code = 3
+
+
+class ProtocolError(OpsError):
+    """The other side sent something that is not in the protocol."""
+
+    code = "protocol"
+    exit_code = 3
+
+
+class AuditUnavailable(OpsError):
+    """The audit can't be written: no audit, no run."""
+
+    code = "audit"
+    exit_code = 3

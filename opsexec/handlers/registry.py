@@ -1,0 +1,27 @@
+"""Finds the handler of a Step's family; a family's module is loaded when its first Step comes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, cast
+
+from opsexec.errors import BadStep
+from opsexec.handlers.context import Context, Outcome
+from opsexec.steps.base import Step
+
+Handler = Callable[[Any, Context], Awaitable[Outcome]]
+FAMILIES = frozenset({"process", "files", "sync", "services", "observe"})
+
+
+@lru_cache(maxsize=None)
+def _family(name: str) -> Handler:
+    return cast(Handler, import_module(f"opsexec.handlers.{name}").handle)
+
+
+def handler_of(step: Step) -> Handler:
+    """Return `handle(step, context)` of the step's family; raises BadStep where there is none."""
+    if step.family not in FAMILIES:
+        raise BadStep(f"a {type(step).__name__} step can't be run like this", hint="a Tty is opened with open_tty()")
+    return _family(step.family)

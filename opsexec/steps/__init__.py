@@ -1,0 +1,36 @@
+"""The typed vocabulary: one file per family, one frozen struct per Step; `requires()` is derived from the fields."""
+
+from __future__ import annotations
+
+from opsexec.steps.base import Step
+from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.observe import Facts, Observe
+from opsexec.steps.process import Exec, Shell
+from opsexec.steps.registry import STEP_TYPES, decode_step, encode_step, redact
+from opsexec.steps.services import ServiceControl, ServiceStatus
+from opsexec.steps.sync import Pull, Push
+from opsexec.steps.tty import Tty
+
+__all__ = [
+    "STEP_TYPES",
+    "Exec",
+    "Facts",
+    "Link",
+    "MakeDir",
+    "Observe",
+    "Pull",
+    "Push",
+    "ReadFile",
+    "RemoveFile",
+    "ServiceControl",
+    "ServiceStatus",
+    "SetMode",
+    "Shell",
+    "Stat",
+    "Step",
+    "Tty",
+    "WriteFile",
+    "decode_step",
+    "encode_step",
+    "redact",
+]

@@ -1,0 +1,76 @@
+"""All Steps as one tagged union: to and from the wire, and their redacted form for audit, journal and dry-run."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from opsexec.errors import BadStep
+from opsexec.secret import MASK, Secret
+from opsexec.steps.base import Step
+from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.observe import Facts, Observe
+from opsexec.steps.process import Exec, Shell
+from opsexec.steps.services import ServiceControl, ServiceStatus
+from opsexec.steps.sync import Pull, Push
+from opsexec.steps.tty import Tty
+
+STEP_TYPES: tuple[type[Step], ...] = (
+    Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
+    Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty,
+)  # fmt: skip
+
+AnyStep = (
+    Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
+    | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty
+)  # fmt: skip
+
+_BULK = frozenset({"content", "data", "script", "stdin"})
+"""Fields that hold bodies: shown as their length and digest."""
+
+
+def encode_step(step: Step) -> bytes:
+    """Return the step as msgpack, secrets revealed: for the wire to the host that needs them, nothing else."""
+    return msgspec.msgpack.encode(step)
+
+
+def decode_step(data: bytes) -> Step:
+    """Decode msgpack into a Step; raises BadStep for anything that is not one."""
+    try:
+        step: Step = msgspec.msgpack.decode(data, type=AnyStep)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadStep(f"not a step: {error}") from error
+    return step
+
+
+def redact(step: Step) -> dict[str, Any]:
+    """Return the step as plain JSON data for the audit: no secret, no body, no environment value.
+
+    Bodies become `{bytes, sha256}`; a Secret's digest is left out, since short secrets can be guessed from it.
+    """
+    tag, fields = _shape(type(step))
+    info: dict[str, Any] = {"type": tag}
+    for name, default in fields:
+        value = getattr(step, name)
+        if value is None or value == default:
+            continue
+        if name == "env":
+            if value:
+                info["env"] = sorted(value)
+        elif isinstance(value, Secret):
+            info[name] = MASK
+        elif name in _BULK:
+            body = value.encode() if isinstance(value, str) else value
+            info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        else:
+            info[name] = list(value) if isinstance(value, tuple) else value
+    return info
+
+
+@lru_cache(maxsize=None)
+def _shape(kind: type[Step]) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Return the tag and (name, default) pairs of a Step type; reading them from msgspec each time costs 100 us."""
+    return str(kind.__struct_config__.tag), tuple((f.name, f.default) for f in msgspec.structs.fields(kind))
