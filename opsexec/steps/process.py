@@ -13,7 +13,8 @@ from opsexec.steps.base import Step, environment_needs
 
 _ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}\Z")
 MAX_ARGV_BYTES = 1 << 20
-MAX_SCRIPT_BYTES = 1 << 20
+MAX_WORD_BYTES = 128 * 1024 - 1
+"""The longest word execve(2) takes (MAX_ARG_STRLEN); a script is one word of its interpreter's argv."""
 
 
 class Process(Step, frozen=True, kw_only=True):
@@ -54,8 +55,9 @@ class Exec(Process, frozen=True, tag="exec"):
                 raise BadStep("a Secret stands on an argv, where every user of the host can read it", hint="use env or stdin")
             if not isinstance(word, str) or "\0" in word:
                 raise BadStep(f"argv holds {word!r}, which is not a word", hint="words are text without NUL")
-        if sum(len(word) for word in self.argv) > MAX_ARGV_BYTES:
-            raise BadStep("argv is over 1 MiB", hint="pass the data on stdin or in a file")
+        sizes = [len(word.encode("utf-8", "surrogateescape")) for word in self.argv]
+        if sum(sizes) > MAX_ARGV_BYTES or max(sizes) > MAX_WORD_BYTES:
+            raise BadStep("argv is over 1 MiB, or a word over 128 KiB", hint="pass the data on stdin or in a file")
         program_candidates(self.argv[0])
         if self.cwd is not None:
             clean_path(self.cwd)
@@ -82,8 +84,8 @@ class Shell(Process, frozen=True, tag="shell"):
         super().__post_init__()
         if not _ACTION.match(self.action):
             raise BadStep(f"action {self.action[:60]!r} is not a name", hint="letters, digits and _.:-")
-        if "\0" in self.script or len(self.script) > MAX_SCRIPT_BYTES:
-            raise BadStep("script holds a NUL byte or is over 1 MiB")
+        if "\0" in self.script or len(self.script.encode()) > MAX_WORD_BYTES:
+            raise BadStep("the script holds a NUL byte or is over 128 KiB", hint="write it to a file and run that")
         if self.sha256 is not None and self.sha256 != self.digest:
             raise BadStep(
                 f"the script of {self.action} has sha256 {self.digest}, not {self.sha256}", hint="review the change, then pin it"
