@@ -135,6 +135,13 @@ class Sshd:
             address or self.listen[0], self.port, user or self.login_user, self.client_key, self.known_hosts
         )
 
+    def endpoint_behind(self, address: str, port: int, *, user: str | None = None) -> Endpoint:
+        """The way in through a proxy at `address:port`, whose name known_hosts learns."""
+        key = " ".join(self.host_key.with_suffix(".pub").read_text().split()[:2])
+        with self.known_hosts.open("a") as known:
+            known.write(f"[{address}]:{port} {key}\n")
+        return Endpoint(address, port, user or self.login_user, self.client_key, self.known_hosts)
+
     @property
     def endpoints(self) -> list[Endpoint]:
         """One endpoint an address, in the order of `listen`."""
