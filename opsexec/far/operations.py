@@ -1,0 +1,80 @@
+"""The operations a host can be asked for: `OPERATIONS[name](args) -> answer`, each message a list of byte strings.
+
+A family's module is loaded when its first operation is called. Grants travel with every call as one packed item
+(`far.message.pack_layers`) and are checked on the place that the path leads to. Every error is a FarError.
+"""
+
+from __future__ import annotations
+
+from opsexec.far.faults import named
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _read_file(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import files
+
+    return files.read_file(args)
+
+
+def _stat(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import files
+
+    return files.stat(args)
+
+
+def _write_file(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import writing
+
+    return writing.write_file(args)
+
+
+def _remove(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import removal
+
+    return removal.remove(args)
+
+
+def _make_dir(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import files
+
+    return files.make_dir(args)
+
+
+def _link(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import files
+
+    return files.link(args)
+
+
+def _set_mode(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import files
+
+    return files.set_mode(args)
+
+
+def _facts(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import facts
+
+    return facts.facts(args)
+
+
+def _observe(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import observe
+
+    return observe.observe(args)
+
+
+OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "read_file": named(_read_file, "read"),
+    "stat": named(_stat, "read the metadata of"),
+    "write_file": named(_write_file, "write"),
+    "remove": named(_remove, "remove"),
+    "make_dir": named(_make_dir, "make the directory"),
+    "link": named(_link, "make the link"),
+    "set_mode": named(_set_mode, "set the mode or owner of"),
+    "facts": named(_facts, "read facts"),
+    "observe": named(_observe, "observe"),
+}

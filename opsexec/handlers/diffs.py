@@ -1,0 +1,52 @@
+"""Diffs for people: bounded in size, and silent about what is secret or not text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+MAX_DIFF_BYTES = 64 << 10
+"""A longer diff is cut, and says so."""
+
+MAX_DIFF_LINES = 20_000
+"""Content of more lines isn't compared line by line: difflib's cost grows with their product."""
+
+
+def content_diff(path: str, old: bytes | None, new: bytes) -> str:
+    """Return a unified diff from `old` (None = there was no file) to `new`."""
+    texts = _text(old or b""), _text(new)
+    if texts[0] is None or texts[1] is None:
+        return "(binary content differs)\n"
+    before, after = (text.splitlines(keepends=True) for text in texts if text is not None)
+    if len(before) + len(after) > MAX_DIFF_LINES:
+        return f"(content differs: {len(before)} -> {len(after)} lines)\n"
+    source = "/dev/null" if old is None else path
+    lines = []
+    size = 0
+    for line in difflib.unified_diff(before, after, source, path):
+        text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        size += len(text)
+        if size > MAX_DIFF_BYTES:
+            lines.append("(diff cut here)\n")
+            break
+        lines.append(text)
+    return "".join(lines)
+
+
+def attribute_lines(changes: Mapping[str, Sequence[str]]) -> str:
+    """Return one line for each changed attribute, like "mode 0644 -> 0600"."""
+    return "".join(f"{name} {before} -> {after}\n" for name, (before, after) in changes.items())
+
+
+def made_lines(made: Sequence[str]) -> str:
+    """Return one line for each directory that is made."""
+    return "".join(f"directory {path} made\n" for path in made)
+
+
+def _text(data: bytes) -> str | None:
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None

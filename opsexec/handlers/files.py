@@ -1,0 +1,143 @@
+"""File steps: each is one operation of `opsexec.far.operations`, with the grants that admit it beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from opsexec.capability import Requirement, clean_path
+from opsexec.errors import BadStep, StepTimeout
+from opsexec.far.message import pack_layers
+from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.diffs import attribute_lines, content_diff, made_lines
+from opsexec.secret import Secret
+from opsexec.steps.base import Step
+from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+
+
+async def handle(step: Step, context: Context) -> Outcome:
+    """Do one file step on the host."""
+    match step:
+        case ReadFile():
+            return await _read(step, context)
+        case Stat():
+            return await _stat(step, context)
+        case WriteFile():
+            return await _write(step, context)
+        case RemoveFile():
+            return await _remove(step, context)
+        case MakeDir():
+            return await _make_dir(step, context)
+        case Link():
+            return await _link(step, context)
+        case SetMode():
+            return await _set_mode(step, context)
+        case _:
+            raise BadStep(f"{type(step).__name__} is no file step")
+
+
+async def call(operation: str, args: Sequence[bytes], step: Step, context: Context) -> list[bytes]:
+    """Do one operation on the host within the step's deadline; raises StepTimeout when it passes."""
+    try:
+        async with asyncio.timeout(context.timeout_s) as deadline:
+            return await context.host.call(operation, args, run_as=step.run_as)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise StepTimeout(
+            f"{operation} took longer than {context.timeout_s:g} s",
+            host=context.host.name,
+            hint="raise timeout_s",
+        ) from error
+
+
+def _place(path: str, verb: str, context: Context) -> tuple[bytes, bytes]:
+    """Return the path and the grants of its verb, as every file operation takes them."""
+    return _bytes(clean_path(path)), pack_layers(context.capabilities.path_layers(verb))
+
+
+def _bytes(text: str | None) -> bytes:
+    return b"" if text is None else text.encode("utf-8", "surrogateescape")
+
+
+def _flag(value: bool) -> bytes:
+    return b"1" if value else b"0"
+
+
+def _finished(changed: bytes, context: Context, diff: str = "") -> Outcome:
+    return Outcome(changed=changed == b"1", diff=diff if context.diff and changed == b"1" else None)
+
+
+async def _read(step: ReadFile, context: Context) -> Outcome:
+    args = [*_place(step.path, "fs.read", context), b"%d" % step.offset, b"%d" % step.max_bytes]
+    data, meta = await call("read_file", args, step, context)
+    context.recorder.feed(0, data)
+    return Outcome(value=json.loads(meta))
+
+
+async def _stat(step: Stat, context: Context) -> Outcome:
+    (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step, context)
+    return Outcome(value=json.loads(answer))
+
+
+async def _write(step: WriteFile, context: Context) -> Outcome:
+    path = clean_path(step.path)
+    tell = context.diff and not isinstance(step.content, Secret) and _may_read(path, context)
+    readers = pack_layers(context.capabilities.path_layers("fs.read")) if tell else b""
+    attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
+    flags = [_flag(step.parents), _flag(context.check)]
+    args = [*_place(path, "fs.write", context), step.body, *attributes, *flags, readers]
+    changed, old, meta = await call("write_file", args, step, context)
+    if not context.diff:
+        return _finished(changed, context)
+    return _finished(changed, context, _write_diff(step, old, json.loads(meta)))
+
+
+def _may_read(path: str, context: Context) -> bool:
+    """A diff shows the old content, so it takes fs.read: fs.write alone never tells what a file held."""
+    return context.capabilities.admits(Requirement("fs.read", path))
+
+
+def _write_diff(step: WriteFile, old: bytes, meta: dict[str, Any]) -> str:
+    lines = made_lines(meta["made"])
+    if meta["content"]:
+        if isinstance(step.content, Secret):
+            lines += "(secret content differs)\n"
+        elif meta["old_known"]:
+            lines += content_diff(meta["path"], old if meta["existed"] else None, step.body)
+        else:
+            lines += f"(content differs: {meta['old_size']} -> {len(step.body)} bytes)\n"
+    return lines + attribute_lines(meta["changes"])
+
+
+async def _remove(step: RemoveFile, context: Context) -> Outcome:
+    args = [*_place(step.path, "fs.remove", context), _flag(step.recursive), _flag(context.check)]
+    changed, meta = await call("remove", args, step, context)
+    found = json.loads(meta)
+    return _finished(changed, context, f"{found['kind']} {found['path']} removed\n")
+
+
+async def _make_dir(step: MakeDir, context: Context) -> Outcome:
+    attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
+    flags = [_flag(step.parents), _flag(context.check)]
+    changed, meta = await call(
+        "make_dir", [*_place(step.path, "fs.write", context), *attributes, *flags], step, context
+    )
+    found = json.loads(meta)
+    return _finished(changed, context, made_lines(found["made"]) + attribute_lines(found["changes"]))
+
+
+async def _link(step: Link, context: Context) -> Outcome:
+    args = [*_place(step.path, "fs.write", context), _bytes(step.target), _flag(context.check)]
+    changed, meta = await call("link", args, step, context)
+    before, after = json.loads(meta)["target"]
+    return _finished(changed, context, attribute_lines({"target": [before or "(none)", after]}))
+
+
+async def _set_mode(step: SetMode, context: Context) -> Outcome:
+    attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
+    args = [*_place(step.path, "fs.write", context), *attributes, _flag(context.check)]
+    changed, meta = await call("set_mode", args, step, context)
+    return _finished(changed, context, attribute_lines(json.loads(meta)["changes"]))

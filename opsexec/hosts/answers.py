@@ -1,0 +1,58 @@
+"""What an error of the far side is on this side: one table from FarError codes to the error family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opsexec.errors import (
+    BadStep,
+    CapabilityDenied,
+    HostUnsuitable,
+    OpsError,
+    PrivilegeDenied,
+    ProtocolError,
+    StepFailed,
+)
+
+HINTS: dict[str, str] = {
+    "not_found": "check the path, or make its directory first (`parents`)",
+    "permission": "use run_as with a user who may, or change the owner",
+    "exists": "remove it first if it should be replaced",
+    "not_directory": "check the path: a file stands where a directory is needed",
+    "is_directory": "name a file",
+    "not_regular": "only regular files can be read or written as files; use Exec for devices and pipes",
+    "not_empty": "use recursive if the whole tree should go",
+    "too_large": "raise max_bytes, read a part with offset, or Pull the file",
+    "no_space": "free space on the host's file system; the old file is intact",
+    "read_only": "the file system is mounted read-only",
+    "no_such_user": "create the user or group first, or give its number",
+    "is_link": "set the mode of what the link points to",
+    "mount": "unmount it first: a tree is removed on one file system only",
+    "loop": "a link on the way points to itself; read the links one by one with Stat",
+    "raced": "something on the host keeps replacing it; stop that first",
+    "busy": "something on the host uses it",
+    "exhausted": "the host is out of memory or file descriptors",
+    "io": "look at the host's kernel log",
+}
+"""What to do about each code that becomes a StepFailed."""
+
+
+def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None = None) -> OpsError:
+    """Return the error for a FarError's code, sentence and details; an unknown code is a ProtocolError.
+
+    `denied` carries the need and then what was held as its details.
+    """
+    if code == "denied":
+        needed = details[0] if details else text
+        return CapabilityDenied(needed, tuple(details[1:]), host=host, layer="host", reason=text)
+    if code == "bad_path":
+        return BadStep(text, host=host, hint="give an absolute path of usual length")
+    if code == "privilege":
+        return PrivilegeDenied(text, host=host, hint="allow it in sudoers, or log in as that user")
+    if code == "unsuitable":
+        return HostUnsuitable(text, host=host, hint=details[0] if details else None)
+    if code in HINTS:
+        return StepFailed(text, host=host, hint=HINTS[code])
+    return ProtocolError(
+        f"the host answered {code}: {text}", host=host, hint="both sides must be the same version"
+    )
