@@ -105,7 +105,7 @@ class Wanted:
             os.fchmod(fd, self.mode)
 
     def apply_at(self, name: bytes, dir_fd: int, info: os.stat_result) -> None:
-        """Apply to a name that may not be readable, may be a link, a device or a socket; a link is never followed."""
+        """Apply to a name that may be unreadable, a link, a device or a socket; a link is never followed."""
         uid = -1 if self.uid is None or self.uid == info.st_uid else self.uid
         gid = -1 if self.gid is None or self.gid == info.st_gid else self.gid
         if (uid, gid) != (-1, -1):
@@ -115,7 +115,7 @@ class Wanted:
 
 
 def _chmod_at(name: bytes, dir_fd: int, mode: int) -> None:
-    """Linux has no chmod that refuses links before 6.6 (fchmodat2); an O_PATH descriptor and its /proc name do that."""
+    """Linux before 6.6 has no chmod that refuses links; an O_PATH descriptor and its /proc name do that."""
     if not hasattr(os, "O_PATH"):
         os.chmod(name, mode, dir_fd=dir_fd, follow_symlinks=False)
         return
@@ -141,7 +141,7 @@ def umask() -> int:
 
 
 def copy_xattrs(source: int, target: int) -> None:
-    """Give a replacing file the access list, label and user attributes of the one it replaces. Raises OSError."""
+    """Give a replacing file the access list, label and user attributes of the one it replaces."""
     import errno
 
     if not hasattr(os, "listxattr"):

@@ -1,4 +1,4 @@
-"""Facts about this machine, read from where the kernel and the distribution tell them; what can't be told is null."""
+"""Facts about this machine, as the kernel and the distribution tell them; what can't be told is null."""
 
 from __future__ import annotations
 
@@ -10,37 +10,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 TOOLS = (
-    "apt-get", "bash", "bwrap", "curl", "dnf", "docker", "fish", "git", "podman", "python3", "rsync", "runuser",
-    "sftp-server", "sh", "ss", "sudo", "systemctl", "tailscale", "tar", "zypper",
+    "apt-get", "bash", "bwrap", "curl", "dnf", "docker", "fish", "git", "podman", "python3", "rsync",
+    "runuser", "sftp-server", "sh", "ss", "sudo", "systemctl", "tailscale", "tar", "zypper",
 )  # fmt: skip
 TOOL_DIRECTORIES = (
     "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/lib/openssh",
 )  # fmt: skip
 
-REAL_FILE_SYSTEMS = frozenset(
-    [
-        "apfs",
-        "bcachefs",
-        "btrfs",
-        "ext2",
-        "ext3",
-        "ext4",
-        "f2fs",
-        "fuseblk",
-        "hfs",
-        "jfs",
-        "nfs",
-        "nfs4",
-        "overlay",
-        "reiserfs",
-        "tmpfs",
-        "vfat",
-        "virtiofs",
-        "xfs",
-        "zfs",
-        "9p",
-    ]
-)
+REAL_FILE_SYSTEMS = frozenset((
+    "9p", "apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "jfs", "nfs", "nfs4",
+    "overlay", "reiserfs", "tmpfs", "vfat", "virtiofs", "xfs", "zfs",
+))  # fmt: skip
 """Mounts that hold files; proc, sysfs, cgroup and their like are left out."""
 
 
@@ -70,7 +50,7 @@ def read_text(path: str) -> str | None:
 
 
 def os_facts() -> dict[str, Any]:
-    """Distribution, as os-release(5) has it: `id`, `version` and `name` are null where there is no such file."""
+    """Distribution, as os-release(5) has it; its fields are null where there is no such file."""
     text = read_text("/etc/os-release") or read_text("/usr/lib/os-release") or ""
     fields = {}
     for line in text.splitlines():
@@ -100,7 +80,7 @@ def unquote(value: str) -> str:
 
 
 def kernel_facts() -> dict[str, Any]:
-    """System name, release and machine as uname(2) has them; `booted`: seconds since 1970; `uptime_s`: seconds."""
+    """System, release and machine as in uname(2); `booted`: seconds since 1970; `uptime_s`: seconds."""
     name = os.uname()
     uptime = (read_text("/proc/uptime") or "").split()
     booted = None
@@ -118,7 +98,7 @@ def kernel_facts() -> dict[str, Any]:
 
 
 def container() -> str | None:
-    """Return what kind of container this is, as systemd, Docker and Podman mark theirs; null where none says so."""
+    """Return the kind of container, as systemd, Docker and Podman mark theirs; null where none says so."""
     named = (read_text("/run/systemd/container") or "").strip()
     if named:
         return named
@@ -132,7 +112,7 @@ def number(text: str) -> int | None:
 
 
 def cpu_facts() -> dict[str, Any]:
-    """`count`: processors online; `usable`: those this process may run on; `model`: its name where /proc tells it."""
+    """`count`: processors online; `usable`: those this process may run on; `model`: as /proc names it."""
     model = None
     for line in (read_text("/proc/cpuinfo") or "").splitlines():
         key, colon, value = line.partition(":")
@@ -161,7 +141,7 @@ def memory_facts() -> dict[str, Any]:
 
 
 def disk_facts() -> list[dict[str, Any]]:
-    """One entry for each mounted file system that holds files: sizes in bytes, `free_bytes` for a plain user."""
+    """One entry for each mount that holds files: sizes in bytes, `free_bytes` for a plain user."""
     mounts = read_text("/proc/self/mounts")
     if mounts is None:
         return [disk("/", None, None)]
@@ -176,10 +156,9 @@ def disk_facts() -> list[dict[str, Any]]:
 
 def unescape(field: str) -> str:
     """Return a field of /proc/self/mounts with its octal escapes (\\040 is a space) undone."""
-    head, *rest = field.split("\\")
-    return head + "".join(
-        chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest
-    )
+    import re
+
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
 
 
 def disk(where: str, device: str | None, kind: str | None) -> dict[str, Any]:
@@ -205,7 +184,7 @@ def disk(where: str, device: str | None, kind: str | None) -> dict[str, Any]:
 
 
 def network_facts() -> dict[str, Any]:
-    """Host name, interfaces with hardware address and state, and the addresses /proc tells (IPv6, and local IPv4)."""
+    """Host name, interfaces with hardware address and state, and the addresses that /proc tells."""
     interfaces: dict[str, dict[str, Any]] = {}
     try:
         names = sorted(os.listdir("/sys/class/net"))

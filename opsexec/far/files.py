@@ -24,7 +24,7 @@ BLOCK = 1 << 20
 
 
 def read_file(args: list[bytes]) -> list[bytes]:
-    """[path, grants, offset, max_bytes] -> [data, meta]; more than max_bytes after offset is the error `too_large`."""
+    """[path, grants, offset, max_bytes] -> [data, meta]; more bytes than that are the error `too_large`."""
     path, grants, offset, limit = args
     with located(decode(path), unpack_layers(grants), "fs.read") as place:
         fd = open_regular(place)
@@ -54,7 +54,7 @@ def _read_from(fd: int, offset: int, limit: int, place: Place) -> bytes:
 
 
 def open_regular(place: Place) -> int:
-    """Open a place for reading; raises FarError unless a regular file stands there. Devices and fifos aren't opened."""
+    """Open a regular file for reading; raises FarError for anything else, which isn't even opened."""
     require_regular(os.stat(place.name, dir_fd=place.fd, follow_symlinks=False), place)
     fd = os.open(place.name, READ_FLAGS, dir_fd=place.fd)
     try:
@@ -77,9 +77,10 @@ def require_regular(info: os.stat_result, place: Place) -> None:
 
 
 def stat(args: list[bytes]) -> list[bytes]:
-    """[path, grants, digest?] -> [json]; a missing path is `{"exists": false}`, a link is itself, not its target.
+    """[path, grants, digest?] -> [json]; a missing path is `{"exists": false}`; no final link is followed.
 
-    `digest` b"1" adds the sha256 of a regular file of at most DIGEST_LIMIT bytes that this user may read, else null.
+    `digest` b"1" adds the sha256 of a regular file of at most DIGEST_LIMIT bytes that this user may read,
+    else null.
     """
     path, grants = args[:2]
     try:
@@ -144,7 +145,7 @@ def _digest(place: Place, info: os.stat_result) -> str | None:
 
 
 def make_dir(args: list[bytes]) -> list[bytes]:
-    """[path, grants, mode, owner, group, parents, check] -> [changed, meta]; meta holds `made` and `changes`."""
+    """[path, grants, mode, owner, group, parents, check] -> [changed, meta with `made` and `changes`]."""
     path, grants, mode, owner, group, parents, check = args
     wanted = Wanted(mode, owner, group)
     how = "" if parents != b"1" else "pretend" if check == b"1" else "make"
@@ -173,7 +174,7 @@ def _settle_directory(place: Place, wanted: Wanted) -> None:
 
 
 def link(args: list[bytes]) -> list[bytes]:
-    """[path, grants, target, check] -> [changed, meta]; another link is replaced at once, anything else is an error."""
+    """[path, grants, target, check] -> [changed, meta]; only another link is replaced, in one rename."""
     path, grants, target, check = args
     with located(decode(path), unpack_layers(grants), "fs.write", follow=False) as place:
         info = place.stat()
@@ -208,7 +209,7 @@ def _put_link(place: Place, target: bytes, replace: bool) -> None:
 
 
 def set_mode(args: list[bytes]) -> list[bytes]:
-    """[path, grants, mode, owner, group, check] -> [changed, meta]; of a link, only owner and group can be set."""
+    """[path, grants, mode, owner, group, check] -> [changed, meta]; a link has only owner and group."""
     path, grants, mode, owner, group, check = args
     wanted = Wanted(mode, owner, group)
     with located(decode(path), unpack_layers(grants), "fs.write", follow=False) as place:
@@ -227,7 +228,7 @@ def flag(value: bool) -> bytes:
 
 
 def packed(value: dict[str, Any]) -> bytes:
-    """Return JSON data as it crosses; bytes of a path that are not UTF-8 are escaped so that it stays valid JSON."""
+    """Return JSON data as it crosses; bytes of a path that are not UTF-8 are escaped."""
     import json
 
     return json.dumps(value).encode("ascii")
@@ -243,7 +244,7 @@ def sync_directory(fd: int) -> None:
     try:
         readable = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     except PermissionError:
-        return  # search and write permission without read: the entry is made, only its flush can't be asked for
+        return  # write permission without read: the entry is made, only its flush can't be asked for
     try:
         os.fsync(readable)
     finally:

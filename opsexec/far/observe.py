@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def observe(args: list[bytes]) -> list[bytes]:
-    """[comma-separated names] -> [json object with `ts` and one key for each name]; `ts`: seconds since 1970."""
+    """[comma-separated names] -> [json object: each name, and `ts`, seconds since 1970]."""
     import json
     import time
 

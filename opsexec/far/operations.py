@@ -1,7 +1,7 @@
-"""The operations a host can be asked for: `OPERATIONS[name](args) -> answer`, each message a list of byte strings.
+"""The operations a host can be asked for: `OPERATIONS[name](args) -> answer`, messages of byte strings both.
 
-A family's module is loaded when its first operation is called. Grants travel with every call as one packed item
-(`far.message.pack_layers`) and are checked on the place that the path leads to. Every error is a FarError.
+A family's module is loaded when its first operation is called. Grants travel with every call as one packed
+item (`far.message.pack_layers`) and are checked on the place the path leads to. Every error is a FarError.
 """
 
 from __future__ import annotations

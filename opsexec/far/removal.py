@@ -1,4 +1,4 @@
-"""remove: one entry, or a tree, by directory descriptors; no link is ever followed and no other file system entered."""
+"""remove: one entry, or a tree, by directory descriptors; no link followed, no file system crossed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_DEPTH = 64
-"""How many directories are held open at once; a deeper one is first moved up to the top of the tree that goes."""
+"""How many directories are held open at once; a deeper one is first moved up to the top of its tree."""
 
 LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove(args: list[bytes]) -> list[bytes]:
-    """[path, grants, recursive, check] -> [changed, meta]; a missing path is as wanted. Removes links, not targets."""
+    """[path, grants, recursive, check] -> [changed, meta]; missing is as wanted, a link goes itself."""
     path, grants, recursive, check = args
     layers = unpack_layers(grants)
     try:
@@ -83,7 +83,7 @@ def require_below(place: Place, layers: Sequence[Sequence[str]]) -> None:
 
 
 class _Tree:
-    """One directory tree that goes. `stack`: the directories walked into, each open, the top of the tree first."""
+    """One directory tree that goes. `stack`: the directories walked into, each open, top first."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -101,7 +101,7 @@ class _Tree:
                 os.close(fd)
 
     def _step(self) -> None:
-        """Remove one entry of the deepest open directory, walk into it, or leave the directory when it is empty."""
+        """Remove one entry of the deepest open directory, walk into it, or leave when none is left."""
         fd, name, entries = self.stack[-1]
         if not entries:
             above = self.stack[-2][0] if len(self.stack) > 1 else self.place.fd
@@ -136,7 +136,7 @@ class _Tree:
         self.stack.append((inner, name, names))
 
     def _lift(self, fd: int, entry: bytes) -> None:
-        """Move a directory up to the top of the tree and remove it there: any depth goes with few open descriptors."""
+        """Move a directory up to the top of the tree and remove it there: any depth, few descriptors."""
         top, _, entries = self.stack[0]
         aside = b".opsexec-%s" % os.urandom(12).hex().encode()
         os.rename(entry, aside, src_dir_fd=fd, dst_dir_fd=top)

@@ -1,9 +1,9 @@
 """Race-free path resolution under grants: the one way file operations reach a path on the host.
 
-The path is walked from `/` by directory descriptors, each symbolic link read and followed by hand, so that the place
-an operation acts on is a directory held open plus one last name. Swapping a link or directory on the way can't move it.
-The requested path and the place it leads to must both be admitted: a link can't leave its grant. What no walk can
-tell is a hard link or a bind mount inside the grant whose other name is outside it.
+The path is walked from `/` by directory descriptors, each symbolic link read and followed by hand, so that
+the place an operation acts on is a directory held open plus one last name. Swapping a link or directory on the
+way can't move it. The requested path and the place it leads to must both be admitted: a link can't leave its
+grant. What no walk can tell is a hard link or a bind mount inside the grant whose other name is outside it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MAX_LINKS = 40
 """How many links one walk follows: Linux's own limit, path_resolution(7)."""
 
 MAX_NAMES = 8192
-"""How many names one walk takes, links included: what 40 links of 4095 bytes could ask for is cut off here."""
+"""How many names one walk takes, links included: what 40 links of 4095 bytes could ask for is cut here."""
 
 SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Open a directory to walk through it: O_PATH needs only the search permission (absent outside Linux)."""
 
 
 class Place:
-    """Where an operation acts: `name` in the open directory `fd`; `path` is that place without any link on the way.
+    """Where an operation acts: `name` in the open directory `fd`; `path` is that place without links.
 
     `missing`: in check mode, the directories that would have to be made first; `fd` is -1 then.
     """
@@ -78,8 +78,8 @@ def denial(verb: str, path: str, layers: Sequence[Sequence[str]], why: str) -> F
 class Walk:
     """One resolution of one path. `verb` names the grant in errors.
 
-    `follow`: a link that stands at the last name is followed too. `parents`: "" = a missing directory is an error,
-    "make" = make it (0755), "pretend" = answer a Place that lists it in `missing`.
+    `follow`: a link that stands at the last name is followed too. `parents`: "" = a missing directory is an
+    error, "make" = make it (0755), "pretend" = answer a Place that lists it in `missing`.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Walk:
                 self.require(self._here())
                 return
             self._enter()
-        # Only `/`, or a link that ends in `.` or `..`, comes here: the place is the directory that was walked into.
+        # Only `/`, or a link that ends in `.` or `..`, comes here: the place is the directory walked into.
         self._step_out()
 
     def _step_out(self) -> None:
@@ -212,7 +212,7 @@ class Walk:
         return FarError("raced", f"{self._here()} became a link while it was walked")
 
     def _refuse_to_tell(self, *name: str) -> None:
-        """Deny, rather than say what is wrong on the way to a place outside the grants: that tells what stands there."""
+        """Deny, rather than say what is wrong on the way to a place outside the grants."""
         self.require(normalise(self._here(*name, *reversed(self.todo))))
 
     def _make(self, name: bytes) -> None:

@@ -20,9 +20,10 @@ NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 def write_file(args: list[bytes]) -> list[bytes]:
     """[path, grants, data, mode, owner, group, parents, check, readers] -> [changed, old content, meta].
 
-    A link at the last name is followed, under the grants, and stays a link. `readers`: packed fs.read grants; the old
-    content is answered only where they admit the place too (empty: not wanted). meta: `path`, `existed`, `old_size`,
-    `old_known` (the old content is all there), `content` (it differs), `changes` of attributes, `made` directories.
+    A link at the last name is followed, under the grants, and stays a link. `readers`: packed fs.read grants;
+    the old content is answered only where they admit the place too (empty: not wanted). meta: `path`,
+    `existed`, `old_size`, `old_known` (the old content is all there), `content` (it differs), `changes` of
+    attributes, `made` directories.
     """
     path, grants, data, mode, owner, group, parents, check, readers = args
     wanted = Wanted(mode, owner, group)
@@ -57,7 +58,7 @@ def write_file(args: list[bytes]) -> list[bytes]:
 
 
 def _open_old(place: Place) -> int | None:
-    """Open the file that stands here; None when this user may not read it, so that its content counts as different."""
+    """Open the file that stands here; None when this user may not read it: it counts as different."""
     try:
         return open_regular(place)
     except OSError as error:
@@ -67,7 +68,7 @@ def _open_old(place: Place) -> int | None:
 
 
 def compare(fd: int, data: bytes, tell: bool) -> tuple[bool, bytes]:
-    """Return whether an open file holds exactly `data`, and its content when that may be told and isn't too long."""
+    """Return whether an open file holds exactly `data`, and its content if that may be told and is short."""
     size = os.fstat(fd).st_size
     if size > OLD_LIMIT or not tell:
         if size != len(data):
@@ -93,7 +94,7 @@ def compare(fd: int, data: bytes, tell: bool) -> tuple[bool, bytes]:
 
 
 def replace(place: Place, data: bytes, wanted: Wanted, info: os.stat_result | None, old: int | None) -> None:
-    """Write the content beside the place and rename it in; on any error the place is as it was, with nothing beside it."""
+    """Write beside the place and rename it in; on any error all is as it was, with nothing beside it."""
     aside = aside_name()
     fd = os.open(aside, NEW_FLAGS, 0o600, dir_fd=place.fd)
     try:
@@ -117,7 +118,7 @@ def _fill(fd: int, data: bytes) -> None:
 
 
 def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None) -> None:
-    """Give the new file the attributes asked for, else those of the file it replaces, else 0644 minus umask."""
+    """Give the new file the attributes asked for, else those of the old file, else 0644 minus umask."""
     if old is not None:
         copy_xattrs(old, fd)
     mine = os.fstat(fd)
