@@ -48,6 +48,12 @@ class RunOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     skipped: str | None = None
     value: Any = None
 
+    def __repr__(self) -> str:
+        """One line, however much the program said."""
+        how = self.signal or self.exit_code
+        sizes = f"stdout {self.stdout_bytes} B, stderr {self.stderr_bytes} B"
+        return f"<RunOutput {self.run} on {self.host}: {how}, {self.duration_s:.3f} s, {sizes}, changed={self.changed}>"
+
     @property
     def ok(self) -> bool:
         """True when nothing failed: exit status 0 and no signal."""

@@ -1,4 +1,4 @@
-"""Inventory: the hosts, their groups, variables and what may be asked of them; from TOML and other sources."""
+"""Inventory: the hosts, their groups, variables and what may be asked of them."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _tables(text: str, file: str) -> tuple[dict[str, Any], dict[str, Any], Probl
 
 
 async def _with_sources(tables: dict[str, Any], sources: dict[str, Any], problem: Problem) -> dict[str, Any]:
-    """Add the sources' hosts. A table of the same name wins key by key: a file can say more of a found host."""
+    """Add the sources' hosts. A table of the same name wins key by key."""
     found: dict[str, dict[str, Any]] = {}
     ssh = sources.get("ssh_config", False)
     if isinstance(ssh, str) or ssh is True:

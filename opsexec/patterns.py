@@ -35,7 +35,7 @@ T = TypeVar("T", bound=Selectable)
 
 
 class Term(NamedTuple):
-    """One comma-separated part: `add` widens the selection, `and` keeps only its matches, `not` removes them."""
+    """One comma-separated part: `add` widens the selection, `and` keeps, `not` takes away."""
 
     role: Literal["add", "and", "not"]
     text: str
@@ -50,7 +50,7 @@ class Term(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """A parsed pattern. Plain terms are united (none = every host), then cut by `&` terms and by `!` terms."""
+    """A parsed pattern. Plain terms are united (none = every host), then cut by `&` and `!` terms."""
 
     text: str
     terms: tuple[Term, ...]

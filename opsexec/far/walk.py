@@ -1,9 +1,9 @@
 """Race-free path resolution under grants: the one way file operations reach a path on the host.
 
 The path is walked from `/` by directory descriptors, each symbolic link read and followed by hand, so that
-the place an operation acts on is a directory held open plus one last name. Swapping a link or directory on the
-way can't move it. The requested path and the place it leads to must both be admitted: a link can't leave its
-grant. What no walk can tell is a hard link or a bind mount inside the grant whose other name is outside it.
+the place an operation acts on is a directory held open plus one last name. Swapping a link or directory on
+the way can't move it. The requested path and the place it leads to must both be admitted: a link can't leave
+its grant. What no walk can tell is a hard link or a bind mount in the grant whose other name is outside it.
 """
 
 from __future__ import annotations

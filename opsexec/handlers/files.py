@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from opsexec.capability import Requirement, clean_path
-from opsexec.errors import BadStep, StepTimeout
+from opsexec.errors import BadStep
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.deadline import call
 from opsexec.handlers.diffs import attribute_lines, content_diff, made_lines
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
@@ -38,21 +37,6 @@ async def handle(step: Step, context: Context) -> Outcome:
             raise BadStep(f"{type(step).__name__} is no file step")
 
 
-async def call(operation: str, args: Sequence[bytes], step: Step, context: Context) -> list[bytes]:
-    """Do one operation on the host within the step's deadline; raises StepTimeout when it passes."""
-    try:
-        async with asyncio.timeout(context.timeout_s) as deadline:
-            return await context.host.call(operation, args, run_as=step.run_as)
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        raise StepTimeout(
-            f"{operation} took longer than {context.timeout_s:g} s",
-            host=context.host.name,
-            hint="raise timeout_s",
-        ) from error
-
-
 def _place(path: str, verb: str, context: Context) -> tuple[bytes, bytes]:
     """Return the path and the grants of its verb, as every file operation takes them."""
     return _bytes(clean_path(path)), pack_layers(context.capabilities.path_layers(verb))
@@ -72,13 +56,13 @@ def _finished(changed: bytes, context: Context, diff: str = "") -> Outcome:
 
 async def _read(step: ReadFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.read", context), b"%d" % step.offset, b"%d" % step.max_bytes]
-    data, meta = await call("read_file", args, step, context)
+    data, meta = await call("read_file", args, step.run_as, context)
     context.recorder.feed(0, data)
     return Outcome(value=json.loads(meta))
 
 
 async def _stat(step: Stat, context: Context) -> Outcome:
-    (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step, context)
+    (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step.run_as, context)
     return Outcome(value=json.loads(answer))
 
 
@@ -89,7 +73,7 @@ async def _write(step: WriteFile, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     flags = [_flag(step.parents), _flag(context.check)]
     args = [*_place(path, "fs.write", context), step.body, *attributes, *flags, readers]
-    changed, old, meta = await call("write_file", args, step, context)
+    changed, old, meta = await call("write_file", args, step.run_as, context)
     if not context.diff:
         return _finished(changed, context)
     return _finished(changed, context, _write_diff(step, old, json.loads(meta)))
@@ -114,7 +98,7 @@ def _write_diff(step: WriteFile, old: bytes, meta: dict[str, Any]) -> str:
 
 async def _remove(step: RemoveFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.remove", context), _flag(step.recursive), _flag(context.check)]
-    changed, meta = await call("remove", args, step, context)
+    changed, meta = await call("remove", args, step.run_as, context)
     found = json.loads(meta)
     return _finished(changed, context, f"{found['kind']} {found['path']} removed\n")
 
@@ -131,7 +115,7 @@ async def _make_dir(step: MakeDir, context: Context) -> Outcome:
 
 async def _link(step: Link, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.write", context), _bytes(step.target), _flag(context.check)]
-    changed, meta = await call("link", args, step, context)
+    changed, meta = await call("link", args, step.run_as, context)
     before, after = json.loads(meta)["target"]
     return _finished(changed, context, attribute_lines({"target": [before or "(none)", after]}))
 
@@ -139,5 +123,5 @@ async def _link(step: Link, context: Context) -> Outcome:
 async def _set_mode(step: SetMode, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     args = [*_place(step.path, "fs.write", context), *attributes, _flag(context.check)]
-    changed, meta = await call("set_mode", args, step, context)
+    changed, meta = await call("set_mode", args, step.run_as, context)
     return _finished(changed, context, attribute_lines(json.loads(meta)["changes"]))

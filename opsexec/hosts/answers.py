@@ -16,6 +16,11 @@ from opsexec.errors import (
 
 HINTS: dict[str, str] = {
     "not_found": "check the path, or make its directory first (`parents`)",
+    "not_executable": "set its mode, or name another program",
+    "no_cwd": "make the directory first, or leave cwd out",
+    "no_start": "check the program's format and interpreter line, and the host's process limit",
+    "operation_died": "look at the host's kernel log: it may be out of memory",
+    "os": "look at the host's kernel log",
     "permission": "use run_as with a user who may, or change the owner",
     "exists": "remove it first if it should be replaced",
     "not_directory": "check the path: a file stands where a directory is needed",
@@ -40,10 +45,13 @@ HINTS: dict[str, str] = {
 def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None = None) -> OpsError:
     """Return the error for a FarError's code, sentence and details; an unknown code is a ProtocolError.
 
-    `denied` carries the need and then what was held as its details.
+    `denied` carries the need (or a program) and then what was held as its details; `not_found` of a program, where
+    it was looked for.
     """
     if code == "denied":
         needed = details[0] if details else text
+        if needed.startswith("/"):
+            needed = f"exec:{needed}"
         return CapabilityDenied(needed, tuple(details[1:]), host=host, layer="host", reason=text)
     if code == "bad_path":
         return BadStep(text, host=host, hint="give an absolute path of usual length")
@@ -51,8 +59,9 @@ def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None
         return PrivilegeDenied(text, host=host, hint="allow it in sudoers, or log in as that user")
     if code == "unsuitable":
         return HostUnsuitable(text, host=host, hint=details[0] if details else None)
+    if code == "not_found" and details and details[0].startswith("/"):
+        return StepFailed(text, host=host, hint="install it; looked for " + ", ".join(details[:8]))
     if code in HINTS:
         return StepFailed(text, host=host, hint=HINTS[code])
-    return ProtocolError(
-        f"the host answered {code}: {text}", host=host, hint="both sides must be the same version"
-    )
+    hint = "both sides must be the same version"
+    return ProtocolError(f"the host answered {code}: {text}", host=host, hint=hint)

@@ -1,0 +1,68 @@
+"""`connect(url)`: from an executor URL to an Executor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from opsexec.errors import UsageError
+
+if TYPE_CHECKING:
+    from opsexec.capability import CapabilitySet
+    from opsexec.executor import AuditSink
+    from opsexec.host_executor import HostExecutor
+
+SCHEMES = ("local:", "ssh://")
+COMING = ("agent+unix://", "agent+ssh://", "agent+tcp://", "tailnet://")
+
+
+def connect(
+    url: str,
+    *,
+    capabilities: CapabilitySet,
+    audit: AuditSink | None = None,
+    name: str | None = None,
+    identity_files: Sequence[str] | None = None,
+    known_hosts: str | Sequence[str] | None = None,
+    host_keys: Literal["strict", "accept-new"] = "strict",
+    config_files: Sequence[str] | None = None,
+    jump: str | None = None,
+    connect_timeout_s: float = 10.0,
+    keepalive_s: float = 15.0,
+) -> HostExecutor:
+    """Return the Executor that a URL names, to be used as `async with connect(...) as ex`.
+
+    `local:` is this machine; `ssh://[user@]host[:port]` goes through sshd. Nothing is opened before the first admitted
+    step. `audit`: None = the user's own log. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a
+    URL that names no executor.
+    """
+    if url in ("local:", "local://"):
+        from opsexec.local import LocalExec
+
+        return LocalExec(capabilities=capabilities, audit=audit, name=name or "local")
+    if url.startswith("ssh://"):
+        from opsexec.hosts.ssh_login import SshOptions
+        from opsexec.ssh import SshExec
+
+        options = SshOptions(
+            identity_files=None if identity_files is None else tuple(map(str, identity_files)),
+            known_hosts=_files(known_hosts),
+            host_keys=host_keys,
+            config_files=None if config_files is None else tuple(map(str, config_files)),
+            jump=jump,
+            connect_timeout_s=connect_timeout_s,
+            keepalive_s=keepalive_s,
+        )
+        return SshExec(
+            url.removeprefix("ssh://").rstrip("/"), capabilities=capabilities, audit=audit, name=name, options=options
+        )
+    if url.startswith(COMING):
+        raise UsageError(f"{url!r} needs ops-agent, which this version doesn't have yet", hint="use ssh:// or local:")
+    raise UsageError(f"{url!r} is not an executor URL", hint="use local: or ssh://[user@]host[:port]")
+
+
+def _files(paths: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return paths as a tuple; one path alone may be given as itself."""
+    if paths is None:
+        return None
+    return (str(paths),) if isinstance(paths, str) or not isinstance(paths, Sequence) else tuple(map(str, paths))

@@ -1,0 +1,193 @@
+"""Starting one process: which program, which environment, in a session of its own, on pipes or on a terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from opsexec.far.message import FarError, pack_message, unpack_message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MARKER = "OPSEXEC_RUN"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
+"""What a program inherits of the session's environment; everything else is the step's own."""
+
+
+class Launch:
+    """What to start, as it crosses to the host."""
+
+    __slots__ = ("admitted", "argv", "columns", "cwd", "env", "programs", "rows", "run", "stdin", "streams_stdin", "term")
+
+    def __init__(
+        self,
+        run: str,
+        programs: Sequence[str],
+        admitted: Sequence[str],
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str = "",
+        stdin: bytes = b"",
+        streams_stdin: bool = False,
+        term: str = "",
+        columns: int = 0,
+        rows: int = 0,
+    ) -> None:
+        self.run = run
+        self.programs = programs
+        self.admitted = admitted
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.stdin = stdin
+        self.streams_stdin = streams_stdin
+        self.term = term
+        self.columns = columns
+        self.rows = rows
+
+    def pack(self) -> bytes:
+        """Return the wire form."""
+        return pack_message(
+            [
+                self.run.encode(),
+                _pack(self.programs),
+                _pack(self.admitted),
+                _pack(self.argv),
+                _pack([text for pair in self.env.items() for text in pair]),
+                os.fsencode(self.cwd),
+                self.stdin,
+                b"1" if self.streams_stdin else b"",
+                self.term.encode(),
+                b"%d" % self.columns,
+                b"%d" % self.rows,
+            ]
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Launch:
+        """Return the launch a wire form holds; raises ValueError for anything else."""
+        run, programs, admitted, argv, env, cwd, stdin, streams, term, columns, rows = unpack_message(data)
+        pairs = _unpack(env)
+        return cls(
+            run.decode(),
+            _unpack(programs),
+            _unpack(admitted),
+            _unpack(argv),
+            dict(zip(pairs[::2], pairs[1::2])),
+            os.fsdecode(cwd),
+            stdin,
+            bool(streams),
+            term.decode(),
+            int(columns),
+            int(rows),
+        )
+
+    def program(self) -> str:
+        """Return the program to run: the first candidate that exists, if it is admitted. Raises FarError otherwise."""
+        for path in self.programs:
+            if os.access(path, os.X_OK) and not os.path.isdir(path):
+                if path not in self.admitted:
+                    raise FarError("denied", path + " is what " + self.argv[0] + " means here", path)
+                return path
+        for path in self.programs:
+            if os.path.exists(path):
+                raise FarError("not_executable", path + " is not an executable file", path)
+        raise FarError("not_found", "no such program: " + self.argv[0], *self.programs)
+
+    def environment(self) -> dict[str, str]:
+        """Return the program's whole environment: the kept variables, a fixed PATH, the step's own, the marker."""
+        here = os.environ
+        env = {name: here[name] for name in KEPT if name in here}
+        env["PATH"] = SEARCH_PATH
+        if self.term:
+            env["TERM"] = self.term
+        env.update(self.env)
+        env[MARKER] = marker(self.run)
+        return env
+
+    def enter(self) -> None:
+        """Go to the working directory; the home directory when none is named. Raises FarError."""
+        try:
+            os.chdir(self.cwd or os.environ.get("HOME") or "/")
+        except OSError as error:
+            if self.cwd:
+                raise FarError("no_cwd", "can't enter " + self.cwd + ": " + os.strerror(error.errno or 0), self.cwd)
+            os.chdir("/")
+
+
+def marker(run: str) -> str:
+    """Return this run's marker, which holds the markers of the runs it is part of."""
+    outer = os.environ.get(MARKER)
+    return outer + "/" + run if outer else run
+
+
+def spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
+    """Start the program on these file descriptors in a session of its own and return its pid. Raises FarError.
+
+    Changes and restores this process's working directory: callers are single-threaded.
+    """
+    program = launch.program()
+    environment = launch.environment()
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
+    return _start(launch, program, environment, actions)
+
+
+def spawn_on_terminal(launch: Launch) -> tuple[int, int]:
+    """Start the program on a new terminal; returns (pid, the terminal's own end). Raises FarError."""
+    program = launch.program()
+    environment = launch.environment()
+    main, other = os.openpty()
+    try:
+        resize(main, launch.columns, launch.rows)
+        name = os.ttyname(other)
+        # A session leader without a terminal gets the first one it opens: that is why fd 0 is opened, not inherited.
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, name, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+        ]
+        pid = _start(launch, program, environment, actions)
+    except BaseException:
+        os.close(main)
+        raise
+    finally:
+        os.close(other)
+    return pid, main
+
+
+def _start(launch: Launch, program: str, environment: dict[str, str], actions: Sequence[object]) -> int:
+    launch.enter()
+    try:
+        return os.posix_spawn(
+            program,
+            list(launch.argv),
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT),
+        )
+    except OSError as error:
+        raise FarError("no_start", "can't start " + program + ": " + os.strerror(error.errno or 0), program)
+    finally:
+        os.chdir("/")
+
+
+def resize(terminal: int, columns: int, rows: int) -> None:
+    """Set a terminal's size in characters; the program on it gets SIGWINCH."""
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _pack(texts: Sequence[str]) -> bytes:
+    return pack_message([os.fsencode(text) for text in texts])
+
+
+def _unpack(data: bytes) -> list[str]:
+    return [os.fsdecode(item) for item in unpack_message(data)]

@@ -1,0 +1,447 @@
+"""The session on the host: reads frames on stdin, runs programs and operations, answers on stdout. Single-threaded.
+
+It ends every run it still has when its caller is gone (end of input, SIGHUP, SIGTERM, or no frame for LEASE_S seconds).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+
+from opsexec.far import frames
+from opsexec.far.frames import HEADER, NUMBER, SIZE, STATUS
+from opsexec.far.launch import Launch, resize, spawn, spawn_on_terminal
+from opsexec.far.message import FarError, pack_message, unpack_message
+from opsexec.far.tree_end import TreeEnd, end_now
+
+BLOCK = 128 << 10
+OUT_LIMIT = 512 << 10
+"""Bytes waiting for a stalled caller above which no more output is read."""
+
+
+class Run:
+    """One program under way."""
+
+    __slots__ = (
+        "call", "ending", "eof_input", "exited_at", "input", "launch", "left", "outputs", "pid", "ref", "status", "stdin",
+        "taken", "terminal",
+    )  # fmt: skip
+
+    def __init__(self, ref: int, launch: Launch) -> None:
+        self.ref = ref
+        self.launch = launch
+        self.pid = 0
+        self.outputs = {}  # type: dict[int, int]  # fd -> frame kind
+        self.stdin = -1
+        self.terminal = -1
+        self.input = deque()  # type: deque[bytes]
+        self.eof_input = False
+        self.taken = 0
+        self.left = frames.OUTPUT_WINDOW
+        self.status = None  # type: int | None
+        self.exited_at = 0.0
+        self.ending = None  # type: TreeEnd | None
+        self.call = None  # type: list[bytes] | None  # an operation's answer, as it comes
+
+
+class Session:
+    """The event loop over the caller's frames, the runs' pipes and the deaths of children."""
+
+    def __init__(self) -> None:
+        self.poll = select.poll()
+        self.runs = {}  # type: dict[int, Run]
+        self.readers = {}  # type: dict[int, Run]
+        self.writers = {}  # type: dict[int, Run]
+        self.buffer = bytearray()
+        self.out = deque()  # type: deque[bytes]
+        self.out_size = 0
+        self.heard_at = time.monotonic()
+        self.over = False
+        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.wake, wake = os.pipe()
+        for fd in (self.wake, wake, 0, 1):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self.poll.register(0, select.POLLIN)
+        self.poll.register(self.wake, select.POLLIN)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.over = True
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Serve until the caller is gone, then end what still runs."""
+        while not self.over:
+            wait = self._due()
+            for fd, event in self.poll.poll(None if wait is None else max(0, int(wait * 1000) + 1)):
+                self._ready(fd, event)
+            if self.runs and time.monotonic() - self.heard_at > frames.LEASE_S:
+                self.over = True
+        end_now([(r.launch.run, r.pid) for r in self.runs.values() if r.status is None or r.ending], frames.GRACE_S)
+
+    def _ready(self, fd: int, event: int) -> None:
+        if fd == 0:
+            self._hear()
+        elif fd == 1:
+            if event & ~select.POLLOUT:
+                self.over = True
+            else:
+                self._flush()
+        elif fd == self.wake:
+            os.read(fd, 4096)
+            self._reap()
+        elif fd in self.readers:
+            self._output(self.readers[fd], fd)
+        elif fd in self.writers:
+            self._give(self.writers[fd])
+
+    def _due(self) -> float | None:
+        """Do what time alone makes due; returns the seconds until the next such thing, None when there is none."""
+        waits = []
+        for run in list(self.runs.values()):
+            if run.ending is not None:
+                wait = run.ending.step()
+                if wait is None:
+                    self.send(frames.ENDED, run.ref, NUMBER.pack(run.ending.survivors))
+                    run.ending = None
+                    self._maybe_finish(run, forced=True)
+                else:
+                    waits.append(wait)
+            elif run.status is not None:
+                wait = run.exited_at + frames.DRAIN_S - time.monotonic()
+                if run.left <= 0 or self.out_size > OUT_LIMIT:
+                    waits.append(frames.DRAIN_S)  # the caller is slow, not the program silent
+                elif wait <= 0:
+                    self._maybe_finish(run, forced=True)
+                else:
+                    waits.append(wait)
+        if self.runs:
+            waits.append(max(0.05, self.heard_at + frames.LEASE_S - time.monotonic()))
+        return min(waits) if waits else None
+
+    # -- to the caller --------------------------------------------------------------------------------------------
+
+    def send(self, kind: int, ref: int, payload: bytes) -> None:
+        """Queue a frame and write what the caller takes at once."""
+        self.out.append(HEADER.pack(kind, ref, len(payload)))
+        if payload:
+            self.out.append(payload)
+        self.out_size += HEADER.size + len(payload)
+        self._flush()
+
+    def _flush(self) -> None:
+        out = self.out
+        while out:
+            batch = [out[i] for i in range(min(len(out), 64))]
+            try:
+                done = os.writev(1, batch)
+            except BlockingIOError:
+                self._watch(1, select.POLLOUT)
+                return
+            except OSError:
+                self.over = True
+                return
+            self.out_size -= done
+            while done:
+                first = out[0]
+                if done >= len(first):
+                    done -= len(first)
+                    out.popleft()
+                else:
+                    out[0] = first[done:]
+                    break
+        self._unwatch(1)
+        self._resume_all()
+
+    def _watch(self, fd: int, events: int) -> None:
+        self.poll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        try:
+            self.poll.unregister(fd)
+        except KeyError:
+            return  # it was not being watched
+
+    # -- from the caller ------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(0, 1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.over = True
+            return
+        self.heard_at = time.monotonic()
+        buffer = self.buffer
+        buffer += data
+        at = 0
+        while len(buffer) - at >= HEADER.size:
+            kind, ref, size = HEADER.unpack_from(buffer, at)
+            if size > frames.MAX_FRAME:
+                self.over = True
+                return
+            end = at + HEADER.size + size
+            if len(buffer) < end:
+                break
+            self._frame(kind, ref, bytes(buffer[at + HEADER.size : end]))
+            at = end
+        del buffer[:at]
+
+    def _frame(self, kind: int, ref: int, payload: bytes) -> None:
+        try:
+            if kind == frames.SPAWN:
+                self._spawn(ref, Launch.parse(payload))
+            elif kind == frames.CALL:
+                self._call(ref, unpack_message(payload))
+            elif ref in self.runs:
+                self._steer(self.runs[ref], kind, payload)
+            elif kind == frames.END:
+                self.send(frames.ENDED, ref, NUMBER.pack(0))
+        except FarError as error:
+            self._fail(ref, error)
+        except OSError as error:
+            self._fail(ref, FarError("os", os.strerror(error.errno or 0), str(error.errno)))
+        except ValueError as error:
+            self._fail(ref, FarError("protocol", str(error)))
+
+    def _fail(self, ref: int, error: FarError) -> None:
+        texts = (error.code, error.text) + tuple(error.details)
+        self.send(frames.FAILED, ref, pack_message([os.fsencode(text) for text in texts]))
+
+    def _steer(self, run: Run, kind: int, payload: bytes) -> None:
+        if kind == frames.CREDIT:
+            run.left += NUMBER.unpack(payload)[0]
+            self._resume(run)
+        elif kind == frames.INPUT:
+            if payload:
+                run.input.append(payload)
+            else:
+                run.eof_input = True
+            self._give(run)
+        elif kind == frames.END:
+            run.ending = TreeEnd(run.launch.run, run.pid, NUMBER.unpack(payload)[0] / 1000.0)
+        elif kind == frames.RESIZE and run.terminal >= 0:
+            resize(run.terminal, *SIZE.unpack(payload))
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, ref: int, launch: Launch) -> None:
+        run = Run(ref, launch)
+        if launch.term:
+            run.pid, run.terminal = spawn_on_terminal(launch)
+            os.set_blocking(run.terminal, False)
+            run.outputs[run.terminal] = frames.OUTPUT
+            run.stdin = os.dup(run.terminal)
+            os.set_blocking(run.stdin, False)
+        else:
+            self._spawn_on_pipes(run, launch)
+        self.runs[ref] = run
+        for fd in run.outputs:
+            self.readers[fd] = run
+            self._watch(fd, select.POLLIN)
+        if launch.stdin:
+            run.input.append(launch.stdin)
+        if run.stdin >= 0:
+            run.eof_input = not launch.streams_stdin
+            self._give(run)
+
+    def _spawn_on_pipes(self, run: Run, launch: Launch) -> None:
+        wants_stdin = bool(launch.stdin) or launch.streams_stdin
+        stdin, run.stdin = os.pipe() if wants_stdin else (self.null, -1)
+        out, stdout = os.pipe()
+        err, stderr = os.pipe()
+        try:
+            run.pid = spawn(launch, stdin, stdout, stderr)
+        except BaseException:
+            for fd in (out, err, run.stdin):
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        finally:
+            for fd in (stdout, stderr) if stdin == self.null else (stdout, stderr, stdin):
+                os.close(fd)
+        if run.stdin >= 0:
+            os.set_blocking(run.stdin, False)
+        run.outputs = {out: frames.OUTPUT, err: frames.ERRORS}
+
+    def _output(self, run: Run, fd: int) -> None:
+        """Read one block; closes the pipe at its end."""
+        if run.call is None and (run.left <= 0 or self.out_size > OUT_LIMIT):
+            self._unwatch(fd)
+            return
+        try:
+            data = os.read(fd, BLOCK if run.call is not None else min(BLOCK, run.left))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal whose program is gone answers EIO instead of an end
+                raise
+            data = b""
+        if not data:
+            self._close_output(run, fd)
+            self._maybe_finish(run)
+            return
+        if run.status is not None:
+            run.exited_at = time.monotonic()
+        if run.call is not None:
+            run.call.append(data)
+            return
+        run.left -= len(data)
+        if run.left <= 0:
+            self._unwatch(fd)
+        self.send(run.outputs[fd], run.ref, data)
+
+    def _resume(self, run: Run) -> None:
+        if run.left > 0 and self.out_size <= OUT_LIMIT:
+            for fd in run.outputs:
+                self._watch(fd, select.POLLIN)
+
+    def _resume_all(self) -> None:
+        for run in self.runs.values():
+            self._resume(run)
+
+    def _close_output(self, run: Run, fd: int) -> None:
+        self._unwatch(fd)
+        del run.outputs[fd]
+        del self.readers[fd]
+        os.close(fd)
+
+    def _give(self, run: Run) -> None:
+        """Write waiting input into the program; closes its stdin after the last byte."""
+        if run.stdin < 0:
+            run.input.clear()
+            return
+        try:
+            while run.input:
+                block = run.input[0]
+                done = os.write(run.stdin, block)
+                run.taken += done
+                if done < len(block):
+                    run.input[0] = block[done:]
+                else:
+                    run.input.popleft()
+        except BlockingIOError:
+            self.writers[run.stdin] = run
+            self._watch(run.stdin, select.POLLOUT)
+        except OSError:  # the program closed its stdin or is gone: the rest of the input has no reader
+            run.input.clear()
+            run.eof_input = True
+        if run.launch.streams_stdin and (run.taken >= frames.INPUT_WINDOW // 4 or run.eof_input):
+            self.send(frames.TAKEN, run.ref, NUMBER.pack(run.taken))
+            run.taken = 0
+        if not run.input:
+            if run.stdin in self.writers:
+                del self.writers[run.stdin]
+                self._unwatch(run.stdin)
+            if run.eof_input:
+                self._close_stdin(run)
+
+    def _close_stdin(self, run: Run) -> None:
+        if run.stdin >= 0:
+            if run.stdin in self.writers:
+                del self.writers[run.stdin]
+                self._unwatch(run.stdin)
+            if run.terminal >= 0 and run.status is None:
+                self._end_of_input_on_terminal(run)
+            os.close(run.stdin)
+            run.stdin = -1
+
+    def _end_of_input_on_terminal(self, run: Run) -> None:
+        """A terminal has no end to close: the program is told by ^D, if it takes any input at all."""
+        try:
+            os.write(run.stdin, b"\x04")
+        except OSError:
+            return
+
+    def _reap(self) -> None:
+        for run in list(self.runs.values()):
+            if run.status is not None:
+                continue
+            pid, status = os.waitpid(run.pid, os.WNOHANG)
+            if pid:
+                run.status = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                run.exited_at = time.monotonic()
+                for fd in list(run.outputs):
+                    if run.left > 0 and fd in run.outputs:
+                        self._output(run, fd)
+                self._maybe_finish(run)
+
+    def _maybe_finish(self, run: Run, forced: bool = False) -> None:
+        """Report the end once the program is gone and its output is read (or silent, held open by a child)."""
+        if run.status is None or run.ref not in self.runs or (run.outputs and not forced) or run.ending is not None:
+            return
+        for fd in list(run.outputs):
+            self._close_output(run, fd)
+        self._close_stdin(run)
+        del self.runs[run.ref]
+        if run.call is None:
+            self.send(frames.EXIT, run.ref, STATUS.pack(run.status))
+        else:
+            self._answer(run)
+
+    # -- operations -----------------------------------------------------------------------------------------------
+
+    def _call(self, ref: int, items: list[bytes]) -> None:
+        """Do an operation in a child of its own: one that hangs on a dead disk can be ended like any run."""
+        from opsexec.far.perform import perform
+
+        run = Run(ref, Launch("operation-%d" % ref, (), (), (), {}))
+        run.call = []
+        out, into = os.pipe()
+        run.pid = os.fork()
+        if run.pid == 0:
+            code = 1
+            try:
+                os.setsid()
+                signal.set_wakeup_fd(-1)
+                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL)
+                write_whole(into, perform(items))
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(into)
+        run.outputs[out] = frames.OUTPUT
+        self.runs[ref] = run
+        self.readers[out] = run
+        self._watch(out, select.POLLIN)
+
+    def _answer(self, run: Run) -> None:
+        """Pass on what the child answered: its first byte says whether it is an answer or a failure."""
+        data = b"".join(run.call or ())
+        if run.status != 0 or not data:
+            self._fail(run.ref, FarError("operation_died", "the operation's process ended with status %s" % run.status))
+        else:
+            self.send(frames.ANSWER if data[:1] == b"a" else frames.FAILED, run.ref, data[1:])
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Write all of it to a blocking file descriptor."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def main(nonce: str) -> None:
+    """Serve the caller on stdin and stdout; the first thing said is the nonce, so that noise before it can be skipped."""
+    write_whole(1, nonce.encode())
+    session = Session()
+    version = "%d.%d.%d" % sys.version_info[:3]
+    session.send(
+        frames.HELLO, 0, pack_message([frames.PROTOCOL, version.encode(), b"%d" % os.getpid(), b"%d" % os.geteuid()])
+    )
+    session.serve()
+    os._exit(0)

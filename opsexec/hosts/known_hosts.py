@@ -1,0 +1,105 @@
+"""Host keys: what is known, what a host offered, and the sentence that shows both fingerprints when they differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import asyncssh
+
+from opsexec.errors import HostKeyRejected
+
+if TYPE_CHECKING:
+    from asyncssh.known_hosts import KnownHostsResult
+
+HostKeys = Literal["strict", "accept-new"]
+
+
+@lru_cache(maxsize=64)
+def _read(path: str, stamp: tuple[int, int]) -> asyncssh.SSHKnownHosts:
+    return asyncssh.read_known_hosts(path)
+
+
+class HostKeyCheck(asyncssh.SSHClient):
+    """One connection's decision about the host's key. Strict: unknown and changed keys are refused.
+
+    accept-new: an unknown host's key is written to the first file and trusted; a changed one is refused all the same.
+    """
+
+    def __init__(self, files: Sequence[str], policy: HostKeys) -> None:
+        self.files = files
+        self.policy = policy
+        self.known: list[asyncssh.SSHKey] = []
+        self.refused: asyncssh.SSHKey | None = None
+        self.where = ""
+        self.unreadable: str | None = None
+        self.revoked = False
+
+    def lookup(self, host: str, addr: str, port: int | None) -> KnownHostsResult:
+        """Return what the files say about a host, as asyncssh asks for it."""
+        found: tuple[list[object], ...] = ([], [], [], [], [], [], [])
+        for name in self.files:
+            path = Path(name).expanduser()
+            if not path.exists():
+                continue
+            stat = path.stat()
+            try:
+                known = _read(str(path), (stat.st_mtime_ns, stat.st_size))
+            except (ValueError, OSError) as error:
+                self.unreadable = f"{path}: {error}"
+                continue
+            for into, part in zip(found, known.match(host, addr, port), strict=True):
+                into.extend(part)
+        self.known = [key for key in found[0] if isinstance(key, asyncssh.SSHKey)]
+        self.revoked = bool(found[2])
+        return found  # type: ignore[return-value]  # asyncssh's own tuple of seven lists, built list by list
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Called for a key that no file vouches for."""
+        self.where = host if port in (0, 22) else f"[{host}]:{port}"
+        if self.policy == "accept-new" and not self.known and self.unreadable is None:
+            self._accept(key)
+            return True
+        self.refused = key
+        return False
+
+    def _accept(self, key: asyncssh.SSHKey) -> None:
+        """Append the key to the first file (created 0600) in one write, so that two at once don't mix."""
+        path = Path(self.files[0]).expanduser()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        line = f"{self.where} ".encode() + key.export_public_key("openssh").split(b"\n")[0].strip() + b"\n"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+
+    def rejection(self, name: str) -> HostKeyRejected:
+        """Return the error to raise after asyncssh refused the host's key."""
+        got = self.refused.get_fingerprint() if self.refused else None
+        expected = ", ".join(sorted(key.get_fingerprint() for key in self.known)) or None
+        first = self.files[0] if self.files else "~/.ssh/known_hosts"
+        if self.unreadable:
+            return HostKeyRejected(
+                f"the known hosts can't be read ({self.unreadable})", expected=None, got=got, host=name, hint="mend the file"
+            )
+        if expected:
+            return HostKeyRejected(
+                f"the host key changed: known {expected}, offered {got or 'a key of another kind'}",
+                expected=expected,
+                got=got,
+                host=name,
+                hint=f"someone may be in between; if the host was really reinstalled, remove its line from {first}",
+            )
+        if self.revoked:
+            return HostKeyRejected("the host key is revoked", expected=None, got=got, host=name, hint=f"see {first}")
+        return HostKeyRejected(
+            f"the host key is not known: known none, offered {got}",
+            expected=None,
+            got=got,
+            host=name,
+            hint=f"check the fingerprint on the host, then add it to {first}, or use host keys accept-new",
+        )

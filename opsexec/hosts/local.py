@@ -1,0 +1,158 @@
+"""The caller's own machine: processes are started directly, file operations run in a worker thread.
+
+A step that runs as another user goes through a far session which *is* that user (sudo -n, or runuser when root).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from opsexec.errors import LimitExceeded, OpsError, StepTimeout
+from opsexec.far import frames
+from opsexec.far.message import FarError, unpack_message
+from opsexec.far.perform import perform
+from opsexec.far.tree_end import TreeEnd
+from opsexec.hosts.answers import as_error
+from opsexec.hosts.local_process import LocalProcess
+from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
+from opsexec.hosts.session import as_exit, as_launch, survived
+from opsexec.hosts.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from opsexec.executor import TtySession
+    from opsexec.hosts.session import FarSession
+    from opsexec.recorder import Recorder
+
+
+class LocalHost:
+    """This machine. Implements the Host port."""
+
+    def __init__(self, name: str = "local") -> None:
+        self._name = name
+        self._sessions: dict[str | None, FarSession] = {}
+        self._opening = asyncio.Lock()
+        self._processes: set[LocalProcess] = set()
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return self._name
+
+    async def run_process(
+        self, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None = None
+    ) -> ProcessExit:
+        """As `Host.run_process`."""
+        if spec.run_as is not None:
+            return await (await self._session(spec.run_as)).run_process(spec, recorder, stdin)
+        watchdog = Watchdog.get()
+        watchdog.open(spec.run)
+        try:
+            process = LocalProcess(as_launch(spec, stdin is not None), recorder)
+        except FarError as error:
+            watchdog.done(spec.run)
+            raise as_error(error.code, error.text, list(error.details), host=self._name) from error
+        watchdog.open(spec.run, process.pid)
+        self._processes.add(process)
+        try:
+            return await self._follow(process, spec, recorder, stdin)
+        finally:
+            self._processes.discard(process)
+            watchdog.done(spec.run)
+
+    async def _follow(
+        self, process: LocalProcess, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None
+    ) -> ProcessExit:
+        why: OpsError | None = None
+        feeding = asyncio.create_task(process.feed(stdin)) if stdin is not None else None
+        try:
+            if spec.timeout_s is None:
+                await process.wait()
+            else:
+                try:
+                    async with asyncio.timeout(spec.timeout_s):
+                        await process.wait()
+                except TimeoutError:
+                    why = StepTimeout(
+                        f"no end after {spec.timeout_s:g} s; its process tree was ended",
+                        host=self._name,
+                        hint="raise timeout_s",
+                    )
+        except asyncio.CancelledError:
+            await self._end(process, spec.run)
+            raise
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+        if recorder.over_limit:
+            why = LimitExceeded(
+                f"output is over the limit of {recorder.limit_bytes} bytes", host=self._name, hint="its tree was ended"
+            )
+        if why is not None or recorder.failure is not None:
+            await self._end(process, spec.run)
+        if why is not None:
+            raise why
+        if process.status is None:
+            raise OpsError("the process ended without a status", host=self._name)
+        return as_exit(process.status)
+
+    async def _end(self, process: LocalProcess, run: str) -> None:
+        """End the whole tree; scanning /proc is done in a thread, waiting here."""
+        end = TreeEnd(run, process.pid, frames.GRACE_S)
+        loop = asyncio.get_running_loop()
+        try:
+            while (wait := await loop.run_in_executor(None, end.step)) is not None:
+                await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            while (wait := end.step()) is not None:  # cancelled again: finish at once, without yielding
+                time.sleep(wait)
+            raise
+        finally:
+            await process.close()
+        if end.survivors:
+            raise survived(end.survivors, self._name)
+
+    async def call(self, operation: str, args: Sequence[bytes], *, run_as: str | None = None) -> list[bytes]:
+        """As `Host.call`."""
+        if run_as is not None:
+            return await (await self._session(run_as)).call(operation, args)
+        answer = await asyncio.to_thread(perform, [operation.encode(), *args])
+        items = unpack_message(answer[1:])
+        if answer[:1] == b"a":
+            return items
+        code, text, *details = (os.fsdecode(item) for item in items)
+        raise as_error(code, text, details, host=self._name)
+
+    async def sync(self, plan: SyncPlan, recorder: Recorder) -> SyncResult:
+        """As `Host.sync`: rsync between two local trees; as another user, through that user's session."""
+        from opsexec.hosts.local_sync import sync_local
+
+        return await sync_local(self, plan, recorder)
+
+    async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
+        """As `Host.open_tty`; always through a far session, which holds the terminal's other end."""
+        from opsexec.hosts.far_terminal import FarTerminal
+
+        return FarTerminal(await self._session(spec.run_as), spec, term, columns, rows)
+
+    async def _session(self, run_as: str | None) -> FarSession:
+        """Return the far session of a user, opened on first use."""
+        from opsexec.hosts.local_session import open_local_session
+
+        async with self._opening:
+            session = self._sessions.get(run_as)
+            if session is None or session.lost is not None:
+                session = self._sessions[run_as] = await open_local_session(self._name, run_as)
+            return session
+
+    async def aclose(self) -> None:
+        """End what runs."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+

@@ -1,0 +1,225 @@
+"""One local process under asyncio: pipes read straight by the loop, its end learnt from a pidfd.
+
+`asyncio.create_subprocess_exec` costs half as much again, and forks the whole address space where a working directory
+or a session of its own is asked for before Python 3.10's vfork; `subprocess.Popen` with these arguments always uses vfork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from opsexec.far.frames import DRAIN_S
+from opsexec.far.launch import Launch
+from opsexec.far.message import FarError
+
+if TYPE_CHECKING:
+    from opsexec.recorder import Recorder
+
+BLOCK = 256 << 10
+
+
+class LocalProcess:
+    """A started process. `status` is its exit code, or minus the signal's number, once `wait` returned."""
+
+    def __init__(self, launch: Launch, recorder: Recorder) -> None:
+        program = launch.program()
+        streams = launch.streams_stdin or bool(launch.stdin)
+        out, stdout = os.pipe()
+        err, stderr = os.pipe()
+        try:
+            self._popen = subprocess.Popen(
+                list(launch.argv),
+                executable=program,
+                stdin=subprocess.PIPE if streams else subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=launch.cwd or os.environ.get("HOME") or "/",
+                env=launch.environment(),
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            os.close(out)
+            os.close(err)
+            raise _start_error(error, launch, program) from error
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+        self.pid = self._popen.pid
+        self.status: int | None = None
+        self._recorder = recorder
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._open: dict[int, int] = {}
+        self._paused: set[int] = set()
+        self._quiet: asyncio.TimerHandle | None = None
+        self._input: deque[bytes] = deque()
+        self._room = asyncio.Event()
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+        for fd, stream in ((out, 0), (err, 1)):
+            os.set_blocking(fd, False)
+            self._open[fd] = stream
+            self._loop.add_reader(fd, self._readable, fd)
+        recorder.on_drain = self._resume
+        recorder.on_failure = self._stop_waiting
+        self._stdin = -1
+        if self._popen.stdin is not None:
+            self._stdin = self._popen.stdin.fileno()
+            os.set_blocking(self._stdin, False)
+            self._give(launch.stdin)
+            if not launch.streams_stdin:
+                self._give(b"")
+
+    async def wait(self) -> None:
+        """Wait until the process ended and its output is read, or its output limit is passed, or its sink failed."""
+        await self._over
+
+    # -- output ---------------------------------------------------------------------------------------------------
+
+    def _readable(self, fd: int) -> None:
+        try:
+            data = os.read(fd, BLOCK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close_output(fd)
+            self._maybe_over()
+            return
+        if self._quiet is not None:
+            self._wait_for_silence()
+        if not self._recorder.feed(self._open[fd], data):
+            self._paused.add(fd)
+            self._loop.remove_reader(fd)
+        if self._recorder.over_limit:
+            self._stop_waiting()
+
+    def _resume(self) -> None:
+        for fd in self._paused:
+            if fd in self._open:
+                self._loop.add_reader(fd, self._readable, fd)
+        self._paused.clear()
+        if self._quiet is not None:
+            self._wait_for_silence()
+
+    def _close_output(self, fd: int) -> None:
+        self._loop.remove_reader(fd)
+        del self._open[fd]
+        os.close(fd)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self.status = self._popen.wait()
+        for fd in list(self._open):
+            if fd not in self._paused:
+                self._readable(fd)
+        if self._open:
+            self._wait_for_silence()
+        self._maybe_over()
+
+    def _wait_for_silence(self) -> None:
+        """A child that lives on may hold the pipes open: stop once nothing more comes."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = self._loop.call_later(DRAIN_S, self._silent)
+
+    def _silent(self) -> None:
+        if self._paused:
+            self._wait_for_silence()  # the sink is slow, not the program silent
+            return
+        for fd in list(self._open):
+            self._close_output(fd)
+        self._maybe_over()
+
+    def _maybe_over(self) -> None:
+        if self.status is not None and not self._open:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self.status is not None and not self._open:
+            self._close_stdin()
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def close(self) -> None:
+        """Let go of every file descriptor once the tree has been ended; reaps the leader."""
+        self._stop_waiting()
+        self._close_stdin()
+        for fd in list(self._open):
+            self._close_output(fd)
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            self.status = self._popen.poll()
+
+    # -- input ----------------------------------------------------------------------------------------------------
+
+    async def feed(self, blocks: AsyncIterator[bytes]) -> None:
+        """Write blocks to the program as it takes them, then end its input."""
+        async for block in blocks:
+            if self._stdin < 0:
+                return
+            self._give(block)
+            while self._input:
+                self._room.clear()
+                await self._room.wait()
+        self._give(b"")
+
+    def _give(self, data: bytes) -> None:
+        """Queue a block and write what fits; an empty block ends the input."""
+        if self._stdin < 0:
+            return
+        waiting = bool(self._input)
+        self._input.append(data)
+        if not waiting:
+            self._writable()
+
+    def _writable(self) -> None:
+        queue = self._input
+        try:
+            while queue:
+                block = queue[0]
+                if not block:
+                    self._close_stdin()
+                    return
+                done = os.write(self._stdin, block)
+                if done < len(block):
+                    queue[0] = block[done:]
+                else:
+                    queue.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._stdin, self._writable)
+            return
+        except BrokenPipeError:  # the program closed its stdin: the rest has no reader
+            self._close_stdin()
+            return
+        self._loop.remove_writer(self._stdin)
+        self._room.set()
+
+    def _close_stdin(self) -> None:
+        self._input.clear()
+        self._room.set()
+        if self._stdin >= 0:
+            self._loop.remove_writer(self._stdin)
+            self._stdin = -1
+            assert self._popen.stdin is not None
+            self._popen.stdin.close()
+
+
+def _start_error(error: OSError, launch: Launch, program: str) -> FarError:
+    if launch.cwd and error.filename == launch.cwd:
+        return FarError("no_cwd", f"can't enter {launch.cwd}: {os.strerror(error.errno or 0)}", launch.cwd)
+    return FarError("no_start", f"can't start {program}: {os.strerror(error.errno or 0)}", program)

@@ -1,0 +1,121 @@
+"""A far session on this machine, over two pipes: how local steps become another user."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import subprocess
+from typing import cast
+
+from opsexec.errors import ConnectionLost, HostUnsuitable, PrivilegeDenied
+from opsexec.hosts.bootstrap import NO_PYTHON, argv, new_nonce, opening
+from opsexec.hosts.session import FarSession
+
+OPEN_S = 15.0
+"""Seconds a session may take to answer."""
+SUDO = ("sudo", "-n", "-H", "-u")
+RUNUSER = ("runuser", "-u")
+
+
+def become(user: str | None) -> list[str]:
+    """Return the words before a command that make it run as `user` on this machine; none for the same user."""
+    if user is None or user == pwd.getpwuid(os.geteuid()).pw_name:
+        return []
+    return [*RUNUSER, user, "--"] if os.geteuid() == 0 else [*SUDO, user, "--"]
+
+
+async def open_local_session(host: str, run_as: str | None) -> FarSession:
+    """Start the far half as `run_as`. Raises PrivilegeDenied, or HostUnsuitable when this machine has no python3."""
+    nonce = new_nonce()
+    session = FarSession(host, nonce, run_as)
+    loop = asyncio.get_running_loop()
+    env = {name: os.environ[name] for name in ("PATH", "LANG", "XDG_RUNTIME_DIR") if name in os.environ}
+    if run_as is not None:
+        try:
+            entry = pwd.getpwnam(run_as)
+        except KeyError as error:
+            raise PrivilegeDenied(f"there is no user {run_as!r}", host=host, hint="name an existing user") from error
+        env |= {"HOME": entry.pw_dir, "USER": run_as, "LOGNAME": run_as, "SHELL": entry.pw_shell}
+    else:
+        env |= {n: os.environ[n] for n in ("HOME", "USER", "LOGNAME", "SHELL") if n in os.environ}
+    transport, _ = await loop.subprocess_exec(
+        lambda: _Pipes(session),
+        *become(run_as),
+        *argv(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd="/",
+        start_new_session=True,
+    )
+    session.attach(_PipeStream(cast(asyncio.SubprocessTransport, transport)), opening(nonce))
+    try:
+        async with asyncio.timeout(OPEN_S):
+            await session.ready
+    except TimeoutError:
+        session.close()
+        raise HostUnsuitable(f"no session within {OPEN_S:g} s", host=host) from None
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+class _PipeStream:
+    """The session's bytes to the process, and its end."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport) -> None:
+        self._transport = transport
+        self._input = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+
+    def write(self, data: bytes) -> None:
+        self._input.write(data)
+
+    def close(self) -> None:
+        self._input.close()
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Passes what the process says to its session."""
+
+    def __init__(self, session: FarSession) -> None:
+        self._session = session
+        self._transport: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 1:
+            self._session.data_received(data)
+        else:
+            self._session.complaint = (self._session.complaint + data)[-4096:]
+
+    def process_exited(self) -> None:
+        assert self._transport is not None
+        status = self._transport.get_returncode()
+        session = self._session
+        said = session.complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        self._transport.close()
+        session.fail(opening_failure(session, status, said))
+
+
+def opening_failure(session: FarSession, status: int | None, said: str) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
+    """Return the error for a session that ended by itself: why it never began, or that it broke."""
+    if session.ready.done():
+        return ConnectionLost("the session on the host ended; whether its steps finished is unknown", host=session.host)
+    if status == NO_PYTHON:
+        return HostUnsuitable("no python3 (3.8 or newer) on the host", host=session.host, hint="install python3 there")
+    if session.run_as is not None:
+        return PrivilegeDenied(
+            f"can't become {session.run_as}: {said or f'exit status {status}'}",
+            host=session.host,
+            hint=f"let this login run any command as {session.run_as} without a password (sudoers NOPASSWD)",
+        )
+    return HostUnsuitable(
+        f"the login shell could not start a session: {said or f'exit status {status}'}",
+        host=session.host,
+        hint="check the login shell, and that /bin/sh and python3 exist",
+    )

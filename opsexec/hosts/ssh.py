@@ -1,0 +1,191 @@
+"""A host over SSH: one connection, one far session per user on it, rsync's channel beside them; reconnects between steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from opsexec.errors import ConnectionLost, HostUnreachable, OpsError
+from opsexec.hosts.bootstrap import argv, new_nonce, opening, start_line
+from opsexec.hosts.local_session import SUDO, opening_failure
+from opsexec.hosts.session import FarSession
+from opsexec.hosts.ssh_login import Login, SshAddress, SshOptions, log_in
+
+if TYPE_CHECKING:
+    from opsexec.executor import TtySession
+    from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
+    from opsexec.recorder import Recorder
+
+OPEN_S = 20.0
+"""Seconds a far session may take to answer on an open connection."""
+
+
+class SshHost:
+    """A machine behind sshd. Implements the Host port; nothing is opened before the first call needs it."""
+
+    def __init__(self, address: SshAddress, options: SshOptions, name: str | None = None) -> None:
+        self.address = address
+        self.options = options
+        self._name = name or str(address)
+        self._login: Login | None = None
+        self._sessions: dict[str | None, FarSession] = {}
+        self._opening = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return self._name
+
+    async def connection(self) -> asyncssh.SSHClientConnection:
+        """Return the open connection; opens it, or opens it again when it was lost."""
+        async with self._opening:
+            return await self._connected()
+
+    async def _connected(self) -> asyncssh.SSHClientConnection:
+        if self._login is not None and self._login.connection.is_closed():
+            self._drop(ConnectionLost("the connection was lost", host=self._name))
+        if self._login is None:
+            self._login = await log_in(self.address, self.options, self._name)
+        return self._login.connection
+
+    async def session(self, run_as: str | None = None) -> FarSession:
+        """Return the far session of a user, opened on first use and again after it was lost."""
+        session = self._sessions.get(run_as)
+        if session is not None and session.lost is None:
+            return session
+        async with self._opening:
+            session = self._sessions.get(run_as)
+            if session is None or session.lost is not None:
+                session = self._sessions[run_as] = await self._open_session(run_as)
+            return session
+
+    async def _open_session(self, run_as: str | None) -> FarSession:
+        connection = await self._connected()
+        nonce = new_nonce()
+        session = FarSession(self._name, nonce, run_as)
+        command = start_line() if run_as is None else self._become(connection, run_as)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                channel, _ = await connection.create_session(
+                    lambda: _Channel(session), command, encoding=None, request_pty=False
+                )
+                session.attach(_ChannelStream(channel), opening(nonce))
+                await session.ready
+        except TimeoutError:
+            session.close()
+            raise HostUnreachable(
+                f"no session within {OPEN_S:g} s", host=self._name, hint="does the login shell wait for something?"
+            ) from None
+        except asyncssh.Error as error:
+            session.close()
+            raise HostUnreachable(f"the host refused a session: {error.reason}", host=self._name) from error
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _become(self, connection: asyncssh.SSHClientConnection, run_as: str) -> str:
+        """Return the start line for another user: root hands over with runuser, any other login asks sudo.
+
+        `sudo` works for root too, but root may lack it and runuser is always there.
+        """
+        login_user = connection.get_extra_info("username")
+        if run_as == login_user:
+            return start_line()
+        prefix = ["runuser", "-u", run_as, "--"] if login_user == "root" else [*SUDO, run_as, "--"]
+        return shlex.join([*prefix, *argv()])
+
+    async def run_process(
+        self, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None = None
+    ) -> ProcessExit:
+        """As `Host.run_process`: one round trip on a warm session, whatever else runs on it."""
+        session = self._sessions.get(spec.run_as)
+        if session is None or session.lost is not None:
+            session = await self.session(spec.run_as)
+        return await session.run_process(spec, recorder, stdin)
+
+    async def call(self, operation: str, args: Sequence[bytes], *, run_as: str | None = None) -> list[bytes]:
+        """As `Host.call`."""
+        return await (await self.session(run_as)).call(operation, args)
+
+    async def sync(self, plan: SyncPlan, recorder: Recorder) -> SyncResult:
+        """As `Host.sync`: rsync over this connection, a tar stream where the host has no rsync."""
+        from opsexec.hosts.ssh_sync import sync_over_ssh
+
+        return await sync_over_ssh(self, plan, recorder)
+
+    async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
+        """As `Host.open_tty`."""
+        from opsexec.hosts.far_terminal import FarTerminal
+
+        return FarTerminal(await self.session(spec.run_as), spec, term, columns, rows)
+
+    def _drop(self, error: OpsError) -> None:
+        for session in self._sessions.values():
+            session.fail(error)
+        self._sessions.clear()
+        if self._login is not None:
+            self._login.abort()
+            self._login = None
+
+    async def aclose(self) -> None:
+        """End what runs (the far half does that when its input closes) and close the connection."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        login, self._login = self._login, None
+        if login is not None:
+            login.close()
+            with contextlib.suppress(TimeoutError):  # a frozen peer never confirms; the socket is dropped below
+                async with asyncio.timeout(2.0):
+                    await login.connection.wait_closed()
+                return
+            login.abort()
+
+
+class _ChannelStream:
+    """The session's bytes to the host, and their end."""
+
+    def __init__(self, channel: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = channel
+
+    def write(self, data: bytes) -> None:
+        if not self._channel.is_closing():
+            self._channel.write(data)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class _Channel(asyncssh.SSHClientSession[bytes]):
+    """Passes what the host says to its far session."""
+
+    def __init__(self, session: FarSession) -> None:
+        self._session = session
+        self._status: int | None = None
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        if datatype is None:
+            self._session.data_received(data)
+        else:
+            self._session.complaint = (self._session.complaint + data)[-4096:]
+
+    def exit_status_received(self, status: int) -> None:
+        self._status = status
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        session = self._session
+        if exc is not None:
+            session.fail(
+                ConnectionLost(
+                    "the connection was lost; whether its steps finished is unknown", host=session.host, hint="look, then resume"
+                )
+            )
+            return
+        said = session.complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        session.fail(opening_failure(session, self._status, said))

@@ -1,0 +1,235 @@
+"""Opening one SSH connection: addresses, keys, known hosts, jumps; every failure a sentence and a hint."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import msgspec
+
+from opsexec.errors import HostUnreachable, UsageError
+from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
+
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
+"""AES-GCM first: it is the fastest of the strong ones where the processor helps (measured: 2x chacha20 here)."""
+MAX_JUMPS = 8
+
+
+class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to log in. Times in seconds. `config_files`: None = ~/.ssh/config where it exists, () = none.
+
+    `known_hosts`: files, the first is where accept-new writes; None = what the config says, else ~/.ssh/known_hosts and
+    /etc/ssh/ssh_known_hosts. `identity_files`: None = the config's, the agent's, then ~/.ssh/id_*. `jump`: hosts to go
+    through, "user@host:port,..."; None = what the config says.
+    """
+
+    identity_files: tuple[str, ...] | None = None
+    known_hosts: tuple[str, ...] | None = None
+    host_keys: HostKeys = "strict"
+    config_files: tuple[str, ...] | None = None
+    jump: str | None = None
+    use_agent: bool = True
+    connect_timeout_s: float = 10.0
+    keepalive_s: float = 15.0
+
+
+class SshAddress(msgspec.Struct, frozen=True):
+    """Where to log in: a host name, alias or address; user and port where given."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SshAddress:
+        """Parse `[user@]host[:port]`, IPv6 in brackets. Raises UsageError."""
+        user, at, rest = text.rpartition("@")
+        if rest.startswith("["):
+            host, bracket, tail = rest[1:].partition("]")
+            port_text = tail[1:] if tail.startswith(":") else ""
+            wrong = not bracket or (tail and not tail.startswith(":"))
+        else:
+            host, _, port_text = rest.partition(":")
+            wrong = ":" in port_text
+        if wrong or not host or (at and not user) or host.startswith("-") or any(c.isspace() or c in "/?#" for c in host):
+            raise UsageError(f"{text!r} is not [user@]host[:port]", hint="like deploy@web1:2222, IPv6 in [brackets]")
+        if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536):
+            raise UsageError(f"port {port_text!r} in {text!r} is not 1..65535")
+        return cls(host, user or None, int(port_text) if port_text else None)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
+
+
+class Login(msgspec.Struct, frozen=True):
+    """An open connection and the jump connections under it, outermost first."""
+
+    connection: asyncssh.SSHClientConnection
+    jumps: tuple[asyncssh.SSHClientConnection, ...] = ()
+
+    def close(self) -> None:
+        """Close them all, the innermost first."""
+        for connection in (self.connection, *reversed(self.jumps)):
+            connection.close()
+
+    def abort(self) -> None:
+        """Drop them all at once, saying no goodbye."""
+        for connection in (self.connection, *reversed(self.jumps)):
+            connection.abort()
+
+
+async def log_in(address: SshAddress, options: SshOptions, name: str) -> Login:
+    """Open a connection; raises HostUnreachable or HostKeyRejected, within `connect_timeout_s` a hop."""
+    return await _log_in(address, options, name, 0)
+
+
+async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: int) -> Login:
+    if depth > MAX_JUMPS:
+        raise HostUnreachable(f"more than {MAX_JUMPS} jumps", host=name, hint="is there a loop in ProxyJump?")
+    chosen = _settings(address, options, name)
+    jump = options.jump if options.jump is not None else chosen.tunnel if isinstance(chosen.tunnel, str) else ""
+    jumps: tuple[asyncssh.SSHClientConnection, ...] = ()
+    if jump and jump.lower() != "none":
+        before, _, last = jump.rpartition(",")
+        # Each hop is a login of its own, with the same known hosts: asyncssh's own ProxyJump would lose them.
+        hop = await _log_in(SshAddress.parse(last), _hop_options(options, before), f"{name} (jump {last})", depth + 1)
+        jumps = (*hop.jumps, hop.connection)
+    check = HostKeyCheck(known_hosts_files(options, chosen), options.host_keys)
+    try:
+        async with asyncio.timeout(options.connect_timeout_s):
+            connection = await asyncssh.connect(
+                address.host,
+                config=list(config_files(options)) or None,
+                tunnel=jumps[-1] if jumps else None,
+                client_factory=lambda: check,
+                known_hosts=check.lookup,
+                **_arguments(address, options),
+            )
+    except BaseException as error:
+        for connection in reversed(jumps):
+            connection.close()
+        mapped = _reason(error, check, name, address, options)
+        if mapped is None:
+            raise
+        raise mapped from error
+    return Login(connection, jumps)
+
+
+def _hop_options(options: SshOptions, before: str) -> SshOptions:
+    return msgspec.structs.replace(options, jump=before or None if options.jump is None else before)
+
+
+def config_files(options: SshOptions) -> tuple[str, ...]:
+    """Return the OpenSSH client configuration files to read."""
+    if options.config_files is not None:
+        return options.config_files
+    path = Path("~/.ssh/config").expanduser()
+    return (str(path),) if path.exists() else ()
+
+
+def known_hosts_files(options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions) -> tuple[str, ...]:
+    """Return the known hosts files, the one that accept-new writes to first."""
+    if options.known_hosts is not None:
+        return options.known_hosts
+    configured = chosen.config.get("UserKnownHostsFile", []) if chosen.config else []
+    return (*map(str, configured or ["~/.ssh/known_hosts"]), "/etc/ssh/ssh_known_hosts")
+
+
+def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.SSHClientConnectionOptions:
+    """Return the settings that the configuration files give this host. Raises UsageError for a broken file."""
+    try:
+        return _cached_settings(address, config_files(options))
+    except (asyncssh.ConfigParseError, OSError) as error:
+        raise UsageError(f"the ssh configuration can't be read: {error}", host=name, hint="ssh -G HOST shows the line") from error
+
+
+@lru_cache(maxsize=4096)
+def _cached_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SSHClientConnectionOptions:
+    return asyncssh.SSHClientConnectionOptions(
+        host=address.host,
+        config=list(files) or None,
+        client_keys=None,
+        known_hosts=None,
+        agent_path=None,
+        **({"username": address.user} if address.user else {}),
+        **({"port": address.port} if address.port else {}),
+    )
+
+
+def _arguments(address: SshAddress, options: SshOptions) -> dict[str, Any]:
+    """Return what asyncssh.connect is told beside host, config, tunnel and host keys."""
+    arguments: dict[str, Any] = {
+        "encryption_algs": list(CIPHERS),
+        "compression_algs": None,
+        "agent_forwarding": False,
+        "gss_kex": False,
+        "gss_auth": False,
+        "password_auth": False,
+        "kbdint_auth": False,
+        "x509_trusted_certs": None,
+        "connect_timeout": options.connect_timeout_s,
+        "login_timeout": options.connect_timeout_s,
+        "keepalive_interval": options.keepalive_s,
+        "keepalive_count_max": 3,
+    }
+    if address.user:
+        arguments["username"] = address.user
+    if address.port:
+        arguments["port"] = address.port
+    if options.identity_files is not None:
+        arguments["client_keys"] = load_keys(options.identity_files)
+    if not options.use_agent or options.identity_files is not None:
+        arguments["agent_path"] = None
+    return arguments
+
+
+def load_keys(files: Sequence[str]) -> list[asyncssh.SSHKeyPair]:
+    """Load identity files once for all hosts; raises UsageError for one that can't be read."""
+    pairs: list[asyncssh.SSHKeyPair] = []
+    for file in files:
+        path = os.path.expanduser(file)
+        try:
+            pairs.extend(_load(path, os.stat(path).st_mtime_ns))
+        except asyncssh.KeyEncryptionError as error:
+            raise UsageError(f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file") from error
+        except (asyncssh.KeyImportError, OSError, ValueError) as error:
+            raise UsageError(f"the key {file} can't be used: {error}", hint="name a private key file") from error
+    return pairs
+
+
+@lru_cache(maxsize=64)
+def _load(path: str, stamp: int) -> list[asyncssh.SSHKeyPair]:
+    return list(asyncssh.load_keypairs(path))
+
+
+def _reason(
+    error: BaseException, check: HostKeyCheck, name: str, address: SshAddress, options: SshOptions
+) -> HostUnreachable | None:
+    """Return the error to show for what asyncssh, the resolver or the kernel said; None for what isn't theirs."""
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return check.rejection(name)
+    if isinstance(error, asyncssh.PermissionDenied):
+        user = address.user or getpass.getuser()
+        return HostUnreachable(
+            f"login refused for {user}: {error.reason}", host=name, hint="which key? see identity_files, ssh-agent, ~/.ssh/config"
+        )
+    if isinstance(error, TimeoutError):
+        return HostUnreachable(
+            f"no answer within {options.connect_timeout_s:g} s", host=name, hint="is the host up, and the port open?"
+        )
+    if isinstance(error, socket.gaierror):
+        return HostUnreachable(f"unknown host name: {error.strerror}", host=name, hint="check the name, or the inventory's url")
+    if isinstance(error, asyncssh.Error):
+        return HostUnreachable(f"the SSH connection failed: {error.reason or type(error).__name__}", host=name, hint="try ssh -v")
+    if isinstance(error, OSError):
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        return HostUnreachable(f"can't connect: {reason}", host=name, hint="is sshd listening there?")
+    return None
