@@ -345,7 +345,12 @@ class Fleet:
 
 @contextlib.contextmanager
 def fleet(
-    n: int, *, user: str | None = None, first: str = "127.10.0.1", max_sessions: int = 10
+    n: int,
+    *,
+    user: str | None = None,
+    first: str = "127.10.0.1",
+    max_sessions: int = 10,
+    extra: Sequence[str] = (),
 ) -> Iterator[Fleet]:
     """`n` host endpoints on consecutive 127.x addresses, 16 of them an sshd."""
     base = int(ipaddress.IPv4Address(first))
@@ -361,6 +366,7 @@ def fleet(
                     identity=identity,
                     login_user=user or current_user(),
                     max_sessions=max_sessions,
+                    extra=extra,
                     max_startups="2000:30:2000",
                 )
             )

@@ -1,0 +1,60 @@
+"""pyinfra through its Python interface: one `server.shell` operation a step."""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import time  # noqa: E402  gevent must patch it first
+from typing import Any  # noqa: E402
+
+from protocol import job, report  # noqa: E402
+from pyinfra.api import Config, Inventory, State  # noqa: E402
+from pyinfra.api.connect import connect_all  # noqa: E402
+from pyinfra.api.operation import add_op  # noqa: E402
+from pyinfra.api.operations import run_ops  # noqa: E402
+from pyinfra.operations import server  # noqa: E402
+
+
+def inventory(work: dict[str, Any]) -> State:
+    hosts = [
+        (
+            host["address"],
+            {
+                "ssh_user": host["user"], "ssh_port": host["port"], "ssh_key": host["identity"],
+                "ssh_known_hosts_file": host["known_hosts"], "ssh_strict_host_key_checking": "yes",
+            },
+        )
+        for host in work["hosts"]
+    ]  # fmt: skip
+    return State(Inventory((hosts, {})), Config(PARALLEL=len(hosts)))
+
+
+def steps(work: dict[str, Any]) -> None:
+    command = " ".join(work["argv"])
+    begin = time.perf_counter()
+    state = inventory(work)
+    connect_all(state)
+    start = time.perf_counter()
+    for _ in range(work["count"]):
+        add_op(state, server.shell, commands=[command])
+    run_ops(state)
+    end = time.perf_counter()
+    good = sum(state.results[host].success_ops for host in state.inventory)
+    report(
+        steps_s=end - start, total_s=end - begin, ok=good, errors=work["count"] * len(work["hosts"]) - good
+    )
+
+
+def hold(work: dict[str, Any]) -> None:
+    state = inventory(work)
+    connect_all(state)
+    options = {"_timeout": work["deadline_s"]} if work["event"] == "deadline" else {}
+    add_op(state, server.shell, commands=[work["script"]], **options)
+    run_ops(state)
+
+
+the_job = job()
+WORKS = {f.__name__: f for f in (steps, hold)}
+WORKS[the_job["work"]](the_job)
