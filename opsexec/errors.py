@@ -107,6 +107,12 @@ class StepFailed(OpsError):
         self.output = output
 
 
+class ProgramNotFound(StepFailed):
+    """None of the places where the program could be has it."""
+
+    code = "program_not_found"
+
+
 class StepTimeout(StepFailed):
     """The Step's deadline passed; its process tree was ended."""
 

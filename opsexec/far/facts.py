@@ -232,21 +232,28 @@ def user_facts() -> dict[str, Any]:
     from opsexec.far.attributes import group_name, user_name
 
     uid = os.geteuid()
-    home = shell = None
     try:
-        entry = pwd.getpwuid(uid)
-        home, shell = entry.pw_dir, entry.pw_shell
+        entry: pwd.struct_passwd | None = pwd.getpwuid(uid)
     except KeyError:
-        home = shell = None
+        entry = None
     groups = sorted({group_name(gid) for gid in os.getgroups()})
     return {
         "name": user_name(uid),
         "uid": uid,
         "gid": os.getegid(),
         "groups": groups,
-        "home": home,
-        "shell": shell,
+        "home": None if entry is None else entry.pw_dir,
+        "shell": None if entry is None else entry.pw_shell,
+        "runtime_dir": runtime_dir(uid),
     }
+
+
+def runtime_dir(uid: int) -> str | None:
+    """Return where this user's own services listen (XDG_RUNTIME_DIR); null where no login has made it."""
+    for path in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
+        if path and os.path.isdir(path):
+            return path
+    return None
 
 
 def python_facts() -> dict[str, Any]:

@@ -106,9 +106,8 @@ async def _remove(step: RemoveFile, context: Context) -> Outcome:
 async def _make_dir(step: MakeDir, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     flags = [_flag(step.parents), _flag(context.check)]
-    changed, meta = await call(
-        "make_dir", [*_place(step.path, "fs.write", context), *attributes, *flags], step, context
-    )
+    args = [*_place(step.path, "fs.write", context), *attributes, *flags]
+    changed, meta = await call("make_dir", args, step.run_as, context)
     found = json.loads(meta)
     return _finished(changed, context, made_lines(found["made"]) + attribute_lines(found["changes"]))
 

@@ -10,6 +10,7 @@ from opsexec.errors import (
     HostUnsuitable,
     OpsError,
     PrivilegeDenied,
+    ProgramNotFound,
     ProtocolError,
     StepFailed,
 )
@@ -45,8 +46,8 @@ HINTS: dict[str, str] = {
 def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None = None) -> OpsError:
     """Return the error for a FarError's code, sentence and details; an unknown code is a ProtocolError.
 
-    `denied` carries the need (or a program) and then what was held as its details; `not_found` of a program, where
-    it was looked for.
+    `denied` carries the need (or a program) and then what was held as its details; `not_found` of a program,
+    where it was looked for.
     """
     if code == "denied":
         needed = details[0] if details else text
@@ -60,7 +61,7 @@ def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None
     if code == "unsuitable":
         return HostUnsuitable(text, host=host, hint=details[0] if details else None)
     if code == "not_found" and details and details[0].startswith("/"):
-        return StepFailed(text, host=host, hint="install it; looked for " + ", ".join(details[:8]))
+        return ProgramNotFound(text, host=host, hint="install it; looked for " + ", ".join(details[:8]))
     if code in HINTS:
         return StepFailed(text, host=host, hint=HINTS[code])
     hint = "both sides must be the same version"

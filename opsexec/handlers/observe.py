@@ -1,0 +1,78 @@
+"""Facts and Observe: what the host says of itself, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from opsexec.errors import BadStep, HostUnsuitable, ProtocolError
+from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.deadline import call, within
+from opsexec.handlers.systemctl import Systemctl
+from opsexec.steps.base import Step
+from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES, Facts, Observe
+
+
+async def handle(step: Step, context: Context) -> Outcome:
+    """Read facts, or follow the host."""
+    if isinstance(step, Facts):
+        names = ",".join(step.names or FACT_NAMES)
+        (answer,) = await call("facts", [names.encode()], step.run_as, context)
+        return Outcome(value=decoded(answer, context))
+    if isinstance(step, Observe):
+        return await within("observing", _observe(step, context), context)
+    raise BadStep(f"{type(step).__name__} observes nothing")
+
+
+async def _observe(step: Observe, context: Context) -> Outcome:
+    """Feed one JSON line a sample to the sink, on a steady beat, waiting while the sink is behind."""
+    names = step.names or OBSERVE_NAMES
+    recorder = context.recorder
+    drained = asyncio.Event()
+    recorder.on_drain = drained.set
+    next_at = time.monotonic()
+    seen = 0
+    while recorder.failure is None and not recorder.over_limit:
+        line = json.dumps(await _sample(names, step, context)).encode() + b"\n"
+        drained.clear()
+        if not recorder.feed(0, line) and recorder.failure is None:
+            await drained.wait()
+        seen += 1
+        if seen == step.count:
+            break
+        next_at = max(next_at + step.interval_s, time.monotonic())
+        await asyncio.sleep(next_at - time.monotonic())
+    return Outcome()
+
+
+async def _sample(names: tuple[str, ...], step: Observe, context: Context) -> dict[str, Any]:
+    far = ",".join(name for name in names if name != "services")
+    (answer,) = await context.host.call("observe", [far.encode()], run_as=step.run_as)
+    sample = decoded(answer, context)
+    if "services" in names:
+        sample["services"] = await _failed_services(step, context)
+    return sample
+
+
+async def _failed_services(step: Observe, context: Context) -> dict[str, Any] | None:
+    """Return the names of failed units; None where no service manager answers."""
+    systemctl = Systemctl(context, step.run_as)
+    try:
+        output = await systemctl.run("list-units", "--plain", "--no-legend", "--state=failed")
+    except HostUnsuitable:
+        return None
+    systemctl.require_ok(output, "list failed services")
+    return {"failed": [line.split()[0] for line in output.text.splitlines() if line.strip()]}
+
+
+def decoded(answer: bytes, context: Context) -> dict[str, Any]:
+    """Return an answer's JSON object; raises ProtocolError for anything else."""
+    try:
+        value = json.loads(answer)
+    except ValueError as error:
+        raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
+    if not isinstance(value, dict):
+        raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
+    return value
