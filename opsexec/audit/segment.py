@@ -125,9 +125,9 @@ def is_active(path: Path, fd: int) -> bool:
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The log at one instant: closed segments, oldest first; the active one, open, and its length."""
+    """The log at one instant: its closed segments, oldest first; the active one, open; its length in bytes."""
 
-    closed: tuple[Path, ...]
+    closed: tuple[tuple[int, Path], ...]
     active: int
     size: int
 
@@ -151,7 +151,7 @@ def snapshot(path: Path) -> Snapshot:
             if is_active(path, fd):
                 size = os.fstat(fd).st_size
                 # Between the two steps of a rotation the active file has its closed name too.
-                closed = tuple(file for _, file in closed_segments(path) if not is_active(file, fd))
+                closed = tuple(each for each in closed_segments(path) if not is_active(each[1], fd))
                 fcntl.flock(fd, fcntl.LOCK_UN)
                 return Snapshot(closed, fd, size)
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _CHUNK = 1 << 18
 _TRIES = 50
 
 
-def tail(path: str | Path, n: int = 10, follow: bool = False) -> Iterator[dict[str, Any]]:
+def tail(path: str | Path, n: int = 10, follow: bool = False) -> Generator[dict[str, Any]]:
     """Yield the last `n` records, oldest first; with `follow` go on with each new one, about 0.1 s after it.
 
     A last line that isn't whole yet is left for later. Lines aren't checked against the chain: `verify` does
@@ -32,12 +32,13 @@ def tail(path: str | Path, n: int = 10, follow: bool = False) -> Iterator[dict[s
         raise AuditUnavailable(f"the audit log {path} can't be read: {error.strerror}") from error
 
 
-def _tail(path: Path, n: int, follow: bool) -> Iterator[dict[str, Any]]:
+def _tail(path: Path, n: int, follow: bool) -> Generator[dict[str, Any]]:
     taken = snapshot(path)
     fd = taken.active
     try:
         lines = _last_lines(fd, taken.size, n)
-        for file in reversed(taken.closed):
+        offset, last_seq = _end(fd, taken.size)
+        for _, file in reversed(taken.closed):
             if len(lines) >= n:
                 break
             try:
@@ -49,7 +50,6 @@ def _tail(path: Path, n: int, follow: bool) -> Iterator[dict[str, Any]]:
         for line in lines:
             yield _decode(line, path)
         if follow:
-            offset, last_seq = _end(fd, taken.size)
             while True:
                 while chunk := _whole_lines(fd, offset, path):
                     offset += len(chunk)

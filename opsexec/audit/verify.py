@@ -106,8 +106,11 @@ class _Walk:
         self.repairs = 0
         self.oldest_seq = 0
 
-    def take(self, raw: bytes, at_end: bool) -> None:
-        """Check one line, newline included; `at_end`: nothing follows it in its file."""
+    def take(self, raw: bytes, at_end: bool, named_seq: int | None) -> None:
+        """Check one line, newline included; `at_end`: nothing follows it in its file.
+
+        `named_seq`: the sequence number that the file's name gives its first line; None for any other line.
+        """
         if not raw.endswith(b"\n"):
             if at_end:
                 raise _Broken("torn", "the last line is torn; the next opening of the log puts it aside")
@@ -119,6 +122,8 @@ class _Walk:
         if computed_hash(raw) != line.hash:
             raise _Broken("hash", "the line was changed after it was written: its hash is another")
         step = maintenance_step(raw)
+        if named_seq is not None and line.seq != named_seq:
+            raise _Broken("seq", f"expected line number {named_seq}, as the file's name says, got {line.seq}")
         self._check_place(line, begins_segment=step is not None and step["type"] == ROTATE)
         self.head = AuditEntry(line.seq, line.hash)
         if step is not None:
@@ -171,15 +176,16 @@ def _verify(path: Path, taken: Snapshot, known: AuditEntry | None) -> VerifyRepo
     walk = _Walk(known)
     reports: list[SegmentReport] = []
     problem: Problem | None = None
-    files = [*taken.closed, path]
-    for file in files:
+    files = [*(file for _, file in taken.closed), path]
+    names = [*(seq for seq, _ in taken.closed), None]
+    for file, named_seq in zip(files, names, strict=True):
         number = 0
         before = walk.head
         with open(taken.active if file == path else file, "rb", closefd=file != path) as stream:
             size = taken.size if file == path else os.fstat(stream.fileno()).st_size
             for number, (raw, at_end) in enumerate(_lines(stream, size), 1):
                 try:
-                    walk.take(raw, at_end)
+                    walk.take(raw, at_end, named_seq if number == 1 else None)
                 except _Broken as broken:
                     problem = Problem(file, number, broken.why, broken.detail)
                     number -= 1

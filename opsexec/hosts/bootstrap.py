@@ -23,6 +23,7 @@ def r(n):
   b+=c
  return b
 N={nonce!r}
+M={module!r}
 exec(zlib.decompress(r({size})))
 """
 
@@ -36,8 +37,7 @@ class F:
  def create_module(s,spec):return None
  def exec_module(s,m):exec(compile(S[m.__name__],m.__name__,"exec",dont_inherit=True),m.__dict__)
 sys.meta_path.insert(0,F())
-from opsexec.far.session import main
-main(N)
+__import__("opsexec.far."+M,None,None,["main"]).main(N)
 """
 
 
@@ -70,10 +70,10 @@ STAGE_ONE_SIZE = 320
 """The first stage is padded to this size, so that the start line never changes."""
 
 
-def opening(nonce: str) -> bytes:
-    """Return what to send on stdin right after the start line, before any frame."""
+def opening(nonce: str, module: str = "session") -> bytes:
+    """Return what to send on stdin right after the start line: it ends by calling `main(nonce)` of a far module."""
     bundle = _bundle()
-    one = _STAGE_ONE.format(nonce=nonce, size=len(bundle)).encode()
+    one = _STAGE_ONE.format(nonce=nonce, module=module, size=len(bundle)).encode()
     return one.ljust(STAGE_ONE_SIZE) + bundle
 
 

@@ -127,11 +127,11 @@ class LocalHost:
         code, text, *details = (os.fsdecode(item) for item in items)
         raise as_error(code, text, details, host=self._name)
 
-    async def sync(self, plan: SyncPlan, recorder: Recorder) -> SyncResult:
+    async def sync(self, plan: SyncPlan) -> SyncResult:
         """As `Host.sync`: rsync between two local trees; as another user, through that user's session."""
         from opsexec.hosts.local_sync import sync_local
 
-        return await sync_local(self, plan, recorder)
+        return await sync_local(self, plan)
 
     async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
         """As `Host.open_tty`; always through a far session, which holds the terminal's other end."""

@@ -25,20 +25,24 @@ def become(user: str | None) -> list[str]:
     return [*RUNUSER, user, "--"] if os.geteuid() == 0 else [*SUDO, user, "--"]
 
 
+def session_environment(host: str, run_as: str | None) -> dict[str, str]:
+    """Return what a session is started with: nothing of the caller's own but where it is. Raises PrivilegeDenied."""
+    env = {name: os.environ[name] for name in ("PATH", "LANG", "XDG_RUNTIME_DIR") if name in os.environ}
+    if run_as is None:
+        return env | {n: os.environ[n] for n in ("HOME", "USER", "LOGNAME", "SHELL") if n in os.environ}
+    try:
+        entry = pwd.getpwnam(run_as)
+    except KeyError as error:
+        raise PrivilegeDenied(f"there is no user {run_as!r}", host=host, hint="name an existing user") from error
+    return env | {"HOME": entry.pw_dir, "USER": run_as, "LOGNAME": run_as, "SHELL": entry.pw_shell}
+
+
 async def open_local_session(host: str, run_as: str | None) -> FarSession:
     """Start the far half as `run_as`. Raises PrivilegeDenied, or HostUnsuitable when this machine has no python3."""
     nonce = new_nonce()
     session = FarSession(host, nonce, run_as)
     loop = asyncio.get_running_loop()
-    env = {name: os.environ[name] for name in ("PATH", "LANG", "XDG_RUNTIME_DIR") if name in os.environ}
-    if run_as is not None:
-        try:
-            entry = pwd.getpwnam(run_as)
-        except KeyError as error:
-            raise PrivilegeDenied(f"there is no user {run_as!r}", host=host, hint="name an existing user") from error
-        env |= {"HOME": entry.pw_dir, "USER": run_as, "LOGNAME": run_as, "SHELL": entry.pw_shell}
-    else:
-        env |= {n: os.environ[n] for n in ("HOME", "USER", "LOGNAME", "SHELL") if n in os.environ}
+    env = session_environment(host, run_as)
     transport, _ = await loop.subprocess_exec(
         lambda: _Pipes(session),
         *become(run_as),

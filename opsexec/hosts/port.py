@@ -92,7 +92,7 @@ class Host(Protocol):
         """
         ...
 
-    async def sync(self, plan: SyncPlan, recorder: Recorder) -> SyncResult:
+    async def sync(self, plan: SyncPlan) -> SyncResult:
         """Copy a tree."""
         ...
 

@@ -68,7 +68,7 @@ class SshHost:
         connection = await self._connected()
         nonce = new_nonce()
         session = FarSession(self._name, nonce, run_as)
-        command = start_line() if run_as is None else self._become(connection, run_as)
+        command = self.start_line(run_as)
         try:
             async with asyncio.timeout(OPEN_S):
                 channel, _ = await connection.create_session(
@@ -89,14 +89,16 @@ class SshHost:
             raise
         return session
 
-    def _become(self, connection: asyncssh.SSHClientConnection, run_as: str) -> str:
-        """Return the start line for another user: root hands over with runuser, any other login asks sudo.
+    def start_line(self, run_as: str | None) -> str:
+        """Return the start line for a user: root hands over with runuser, any other login asks sudo.
 
         `sudo` works for root too, but root may lack it and runuser is always there.
         """
-        login_user = connection.get_extra_info("username")
-        if run_as == login_user:
+        assert self._login is not None
+        login_user = self._login.connection.get_extra_info("username")
+        if run_as in (None, login_user):
             return start_line()
+        assert run_as is not None
         prefix = ["runuser", "-u", run_as, "--"] if login_user == "root" else [*SUDO, run_as, "--"]
         return shlex.join([*prefix, *argv()])
 
@@ -113,11 +115,11 @@ class SshHost:
         """As `Host.call`."""
         return await (await self.session(run_as)).call(operation, args)
 
-    async def sync(self, plan: SyncPlan, recorder: Recorder) -> SyncResult:
+    async def sync(self, plan: SyncPlan) -> SyncResult:
         """As `Host.sync`: rsync over this connection, a tar stream where the host has no rsync."""
         from opsexec.hosts.ssh_sync import sync_over_ssh
 
-        return await sync_over_ssh(self, plan, recorder)
+        return await sync_over_ssh(self, plan)
 
     async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
         """As `Host.open_tty`."""

@@ -57,7 +57,7 @@ def whole_reference(text: str) -> Reference | None:
 def render(text: str, scope: Lookup) -> str | Secret:
     """Return the text with its references filled in: a Secret when any of them is one.
 
-    Raises BadRunbook for a variable that is no text, number or bool, or isn't there.
+    Raises BadRunbook for a variable that is no text, number or bool, or is not there.
     """
     parts = parse_template(text)
     out: list[str] = []
@@ -85,7 +85,7 @@ def render_open(text: str, scope: Lookup, place: str) -> str:
 
 
 def misplaced(text: str, place: str) -> SecretMisplaced:
-    """Return the error for a Secret in an open place; it shows the template, not the value."""
+    """Return the error for a Secret in an open place; it shows the template only."""
     return SecretMisplaced(
         f"{text[:80]!r} would put a secret into {place}, where others can read it",
         hint="secrets may stand in env, stdin and write's content",

@@ -1,0 +1,46 @@
+"""Push and Pull: one plan for the host port; what changed comes back itemised."""
+
+from __future__ import annotations
+
+from opsexec.capability import clean_path
+from opsexec.handlers.context import Context, Outcome
+from opsexec.hosts.port import SyncPlan
+from opsexec.steps.sync import Pull, Push, Sync
+
+SHOWN_CHANGES = 1000
+"""How many changed entries an answer lists; `changes` counts them all."""
+
+
+async def handle(step: Sync, context: Context) -> Outcome:
+    """Copy a tree, or with `check` say what would be copied."""
+    plan = plan_of(step, context)
+    result = await context.host.sync(plan)
+    shown = list(result.changes[:SHOWN_CHANGES])
+    return Outcome(
+        changed=bool(result.changes),
+        diff="\n".join(shown) + "\n" if context.diff and shown else None,
+        value={"changes": len(result.changes), "entries": shown, "method": result.method},
+    )
+
+
+def plan_of(step: Sync, context: Context) -> SyncPlan:
+    """Return the copy a step stands for; the remote path is normalised, its trailing slash kept (rsync's rule)."""
+    if isinstance(step, Push):
+        verb, local, remote = "sync.push", step.src, step.dest
+    else:
+        assert isinstance(step, Pull)
+        verb, local, remote = "sync.pull", step.dest, step.src
+    clean = clean_path(remote)
+    return SyncPlan(
+        run=context.run,
+        direction="push" if verb == "sync.push" else "pull",
+        local=local,
+        remote=clean + "/" if remote.endswith("/") and clean != "/" else clean,
+        grants=context.capabilities.path_layers(verb),
+        delete=step.delete,
+        excludes=step.excludes,
+        bandwidth_bytes_s=step.bandwidth_bytes_s,
+        check=context.check,
+        run_as=step.run_as,
+        timeout_s=context.timeout_s,
+    )

@@ -1,0 +1,105 @@
+"""What a runbook may say about each kind of step: its keys, their types, and the key that stands for the step alone."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from opsexec.errors import BadRunbook
+from opsexec.runbook.reference import nearest
+from opsexec.steps import (
+    Exec,
+    Facts,
+    Link,
+    MakeDir,
+    Pull,
+    Push,
+    ReadFile,
+    RemoveFile,
+    ServiceControl,
+    ServiceStatus,
+    SetMode,
+    Shell,
+    Stat,
+    Step,
+    WriteFile,
+)
+
+FieldType = Literal["text", "local", "secret", "script", "words", "bool", "int", "number", "environment"]
+"""text: interpolated, never a Secret. local: the same, a path on the caller. secret: may be a Secret. script: as it
+stands. words: a list of texts. environment: names to texts that may be Secrets."""
+
+ANY: dict[str, FieldType] = {"run_as": "text", "timeout_s": "number"}
+PROCESS: dict[str, FieldType] = {"env": "environment", "cwd": "text", "stdin": "secret", "creates": "text"}
+_ATTRIBUTES: dict[str, FieldType] = {"mode": "text", "owner": "text", "group": "text"}
+_SYNC: dict[str, FieldType] = {"delete": "bool", "excludes": "words", "bandwidth_bytes_s": "int"}
+
+OWN_FIELDS: dict[type[Step], dict[str, FieldType]] = {
+    Exec: {"argv": "words"},
+    Shell: {"action": "text", "script": "script", "sha256": "text", "interpreter": "text"},
+    WriteFile: {"path": "text", "content": "secret", **_ATTRIBUTES, "parents": "bool"},
+    ReadFile: {"path": "text", "offset": "int", "max_bytes": "int"},
+    RemoveFile: {"path": "text", "recursive": "bool"},
+    Stat: {"path": "text"},
+    MakeDir: {"path": "text", **_ATTRIBUTES, "parents": "bool"},
+    Link: {"path": "text", "target": "text"},
+    SetMode: {"path": "text", **_ATTRIBUTES},
+    Push: {"src": "local", "dest": "text", **_SYNC},
+    Pull: {"src": "text", "dest": "local", **_SYNC},
+    ServiceControl: {"name": "text", "action": "text", "user": "bool"},
+    ServiceStatus: {"name": "text", "user": "bool"},
+    Facts: {"names": "words"},
+}
+"""The fields a step's own key holds, by Step; what stands beside that key is in PROCESS and ANY."""
+
+REQUIRED: dict[type[Step], tuple[str, ...]] = {
+    Exec: ("argv",),
+    Shell: ("action", "script"),
+    WriteFile: ("path", "content"),
+    ReadFile: ("path",),
+    RemoveFile: ("path",),
+    Stat: ("path",),
+    MakeDir: ("path",),
+    Link: ("path", "target"),
+    SetMode: ("path",),
+    Push: ("src", "dest"),
+    Pull: ("src", "dest"),
+    ServiceControl: ("name", "action"),
+    ServiceStatus: ("name",),
+    Facts: (),
+}
+
+
+class Key(NamedTuple):
+    """One step key of the YAML: the Step it makes, and the field that a bare value or list stands for."""
+
+    step: type[Step]
+    shorthand: str | None
+    sentence: str
+
+
+KEYS: dict[str, Key] = {
+    "exec": Key(Exec, "argv", "Run one program with exactly these words; no shell."),
+    "shell": Key(Shell, None, "Run a script as a named action; variables arrive as its environment."),
+    "write": Key(WriteFile, None, "Make a file hold exactly this content, atomically."),
+    "read": Key(ReadFile, "path", "Read a file; its text is the step's stdout."),
+    "remove": Key(RemoveFile, "path", "Remove a file, link or directory."),
+    "stat": Key(Stat, "path", "Read a path's metadata; a missing path is an answer."),
+    "mkdir": Key(MakeDir, "path", "Make a directory exist."),
+    "link": Key(Link, None, "Make a symbolic link."),
+    "mode": Key(SetMode, None, "Set the mode, owner or group of a path."),
+    "push": Key(Push, None, "Copy a tree of the caller to the host."),
+    "pull": Key(Pull, None, "Copy a tree of the host to the caller."),
+    "service": Key(ServiceControl, None, "Bring a service into a state, or read it with action: status."),
+    "facts": Key(Facts, "names", "Read facts about the host."),
+}
+
+SERVICE_ACTIONS = ("start", "stop", "restart", "reload", "enable", "disable", "status")
+
+
+def fields_of(kind: type[Step]) -> dict[str, FieldType]:
+    """Return every field a runbook may set on this kind of Step; raises BadRunbook for a kind it has no key for."""
+    own = OWN_FIELDS.get(kind)
+    if own is None:
+        known = (each.__name__ for each in OWN_FIELDS)
+        raise BadRunbook(f"a runbook has no {kind.__name__} step", hint=nearest(kind.__name__, known))
+    return {**own, **(PROCESS if kind in (Exec, Shell) else {}), **ANY}

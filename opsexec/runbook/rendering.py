@@ -1,0 +1,109 @@
+"""Template + variables -> Step. Pure: what a step would be on a host is known without contacting it."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from opsexec.errors import BadRunbook
+from opsexec.runbook.fields import FieldType, fields_of
+from opsexec.runbook.model import Template
+from opsexec.runbook.reference import Reference
+from opsexec.runbook.template import misplaced, references, render, render_open, whole_reference
+from opsexec.runbook.variables import Scope
+from opsexec.secret import Secret
+from opsexec.steps.base import Step
+from opsexec.steps.process import Shell
+
+
+def render_step(action: Step | Template, scope: Scope) -> Step:
+    """Return the Step for this host, with its variables filled in, and in a script's environment.
+
+    Raises BadRunbook for a variable that is missing or in the wrong place, BadStep for fields that make no Step.
+    """
+    step = fill(action, scope) if isinstance(action, Template) else action
+    if isinstance(step, Shell):
+        step = msgspec.structs.replace(step, env={**scope.environment(), **step.env})
+    return step
+
+
+def fill(template: Template, scope: Scope) -> Step:
+    """Return the Step a template makes with these variables, and nothing else in its environment."""
+    types = fields_of(template.kind)
+    values = {name: _value(types[name], value, scope, name) for name, value in template.fields.items()}
+    for name, kind in types.items():
+        if kind == "local" and name in values and template.base_dir is not None:
+            values[name] = under(template.base_dir, values[name])
+    return template.kind(**values)
+
+
+def under(base_dir: str, path: str) -> str:
+    """Return a caller's path as seen from `base_dir`; a final slash, which means something to rsync, stays."""
+    if not path or os.path.isabs(path):
+        return path
+    joined = os.path.normpath(os.path.join(base_dir, path))
+    return joined + "/" if path.endswith(("/", "/.")) or path == "." else joined
+
+
+def is_static(template: Template) -> bool:
+    """True when nothing in the template needs a variable."""
+    return not any(True for _ in template_references(template))
+
+
+def template_references(template: Template) -> Iterator[tuple[Reference, str, FieldType]]:
+    """Yield every reference in a template with the field it stands in and that field's type."""
+    types = fields_of(template.kind)
+    for name, value in template.fields.items():
+        kind = types[name]
+        if kind == "script":
+            continue
+        for text in _texts(value):
+            for reference in references(text):
+                yield reference, name, kind
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _texts(each)
+
+
+def _value(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:
+    if kind in ("text", "local"):
+        return render_open(value, scope, name)
+    if kind == "script":
+        return value
+    if kind == "secret":
+        return value if isinstance(value, Secret) else render(value, scope)
+    if kind == "words":
+        return tuple(render_open(word, scope, name) for word in value)
+    if kind == "environment":
+        return {key: v if isinstance(v, Secret) else render(v, scope) for key, v in value.items()}
+    return _typed(kind, value, scope, name)
+
+
+def _typed(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:
+    """Return a bool or number, given as one or as exactly one reference to one."""
+    if isinstance(value, str):
+        reference = whole_reference(value)
+        if reference is None:
+            raise BadRunbook(f"{name} is {value[:40]!r}, not a {kind}", hint="give a value, or one ${name}")
+        text, value = value, scope.lookup(reference)
+        if isinstance(value, Secret):
+            raise misplaced(text, name)
+    try:
+        return msgspec.convert(
+            value, {"bool": bool, "int": int, "number": float}[kind], strict=not isinstance(value, str)
+        )
+    except msgspec.ValidationError as error:
+        raise BadRunbook(
+            f"{name} is not a {kind} ({error})", hint="--var gives text; numbers and true/false are read"
+        ) from (error)
