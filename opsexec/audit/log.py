@@ -65,11 +65,11 @@ class AuditLog:
     ) -> AuditLog:
         """Open or make the log at `path`; a torn last line is put aside and the chain says so.
 
-        `fsync`: "group" puts lines on disk at most 100 ms after they are written, and at close; "always"
-        before `append` returns; "never" leaves it to the kernel. Under each a line survives the end of this
-        process at once. A segment is closed before it passes `max_bytes`; `keep` closed ones stay (None:
-        all). Raises AuditUnavailable when the log can't be written, AuditBroken when its end was tampered
-        with.
+        `fsync`: under "group" putting a line on disk begins at most 100 ms after it is written, and at close;
+        "always" has it there before `append` returns; "never" leaves it to the kernel. Under each a line
+        survives the end of this process at once. A segment is closed before it passes `max_bytes`; `keep` of
+        the closed ones stay (None: all). Raises AuditUnavailable when the log can't be written, AuditBroken
+        when its end was tampered with.
         """
         if max_bytes < 1 or (keep is not None and keep < 0):
             raise ValueError("max_bytes must be at least 1 and keep at least 0")

@@ -125,7 +125,7 @@ def is_active(path: Path, fd: int) -> bool:
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The log at one instant: its closed segments, oldest first; the active one, open; its length in bytes."""
+    """The log at one instant: its closed segments, oldest first; the active one, open, and its length."""
 
     closed: tuple[tuple[int, Path], ...]
     active: int
