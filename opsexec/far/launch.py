@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MARKER = "OPSEXEC_RUN"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
+KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", MARKER)
 """What a program inherits of the session's environment; everything else is the step's own."""
 
 
@@ -97,15 +97,15 @@ class Launch:
                 raise FarError("not_executable", path + " is not an executable file", path)
         raise FarError("not_found", "no such program: " + self.argv[0], *self.programs)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, kept: Mapping[str, str]) -> dict[str, str]:
         """Return the program's whole environment: the kept variables, a fixed PATH, the step's own, the marker."""
-        here = os.environ
-        env = {name: here[name] for name in KEPT if name in here}
+        env = dict(kept)
         env["PATH"] = SEARCH_PATH
         if self.term:
             env["TERM"] = self.term
         env.update(self.env)
-        env[MARKER] = marker(self.run)
+        outer = env.get(MARKER)
+        env[MARKER] = outer + "/" + self.run if outer else self.run
         return env
 
     def enter(self) -> None:
@@ -118,10 +118,10 @@ class Launch:
             os.chdir("/")
 
 
-def marker(run: str) -> str:
-    """Return this run's marker, which holds the markers of the runs it is part of."""
-    outer = os.environ.get(MARKER)
-    return outer + "/" + run if outer else run
+def kept_environment() -> dict[str, str]:
+    """Return what programs inherit of this process's environment, the marker of the run it is itself part of included."""
+    here = os.environ
+    return {name: here[name] for name in KEPT if name in here}
 
 
 def spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
@@ -130,7 +130,7 @@ def spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
     Changes and restores this process's working directory: callers are single-threaded.
     """
     program = launch.program()
-    environment = launch.environment()
+    environment = launch.environment(kept_environment())
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
     return _start(launch, program, environment, actions)
 
@@ -138,7 +138,7 @@ def spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
 def spawn_on_terminal(launch: Launch) -> tuple[int, int]:
     """Start the program on a new terminal; returns (pid, the terminal's own end). Raises FarError."""
     program = launch.program()
-    environment = launch.environment()
+    environment = launch.environment(kept_environment())
     main, other = os.openpty()
     try:
         resize(main, launch.columns, launch.rows)

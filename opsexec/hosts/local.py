@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from opsexec.errors import LimitExceeded, OpsError, StepTimeout
 from opsexec.far import frames
+from opsexec.far.launch import kept_environment
 from opsexec.far.message import FarError, unpack_message
 from opsexec.far.perform import perform
 from opsexec.far.tree_end import TreeEnd
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.local_process import LocalProcess
+from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
 from opsexec.hosts.session import as_exit, as_launch, survived
 from opsexec.hosts.watchdog import Watchdog
@@ -36,6 +38,8 @@ class LocalHost:
         self._sessions: dict[str | None, FarSession] = {}
         self._opening = asyncio.Lock()
         self._processes: set[LocalProcess] = set()
+        self._kept = kept_environment()
+        self._poller: Poller | None = None
 
     @property
     def name(self) -> str:
@@ -49,19 +53,27 @@ class LocalHost:
         if spec.run_as is not None:
             return await (await self._session(spec.run_as)).run_process(spec, recorder, stdin)
         watchdog = Watchdog.get()
-        watchdog.open(spec.run)
+        slot = watchdog.open(spec.run)
         try:
-            process = LocalProcess(as_launch(spec, stdin is not None), recorder)
-        except FarError as error:
-            watchdog.done(spec.run)
-            raise as_error(error.code, error.text, list(error.details), host=self._name) from error
-        watchdog.open(spec.run, process.pid)
+            process = LocalProcess(as_launch(spec, stdin is not None), recorder, self._polling(), self._kept)
+        except BaseException as error:
+            watchdog.done(slot)
+            if isinstance(error, FarError):
+                raise as_error(error.code, error.text, list(error.details), host=self._name) from error
+            raise
+        watchdog.began(slot, spec.run, process.pid)
         self._processes.add(process)
         try:
             return await self._follow(process, spec, recorder, stdin)
         finally:
             self._processes.discard(process)
-            watchdog.done(spec.run)
+            watchdog.done(slot)
+
+    def _polling(self) -> Poller:
+        """Return the running loop's poller."""
+        if self._poller is None or self._poller.loop is not asyncio.get_running_loop():
+            self._poller = Poller()
+        return self._poller
 
     async def _follow(
         self, process: LocalProcess, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None
@@ -154,5 +166,8 @@ class LocalHost:
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        if self._poller is not None and not self._processes:
+            self._poller.close()
+            self._poller = None
 
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from opsexec.far.frames import DRAIN_S
@@ -18,6 +18,7 @@ from opsexec.far.launch import Launch
 from opsexec.far.message import FarError
 
 if TYPE_CHECKING:
+    from opsexec.hosts.poller import Poller
     from opsexec.recorder import Recorder
 
 BLOCK = 256 << 10
@@ -26,7 +27,7 @@ BLOCK = 256 << 10
 class LocalProcess:
     """A started process. `status` is its exit code, or minus the signal's number, once `wait` returned."""
 
-    def __init__(self, launch: Launch, recorder: Recorder) -> None:
+    def __init__(self, launch: Launch, recorder: Recorder, poller: Poller, kept: Mapping[str, str]) -> None:
         program = launch.program()
         streams = launch.streams_stdin or bool(launch.stdin)
         out, stdout = os.pipe()
@@ -38,8 +39,8 @@ class LocalProcess:
                 stdin=subprocess.PIPE if streams else subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                cwd=launch.cwd or os.environ.get("HOME") or "/",
-                env=launch.environment(),
+                cwd=launch.cwd or kept.get("HOME") or "/",
+                env=launch.environment(kept),
                 start_new_session=True,
                 bufsize=0,
             )
@@ -53,7 +54,8 @@ class LocalProcess:
         self.pid = self._popen.pid
         self.status: int | None = None
         self._recorder = recorder
-        self._loop = asyncio.get_running_loop()
+        self._loop = poller.loop
+        self._poller = poller
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._open: dict[int, int] = {}
         self._paused: set[int] = set()
@@ -61,11 +63,11 @@ class LocalProcess:
         self._input: deque[bytes] = deque()
         self._room = asyncio.Event()
         self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._pidfd, self._exited)
+        poller.add(self._pidfd, self._exited)
         for fd, stream in ((out, 0), (err, 1)):
             os.set_blocking(fd, False)
             self._open[fd] = stream
-            self._loop.add_reader(fd, self._readable, fd)
+            poller.add(fd, self._readable)
         recorder.on_drain = self._resume
         recorder.on_failure = self._stop_waiting
         self._stdin = -1
@@ -95,28 +97,28 @@ class LocalProcess:
             self._wait_for_silence()
         if not self._recorder.feed(self._open[fd], data):
             self._paused.add(fd)
-            self._loop.remove_reader(fd)
+            self._poller.remove(fd)
         if self._recorder.over_limit:
             self._stop_waiting()
 
     def _resume(self) -> None:
         for fd in self._paused:
             if fd in self._open:
-                self._loop.add_reader(fd, self._readable, fd)
+                self._poller.add(fd, self._readable)
         self._paused.clear()
         if self._quiet is not None:
             self._wait_for_silence()
 
     def _close_output(self, fd: int) -> None:
-        self._loop.remove_reader(fd)
+        self._poller.remove(fd)
         del self._open[fd]
         os.close(fd)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _exited(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
+    def _exited(self, pidfd: int) -> None:
+        self._poller.remove(pidfd)
+        os.close(pidfd)
         self._pidfd = -1
         self.status = self._popen.wait()
         for fd in list(self._open):
@@ -160,7 +162,7 @@ class LocalProcess:
         for fd in list(self._open):
             self._close_output(fd)
         if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
+            self._poller.remove(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
             self.status = self._popen.poll()

@@ -1,26 +1,35 @@
-"""The caller's side of the watchdog: one a process, started with its first local run, fed two short lines a run."""
+"""The caller's side of the watchdog: one a process, started with its first local run, told of each by shared memory."""
 
 from __future__ import annotations
 
 import atexit
+import mmap
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from opsexec.errors import HostUnsuitable
+from opsexec.far.watchdog import SLOT, SLOTS
+
+_FREE = bytes(SLOT.size)
 
 
 class Watchdog:
     """A child that ends this process's local runs if this process dies without a chance to do so itself (SIGKILL)."""
 
     _of_this_process: Watchdog | None = None
+    _starting = threading.Lock()
 
     def __init__(self) -> None:
         root = str(Path(__file__).parent.parent.parent)
-        code = f"import sys; sys.path.insert(0, {root!r}); from opsexec.far.watchdog import main; main()"
+        memory = os.memfd_create("opsexec-runs", os.MFD_CLOEXEC)
+        os.ftruncate(memory, SLOT.size * SLOTS)
+        code = f"import sys; sys.path.insert(0, {root!r}); from opsexec.far.watchdog import main; main({memory})"
         reading, self._pipe = os.pipe()
         try:
+            self._table = mmap.mmap(memory, SLOT.size * SLOTS)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", code],
                 stdin=reading,
@@ -29,9 +38,12 @@ class Watchdog:
                 start_new_session=True,
                 cwd="/",
                 env={"PATH": os.defpath},
+                pass_fds=(memory,),
             )
         finally:
             os.close(reading)
+            os.close(memory)
+        self._free = list(range(SLOTS - 1, -1, -1))
         self._owner = os.getpid()
         atexit.register(self.close)
 
@@ -39,26 +51,28 @@ class Watchdog:
     def get(cls) -> Watchdog:
         """Return this process's watchdog, started on first use; a forked child gets one of its own."""
         current = cls._of_this_process
-        if current is None or current._owner != os.getpid():
-            current = cls._of_this_process = Watchdog()
+        if current is None or current._owner != os.getpid() or current._process.poll() is not None:
+            with cls._starting:
+                current = cls._of_this_process = Watchdog()
         return current
 
-    def open(self, run: str, pid: int = 0) -> None:
-        """A run is about to begin (pid 0: its marker alone tells it), or has begun. Raises HostUnsuitable when the watchdog is gone: its promise could not be kept."""
+    def open(self, run: str) -> int:
+        """A run is about to begin; returns its slot. Raises HostUnsuitable when all of them are taken."""
         try:
-            os.write(self._pipe, f"+{run} {pid}\n".encode())
-        except BrokenPipeError as error:
-            type(self)._of_this_process = None
-            raise HostUnsuitable(
-                "the watchdog process that ends local runs was killed", hint="run again: a new one is started"
-            ) from error
+            slot = self._free.pop()
+        except IndexError:
+            raise HostUnsuitable(f"{SLOTS} local runs are under way at once", hint="wait for some of them") from None
+        self.began(slot, run, 0)
+        return slot
 
-    def done(self, run: str) -> None:
+    def began(self, slot: int, run: str, pid: int) -> None:
+        """The run's first process is this one."""
+        SLOT.pack_into(self._table, slot * SLOT.size, pid, run.encode("ascii"))
+
+    def done(self, slot: int) -> None:
         """A run is over, and what it left behind on purpose may live on."""
-        try:
-            os.write(self._pipe, f"-{run}\n".encode())
-        except BrokenPipeError:
-            type(self)._of_this_process = None
+        self._table[slot * SLOT.size : (slot + 1) * SLOT.size] = _FREE
+        self._free.append(slot)
 
     def close(self) -> None:
         """Let the watchdog go."""
