@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import shutil
 
 import pytest
 
-from opsexec.audit import AuditBroken, AuditLog, verify
+from opsexec.audit import AuditBroken, AuditLog, rotation, segment, verify
 from opsexec.audit.segment import closed_segments
+from opsexec.errors import AuditUnavailable
 from tests.unit.audit_lines import an_allow, run_python, write_log
 
 
@@ -95,6 +98,24 @@ def test_a_closed_name_that_is_taken_is_never_overwritten(tmp_path):
         assert taken.read_bytes() == b"mine"
         taken.unlink()
         assert log.append(an_allow()).seq == 2
+
+
+def test_a_rotation_that_fails_after_the_last_rename_does_not_keep_the_log_locked(tmp_path, monkeypatch):
+    def fake_sync_directory(directory):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(segment, "LOCK_WAIT_S", 0.2)
+    path = tmp_path / "audit.jsonl"
+    with AuditLog.open(path, max_bytes=600) as log:
+        log.append(an_allow())
+        with monkeypatch.context() as patch:
+            patch.setattr(rotation, "sync_directory", fake_sync_directory)
+            with pytest.raises(AuditUnavailable, match="can't be rotated"):
+                log.append(an_allow())
+        log.append(an_allow())
+    report = verify(path)
+    assert report.ok, str(report)
+    assert len(closed_segments(path)) == 2
 
 
 KILLED_AT_CALL = """
