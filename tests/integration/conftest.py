@@ -1,0 +1,91 @@
+"""The real parts of these tests, started once a worker, and the targets that one suite runs over."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opsexec import AuditLog
+from tests.conftest import require
+from tests.parts.sshd import Sshd, find_sshd
+from tests.parts.targets import Target, over_ssh
+from tests.parts.unix_user import current_user, unix_user
+
+
+def require_sshd() -> None:
+    require(find_sshd() is not None, "needs OpenSSH's server (apt-get install openssh-server)")
+
+
+def require_root() -> None:
+    require(os.geteuid() == 0, "needs root: it makes unix users")
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """A server with sshd's own limits; every test of a worker shares it."""
+    require_sshd()
+    with Sshd(max_startups=None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def plain_user() -> Iterator[str]:
+    """A unix user without privileges."""
+    require_root()
+    with unix_user() as name:
+        yield name
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[AuditLog]:
+    """A log of the test's own."""
+    with AuditLog.open(tmp_path / "audit.jsonl", fsync="never") as log:
+        yield log
+
+
+@pytest.fixture
+def shared_dir() -> Iterator[Path]:
+    """A directory that every login may read and write (pytest's own belong to the user who runs it)."""
+    with tempfile.TemporaryDirectory(prefix="shared-") as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        yield directory
+
+
+@pytest.fixture
+def local(audit: AuditLog) -> Target:
+    """This machine, no connection between."""
+    return Target("local", "local:", current_user(), audit)
+
+
+@pytest.fixture
+def ssh_root(sshd: Sshd, audit: AuditLog) -> Target:
+    """A root login: sshd refuses channel signals there."""
+    require_root()
+    return over_ssh("ssh-root", sshd.endpoint(), audit)
+
+
+@pytest.fixture
+def ssh_user(sshd: Sshd, plain_user: str, audit: AuditLog) -> Target:
+    """A plain user's login."""
+    return over_ssh("ssh-user", sshd.endpoint(user=plain_user), audit)
+
+
+@pytest.fixture(params=["local", "ssh_root", "ssh_user"])
+def target(request: pytest.FixtureRequest) -> Target:
+    """Every kind of target in turn; a new kind of executor joins the suite here."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Target)
+    return found
+
+
+@pytest.fixture(params=["ssh_root", "ssh_user"])
+def ssh_target(request: pytest.FixtureRequest) -> Target:
+    """Every target that has a connection."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Target)
+    return found
