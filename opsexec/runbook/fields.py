@@ -1,4 +1,7 @@
-"""What a runbook may say about each kind of step: its keys, their types, and the key that stands for the step alone."""
+"""What a runbook may say about each kind of step.
+
+Its keys, their types, and the key that stands for the step alone.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ from opsexec.steps import (
 )
 
 FieldType = Literal["text", "local", "secret", "script", "words", "bool", "int", "number", "environment"]
-"""text: interpolated, never a Secret. local: the same, a path on the caller. secret: may be a Secret. script: as it
-stands. words: a list of texts. environment: names to texts that may be Secrets."""
+"""text: interpolated, never a Secret. local: the same, a path on the caller. secret: may be a Secret.
+script: as it stands. words: a list of texts. environment: names to texts that may be Secrets."""
 
 ANY: dict[str, FieldType] = {"run_as": "text", "timeout_s": "number"}
 PROCESS: dict[str, FieldType] = {"env": "environment", "cwd": "text", "stdin": "secret", "creates": "text"}
@@ -97,7 +100,10 @@ SERVICE_ACTIONS = ("start", "stop", "restart", "reload", "enable", "disable", "s
 
 
 def fields_of(kind: type[Step]) -> dict[str, FieldType]:
-    """Return every field a runbook may set on this kind of Step; raises BadRunbook for a kind it has no key for."""
+    """Return every field a runbook may set on this kind of Step.
+
+    Raises BadRunbook for a kind it has no key for.
+    """
     own = OWN_FIELDS.get(kind)
     if own is None:
         known = (each.__name__ for each in OWN_FIELDS)

@@ -1,4 +1,7 @@
-"""YAML -> Runbook. Every key is known or refused with file:line, and every step is built as far as it can be."""
+"""YAML -> Runbook.
+
+Every key is known or refused with file:line, and every step is built as far as it can be.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ TIER_KEYS = ("hosts", "name", "serial", "approve", "max_failures")
 
 
 def load_runbook(path: str | os.PathLike[str]) -> Runbook:
-    """Load a runbook file; raises BadRunbook with file:line. Local paths in it are relative to its directory."""
+    """Load a runbook file.
+
+    Raises BadRunbook with file:line. Local paths in it are relative to its directory.
+    """
     file = os.fspath(path)
     try:
         with open(file, "rb") as opened:
@@ -95,7 +101,10 @@ def _vars(reader: NodeReader, node: Node) -> dict[str, Any]:
 
 
 def _check_texts(value: Any, check: Callable[[str], object]) -> None:
-    """Check every text of a variable; a secret below the top level would pass as plain data, so it is refused."""
+    """Check every text of a variable.
+
+    A secret below the top level would pass as plain data, so it is refused.
+    """
     if isinstance(value, str):
         check(value)
     elif isinstance(value, Mapping):

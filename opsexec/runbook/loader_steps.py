@@ -101,10 +101,9 @@ class StepReader:
     def _action(self, key: str, entries: dict[str, Entry]) -> Action:
         reader, node = self._reader, entries[key].node
         kind = KEYS[key].step
-        own = OWN_FIELDS[kind]
         fields = self._own_fields(key, node, kind)
         if key == "service" and fields["action"] == "status":
-            kind, own = ServiceStatus, OWN_FIELDS[ServiceStatus]
+            kind = ServiceStatus
             fields.pop("action")
         for name in PROCESS:
             if name in entries:
@@ -115,7 +114,12 @@ class StepReader:
             fields["timeout_s"] = self._field("number", entries["timeout"].node)
         with reader.at(entries[key].line):
             template = Template(kind, self._base_dir, **fields)
-            return fill(template, NO_VARIABLES) if is_static(template) else template
+            if not is_static(template):
+                return template
+            step = fill(template, NO_VARIABLES)
+            # Some fields (environment names, `creates`) are only looked at when the requirements are derived.
+            step.requires()
+            return step
 
     def _own_fields(self, key: str, node: Node, kind: type[Step]) -> dict[str, Any]:
         reader, own, shorthand = self._reader, OWN_FIELDS[kind], KEYS[key].shorthand

@@ -51,7 +51,7 @@ class Retry:
 
 
 class Template:
-    """A Step to be: its kind and its fields, in which `${name}` is filled in for each host when its turn comes."""
+    """A Step to be: its kind, and its fields, in which `${name}` is filled in for each host."""
 
     __slots__ = ("base_dir", "fields", "kind")
 
@@ -79,7 +79,10 @@ class Template:
 
 @dataclass(frozen=True)
 class Assert:
-    """A step of the engine's own: fails unless the condition `that` holds, with `message` (may hold `${...}`)."""
+    """A step of the engine's own.
+
+    Fails unless the condition `that` holds, with `message` (may hold `${...}`).
+    """
 
     that: str
     message: str | None = None
@@ -96,9 +99,10 @@ Action = Step | Template | Assert
 class RunbookStep:
     """One step of a runbook: the action, and when, how often and under which name it is done.
 
-    `when`: a condition; `changed` alone = only if an earlier step changed something on this host. `register`: the
-    variable that takes the result. `changed_when`: a condition over `result` that decides `changed`.
-    `allow_failure`: a failure is reported, and the host goes on. `line`: where it stands in the file.
+    `when`: a condition; `changed` alone = only if an earlier step changed something on this host.
+    `register`: the variable that takes the result. `changed_when`: a condition over `result` that decides
+    `changed`. `allow_failure`: a failure is reported, and the host goes on. `line`: where it stands in the
+    file.
     """
 
     action: Action
@@ -122,9 +126,7 @@ class RunbookStep:
             )
         if self.register is not None:
             check_variable(self.register)
-        if isinstance(self.tags, str) or not all(
-            isinstance(tag, str) and _VARIABLE.match(tag) for tag in self.tags
-        ):
+        if isinstance(self.tags, str) or not all(_VARIABLE.match(tag) for tag in self.tags):
             raise BadRunbook("tags is not a list of names", hint="like tags: [deploy]")
         if isinstance(self.action, Assert) and (self.changed_when or self.retry):
             raise BadRunbook(
@@ -142,8 +144,8 @@ class RunbookStep:
 class Tier:
     """One gate: its hosts (a pattern within the runbook's), in `serial` batches, after `approve`.
 
-    `serial`: sizes of the batches, the last one repeated; empty = all at once. `max_failures`: how many of its hosts
-    may fail before the next batch and the later tiers are held back.
+    `serial`: sizes of the batches, the last one repeated; empty = all at once. `max_failures`: how many of
+    its hosts may fail before the next batch and the later tiers are held back.
     """
 
     hosts: str
@@ -243,7 +245,10 @@ class Runbook:
         ]
 
     def capability_set(self) -> CapabilitySet | None:
-        """Return what the runbook limits itself to, None when it doesn't. It names no users: hosts do that."""
+        """Return what the runbook limits itself to, None when it doesn't.
+
+        It names no users: hosts do that.
+        """
         return None if self.capabilities is None else CapabilitySet.of(*self.capabilities, run_as=["*"])
 
     @property
@@ -258,20 +263,32 @@ class Runbook:
             self.max_failures,
             [[key, _step_data(step)] for key, step in self.all_steps()],
         ]
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_canonical(data), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """Return the data with 2.0 as 2: Python and YAML write the same number differently."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _canonical(each) for key, each in value.items()}
+    return [_canonical(each) for each in value] if isinstance(value, list) else value
 
 
 def check_variable(name: str) -> None:
     """Raise BadRunbook unless the name may be a variable's."""
-    if not isinstance(name, str) or not _VARIABLE.match(name):
-        raise BadRunbook(f"{str(name)[:60]!r} can't be a variable's name", hint="letters, digits, _ and -")
+    if not _VARIABLE.match(name):
+        raise BadRunbook(f"{name[:60]!r} can't be a variable's name", hint="letters, digits, _ and -")
     if name in RESERVED:
         raise BadRunbook(f"the variable {name!r} is set by the engine", hint="use another name")
 
 
 def share_of(share: Share, total: int) -> int:
-    """Return how many of `total` a count or a percentage is, rounded up; raises BadRunbook for anything else."""
+    """Return how many of `total` a count or a percentage is, rounded up.
+
+    Raises BadRunbook for anything else.
+    """
     if isinstance(share, int) and not isinstance(share, bool) and share >= 0:
         return share
     match = _SHARE.match(share) if isinstance(share, str) else None

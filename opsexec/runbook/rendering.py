@@ -22,7 +22,8 @@ from opsexec.steps.process import Shell
 def render_step(action: Step | Template, scope: Scope) -> Step:
     """Return the Step for this host, with its variables filled in, and in a script's environment.
 
-    Raises BadRunbook for a variable that is missing or in the wrong place, BadStep for fields that make no Step.
+    Raises BadRunbook for a variable that is missing or in the wrong place, BadStep for fields that make no
+    Step.
     """
     step = fill(action, scope) if isinstance(action, Template) else action
     if isinstance(step, Shell):
@@ -41,7 +42,10 @@ def fill(template: Template, scope: Scope) -> Step:
 
 
 def under(base_dir: str, path: str) -> str:
-    """Return a caller's path as seen from `base_dir`; a final slash, which means something to rsync, stays."""
+    """Return a caller's path as seen from `base_dir`.
+
+    A final slash, which means something to rsync, stays.
+    """
     if not path or os.path.isabs(path):
         return path
     joined = os.path.normpath(os.path.join(base_dir, path))

@@ -77,7 +77,10 @@ def render(text: str, scope: Lookup) -> str | Secret:
 
 
 def render_open(text: str, scope: Lookup, place: str) -> str:
-    """As `render`, for a place that others can read; raises SecretMisplaced when a Secret would stand there."""
+    """As `render`, for a place that others can read.
+
+    Raises SecretMisplaced when a Secret would stand there.
+    """
     value = render(text, scope)
     if isinstance(value, Secret):
         raise misplaced(text, place)

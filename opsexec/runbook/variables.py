@@ -18,7 +18,10 @@ MAX_DEPTH = 32
 
 
 class Scope:
-    """What `${name}` means on one host, now. A name that the runbook declares secret stays secret in every layer."""
+    """What `${name}` means on one host, now.
+
+    A name that the runbook declares secret stays secret in every layer.
+    """
 
     def __init__(
         self,

@@ -1,6 +1,8 @@
-"""YAML text -> nodes that know their line. Bounded in size, depth and expansion; duplicate keys and tags are refused.
+"""YAML text -> nodes that know their line. Bounded in size, depth and expansion; duplicate keys and tags
+are refused.
 
-The tree is built from the parser's events in a loop of our own, so neither nesting nor aliases can exhaust anything.
+The tree is built from the parser's events in a loop of our own, so neither nesting nor aliases can exhaust
+anything.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
 class Node(NamedTuple):
-    """One value. `raw`: a scalar's text as written; `value`: a scalar's typed value, a list, or a dict of Entry."""
+    """One value. `raw`: a scalar's text as written.
+
+    `value`: a scalar's typed value, a list, or a dict of Entry.
+    """
 
     kind: Literal["scalar", "list", "map"]
     line: int
@@ -119,10 +124,12 @@ class _Builder:
         if getattr(event, "tag", None) not in (None, "!"):
             fault(self.file, self.line, f"a YAML tag ({str(event.tag)[:40]})", "runbooks are plain data")
         anchor = getattr(event, "anchor", None)
+        if name == "DocumentStartEvent" and self.root is not None:
+            fault(self.file, self.line, "a second document", "one file holds one runbook")
         if name == "ScalarEvent":
             self._add(_scalar(event, self.line), anchor)
         elif name == "AliasEvent":
-            node = self._anchors.get(anchor)
+            node = self._anchors.get(str(anchor))
             if node is None:
                 fault(
                     self.file,
@@ -147,8 +154,6 @@ class _Builder:
         if anchor is not None:
             self._anchors[anchor] = node
         if not self._stack:
-            if self.root is not None:
-                fault(self.file, self.line, "a second document", "one file holds one runbook")
             self.root = node
             return
         top = self._stack[-1]

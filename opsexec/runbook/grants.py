@@ -1,0 +1,205 @@
+"""What a runbook needs: the least capabilities of its steps, before any host is known. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from opsexec.capability import Capability, Requirement, program_candidates
+from opsexec.errors import BadRunbook, OpsError
+from opsexec.runbook.fields import fields_of
+from opsexec.runbook.model import Assert, Runbook, Template
+from opsexec.runbook.reference import Reference, descend
+from opsexec.runbook.rendering import fill
+from opsexec.runbook.template import parse_template, scalar_text
+from opsexec.runbook.variables import Scope
+from opsexec.secret import Secret
+from opsexec.secret_source import SecretSource
+from opsexec.steps.base import Step
+from opsexec.verbs import ANY_PATTERN, VERBS
+
+_ANY_WORD = "0opsexec-any-word0"
+_ANY_TREE = "0opsexec-any-tree0"
+"""Stand for values that only a host knows.
+
+Every step takes them where a word, or a segment of a path, may stand.
+"""
+
+_DECIDES = frozenset({"argv", "action", "script", "path", "src", "dest", "name", "names", "env", "creates"})
+"""The fields that requirements are derived from; the others are left at their defaults here."""
+
+_NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_.:@%+=,/*-]")
+_STARS = re.compile(r"\*+")
+
+
+def least_capabilities(runbook: Runbook) -> list[str]:
+    """Return the capability strings that admit every step, sorted: what a host must grant for this runbook.
+
+    Where a value is known only on a host, `*` stands for it (`**` for the head of a path). A bare program
+    name stands for each place where hosts look for it. Users to become are not capabilities: grant those
+    with `run_as`.
+    """
+    texts: set[str] = set()
+    for _, step in runbook.all_steps():
+        for need in step_needs(step.action, runbook):
+            texts.update(capability_texts(need))
+    return sorted(texts)
+
+
+def step_needs(action: Step | Template | Assert, runbook: Runbook) -> tuple[Requirement, ...]:
+    """Return what a step needs, with a marker wherever a value is known only on a host."""
+    if isinstance(action, Assert):
+        return ()
+    if not isinstance(action, Template):
+        return action.requires()
+    scope = _Guess(runbook)
+    fields: dict[str, Any] = {}
+    for name, kind in fields_of(action.kind).items():
+        if name not in action.fields or name not in _DECIDES:
+            continue
+        value = action.fields[name]
+        if kind in ("text", "local"):
+            value = scope.text(value, path=name in ("path", "src", "dest", "creates"))
+        elif kind == "words":
+            value = [scope.text(word, path=i == 0 and name == "argv") for i, word in enumerate(value)]
+        elif kind == "environment":
+            value = dict.fromkeys(value, "")
+        fields[name] = value
+    if "content" in action.fields:
+        fields["content"] = ""
+    if "mode" in fields_of(action.kind) and "content" not in fields:
+        fields["mode"] = "0755"
+    try:
+        return fill(Template(action.kind, **_escaped(fields)), _NOTHING).requires()
+    except OpsError:
+        return _widest(action)
+
+
+_NOTHING = Scope(runbook={}, host={}, overrides={}, builtins={}, secrets={})
+
+
+def _escaped(value: Any) -> Any:
+    """Return the fields so that filling them in again gives them as they are."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: each if key == "script" else _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list) else value
+
+
+def _widest(template: Template) -> tuple[Requirement, ...]:
+    """A template whose guess is no Step (facts by a variable's name): any resource of its verb."""
+    return tuple(
+        Requirement(verb, ANY_PATTERN[VERBS[verb].kind]) for verb in _VERBS.get(str(_tag(template)), ())
+    )
+
+
+def _tag(template: Template) -> Any:
+    return template.kind.__struct_config__.tag
+
+
+_VERBS = {
+    "exec": ("exec",),
+    "shell": ("shell",),
+    "read_file": ("fs.read",),
+    "stat": ("fs.read",),
+    "write_file": ("fs.write",),
+    "make_dir": ("fs.write",),
+    "link": ("fs.write",),
+    "set_mode": ("fs.write",),
+    "remove_file": ("fs.remove",),
+    "push": ("sync.push",),
+    "pull": ("sync.pull",),
+    "service": ("service.control",),
+    "service_status": ("service.read",),
+    "facts": ("facts",),
+}
+
+
+class _Guess:
+    """Fills in what the runbook itself says, and a marker for everything else."""
+
+    def __init__(self, runbook: Runbook) -> None:
+        known = {name: value for name, value in runbook.vars.items() if not isinstance(value, SecretSource)}
+        self._scope = Scope(runbook=known, host={}, overrides={}, builtins={}, secrets={})
+
+    def text(self, text: str, *, path: bool) -> str:
+        out = ""
+        for part in parse_template(text):
+            if isinstance(part, str):
+                out += part
+                continue
+            value = self._known(part)
+            if value is not None:
+                out += value
+            elif path and not out:
+                out += f"/{_ANY_TREE}"
+            else:
+                out += _ANY_WORD
+        return out
+
+    def _known(self, reference: Reference) -> str | None:
+        try:
+            value = descend(reference, self._scope.lookup(Reference(reference.name, ())))
+            return None if isinstance(value, Secret) else scalar_text(reference, value)
+        except BadRunbook:
+            return None
+
+
+def capability_texts(need: Requirement) -> Iterator[str]:
+    """Yield the capability strings that together admit a requirement on any host."""
+    if isinstance(need.resource, str):
+        yield _valid(need.verb, _pattern(need.verb, need.resource))
+        return
+    first, *rest = need.resource
+    if first == "**" or first == f"/{_ANY_TREE}":
+        yield f"{need.verb}:**"
+        return
+    programs = program_candidates(first)
+    words = [_STARS.sub("*", word.replace(_ANY_WORD, "*").replace(_ANY_TREE, "*")) for word in rest]
+    for program in programs:
+        yield _valid(need.verb, str(Requirement("", (_path(program), *words)))[1:])
+
+
+def _pattern(verb: str, resource: str) -> str:
+    if VERBS[verb].kind == "path":
+        return _path(resource)
+    return _STARS.sub("*", _NAME_CHARACTER.sub("*", resource.replace(_ANY_WORD, "*").replace(_ANY_TREE, "*")))
+
+
+def _path(path: str) -> str:
+    segments = []
+    for segment in path.split("/"):
+        if segment in (_ANY_TREE, "**"):
+            segments.append("**")
+        else:
+            tree = _ANY_TREE in segment
+            segment = _STARS.sub("*", segment.replace(_ANY_WORD, "*").replace(_ANY_TREE, "*"))
+            segments += ["**", segment] if tree else [segment]
+    return "/".join(segments)
+
+
+def _valid(verb: str, pattern: str) -> str:
+    """Return the capability, or the widest of its verb where no narrower one can be written."""
+    text = f"{verb}:{pattern}"
+    try:
+        Capability.parse(text)
+    except OpsError:
+        return f"{verb}:{ANY_PATTERN[VERBS[verb].kind]}"
+    return text
+
+
+def users(runbook: Runbook) -> list[str]:
+    """Return the users its steps become, sorted; `*` where only a host knows."""
+    found = set()
+    for _, step in runbook.all_steps():
+        action = step.action
+        if isinstance(action, Template):
+            user = action.fields.get("run_as")
+            found.add("*" if user is not None and "${" in user else user)
+        elif isinstance(action, Step):
+            found.add(msgspec.structs.asdict(action)["run_as"])
+    return sorted(user for user in found if user is not None)

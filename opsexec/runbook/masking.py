@@ -1,0 +1,63 @@
+"""Masks the values of known secrets in what is kept or shown: journal, report, progress, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from opsexec.secret import MASK
+
+MIN_LINE = 6
+"""A line of a multi-line secret is masked on its own from this many characters on.
+
+Shorter ones say little.
+"""
+
+
+class Masker:
+    """Replaces each known secret value by `***`.
+
+    What a program made of a secret (a hash, base64) it can't know.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: list[str] = []
+        for value in values:
+            self.add(value)
+
+    def add(self, value: str) -> None:
+        """Mask this value from now on, its lines too, and as it stands without surrounding white space."""
+        forms = {
+            value,
+            value.strip(),
+            *(line.strip() for line in value.splitlines() if len(line.strip()) >= MIN_LINE),
+        }
+        self._values = sorted({*self._values, *filter(None, forms)}, key=lambda v: (-len(v), v))
+
+    def text(self, text: str, *, cut: bool = False) -> str:
+        """Return the text masked. `cut`: its beginning was cut off, maybe inside a secret."""
+        for value in self._values:
+            if cut:
+                text = _without_cut_head(text, value)
+            text = text.replace(value, MASK)
+        return text
+
+    def data(self, value: Any) -> Any:
+        """Return JSON data with every text in it masked."""
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.data(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.data(each) for each in value]
+        return value
+
+
+def _without_cut_head(text: str, value: str) -> str:
+    """Mask what is left of a secret at the start of a text whose head was cut off."""
+    for length in range(min(len(value) - 1, len(text)), 2, -1):
+        if text.startswith(value[-length:]):
+            return MASK + text[length:]
+    return text
