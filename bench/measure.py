@@ -69,7 +69,7 @@ def environment(home: Path) -> dict[str, str]:
         "PATH": f"{venv_path() / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin",
         "HOME": str(home),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": f"{ROOT}:{CONTESTANTS}",
+        "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "",
         "OPSEXEC_AUDIT": str(home / "audit.jsonl"),
     }
@@ -90,7 +90,8 @@ def run_once(entrant: Entrant) -> Measured:
     result = json.loads(done.stdout.splitlines()[-1])
     if result["exit_code"] != 0:
         raise ContestantFailed(
-            f"{entrant.name}: exit status {result['exit_code']}: {result['stdout'][-1500:]}{done.stderr[-1500:]}"
+            f"{entrant.name}: exit status {result['exit_code']}: "
+            f"{result['stdout'][-1500:]}{done.stderr[-1500:]}"
         )
     inside: dict[str, Any] = {}
     last = (result["stdout"].strip().splitlines() or [""])[-1]
@@ -122,7 +123,7 @@ class Field:
 
 
 def round_robin(entrants: Sequence[Entrant], rounds: int, *, say: Callable[[str], None]) -> Field:
-    """Let the entrants take turns, each round starting with another one; slow ones sit out the last rounds."""
+    """Let the entrants take turns, each round led by another one; slow ones sit out the last rounds."""
     field_ = Field()
     for number in range(rounds):
         turn = number % len(entrants)

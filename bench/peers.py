@@ -37,4 +37,4 @@ def ensure_venv() -> Path:
 def versions() -> dict[str, str]:
     """The five peers' pinned versions, by name."""
     pins = [line.split("==") for line in PINS.read_text().splitlines() if "==" in line]
-    return dict((name, version) for name, version in pins[:5])
+    return {pin[0]: pin[1] for pin in pins[:5]}

@@ -31,7 +31,7 @@ def as_job(endpoint: Endpoint) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Rig:
-    """`quick`: fewer rounds and smaller sizes, to see that everything works. `rounds`: asked for by the user."""
+    """`quick`: one small round, to see that everything works. `rounds`: what the user asked for."""
 
     scratch: Path
     quick: bool = False
@@ -54,7 +54,7 @@ class Rig:
         print(f"  {text}", file=sys.stderr, flush=True)
 
     def plain_home(self) -> list[str]:
-        """sshd lines that give logins an empty home: a shell profile of this machine's is no part of a measurement."""
+        """sshd lines that give logins an empty home: this machine's shell profiles are not to be measured."""
         home = self.scratch / "home"
         home.mkdir(exist_ok=True)
         return [f"SetEnv HOME={home}"]

@@ -1,8 +1,8 @@
 """Runs one contestant and says what it cost, with everything that it started.
 
-`python supervisor.py SAMPLE_MEMORY ARGV...` prints one JSON line: `wall_s`, `cpu_s`, `peak_rss_mb`, `peak_pss_mb`,
-`exit_code`, `stdout`. It is the reaper of all that the contestant leaves behind (ControlPersist masters, workers), so that
-their CPU is counted too; what is still alive at the end is killed.
+`python supervisor.py SAMPLE_MEMORY ARGV...` prints one JSON line: `wall_s`, `cpu_s`, `peak_rss_mb`,
+`peak_pss_mb`, `exit_code`, `stdout`. It is the reaper of all that the contestant leaves behind (workers,
+masters of connections), so that their CPU is counted too; what is still alive at the end is killed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from bench.measure import Field
 
 Verdict = Literal["ok", "MISS", "not run"]
 
@@ -52,6 +55,22 @@ class Row:
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list[list[list[str]]] = field(default_factory=list)
+
+    def take(self, field: Field, metric: str, column: str, *, scale: float = 1.0) -> None:
+        """Put the medians of one metric into a column; who failed gets a note."""
+        for name in field.runs:
+            value = field.median(name, metric)
+            if value is not None:
+                self.numbers.setdefault(name, {})[column] = value * scale
+                self.counts[name] = min(self.counts.get(name, field.count(name)), field.count(name))
+        self.fail(field)
+
+    def fail(self, field: Field) -> None:
+        """Note who could not run, and why."""
+        for name, why in field.failed.items():
+            note = f"{name} did not run: {why}"
+            if note not in self.notes:
+                self.notes.append(note)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the results file."""

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from protocol import job
+from bench.contestants.protocol import job
 
 CLOCK = Path(__file__).with_name("ansible_clock")
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from protocol import job, report
+from bench.contestants.protocol import job, report
 
 
 async def one(argv: list[str]) -> None:
@@ -17,7 +17,8 @@ async def one(argv: list[str]) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
-    assert process.returncode == 0 and out == b"hello\n", (process.returncode, out)
+    assert process.returncode == 0, process.returncode
+    assert out == b"hello\n", out
 
 
 async def run(work: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Fabric: one `Connection` a host, `run` for each step; hosts side by side in threads, as its ThreadingGroup does."""
+"""Fabric: one `Connection` a host, `run` for each step; hosts in threads, as its ThreadingGroup has them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import paramiko
-from fabric import Connection
-from protocol import job, report
+import paramiko  # type: ignore[import-untyped]  # the peers' venv
+from fabric import Connection  # type: ignore[import-not-found]  # the peers' venv
+
+from bench.contestants.protocol import job, report
 
 
 def connect(host: dict[str, Any]) -> Connection:

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from protocol import job, report
+from bench.contestants.protocol import job, report
 
 
 def client(host: dict[str, Any], *options: str) -> list[str]:
@@ -62,7 +62,7 @@ def stream(work: dict[str, Any]) -> None:
 
 
 def hold(work: dict[str, Any]) -> None:
-    """Become the client, so that the caller is ssh itself; `timeout` is what shell users have as a deadline."""
+    """Become the client, so that the caller is ssh itself; its deadline is timeout(1)."""
     host = work["hosts"][0]
     argv = [*client(host, *(master(host) if work.get("control_master") else [])), work["script"]]
     if work["event"] in ("deadline", "cancel"):

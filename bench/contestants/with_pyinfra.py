@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from gevent import monkey
+from gevent import monkey  # type: ignore[import-untyped]  # the peers' venv
 
 monkey.patch_all()
 
 import time  # noqa: E402  gevent must patch it first
 from typing import Any  # noqa: E402
 
-from protocol import job, report  # noqa: E402
-from pyinfra.api import Config, Inventory, State  # noqa: E402
-from pyinfra.api.connect import connect_all  # noqa: E402
-from pyinfra.api.operation import add_op  # noqa: E402
-from pyinfra.api.operations import run_ops  # noqa: E402
-from pyinfra.operations import server  # noqa: E402
+from pyinfra.api import Config, Inventory, State  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+from pyinfra.api.connect import connect_all  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+from pyinfra.api.operation import add_op  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+from pyinfra.api.operations import run_ops  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+from pyinfra.operations import server  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+
+from bench.contestants.protocol import job, report  # noqa: E402
 
 
 def inventory(work: dict[str, Any]) -> State:

@@ -7,7 +7,7 @@ import subprocess
 import time
 from typing import Any
 
-from protocol import job, report
+from bench.contestants.protocol import job, report
 
 
 def main(work: dict[str, Any]) -> None:

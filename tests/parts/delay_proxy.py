@@ -104,10 +104,14 @@ class _Half(asyncio.Protocol):
             return
         if data:
             peer.write(data)
-        elif peer.can_write_eof():
+            return
+        try:
             peer.write_eof()
-            if self.peer is not None and self.peer.peer_is_done():
-                peer.close()
+        except OSError:  # the other end was reset in the meantime, so nobody is left to be told
+            peer.abort()
+            return
+        if self.peer is not None and self.peer.peer_is_done():
+            peer.close()
 
     def peer_is_done(self) -> bool:
         """Whether the socket behind this half's peer is closed already."""
