@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as st
-from errno import EACCES
+from errno import EACCES, EINVAL
 
 from opsexec.far.attributes import Wanted, group_name, kind_of, octal, user_name
 from opsexec.far.message import FarError, unpack_layers
@@ -90,9 +90,7 @@ def stat(args: list[bytes]) -> list[bytes]:
                 return [packed({"exists": False})]
             answer = describe(info)
             answer["path"] = place.path
-            answer["target"] = (
-                decode(os.readlink(place.name, dir_fd=place.fd)) if st.S_ISLNK(info.st_mode) else None
-            )
+            answer["target"] = decode(read_link(place)) if st.S_ISLNK(info.st_mode) else None
             if args[2:] == [b"1"]:
                 answer["sha256"] = _digest(place, info)
     except (FileNotFoundError, NotADirectoryError):
@@ -117,6 +115,16 @@ def describe(info: os.stat_result) -> dict[str, Any]:
         "gid": info.st_gid,
         "mtime": info.st_mtime,
     }
+
+
+def read_link(place: Place) -> bytes:
+    """Return what the link at a place holds; raises `raced` when it is none any more."""
+    try:
+        return os.readlink(place.name, dir_fd=place.fd)
+    except OSError as error:
+        if error.errno == EINVAL:
+            raise FarError("raced", f"{place.asked} was a link and is none any more") from error
+        raise
 
 
 def _digest(place: Place, info: os.stat_result) -> str | None:
@@ -182,7 +190,7 @@ def link(args: list[bytes]) -> list[bytes]:
         if info is not None:
             if not st.S_ISLNK(info.st_mode):
                 raise FarError("exists", f"{place.asked} exists and is a {kind_of(info)}, not a link")
-            before = os.readlink(place.name, dir_fd=place.fd)
+            before = read_link(place)
         meta = packed(
             {"path": place.path, "target": [None if before is None else decode(before), decode(target)]}
         )

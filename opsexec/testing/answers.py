@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, value: Any) -> Answer:
-        """Return the answer a short form means: an exit status, stdout as text or bytes, a mapping, an error."""
+        """Return the answer a short form means: an exit status, stdout, a mapping of fields, an error."""
         if isinstance(value, Answer):
             return value
         if isinstance(value, bool):
@@ -58,9 +58,9 @@ def _bytes(text: str | bytes) -> bytes:
 class Script:
     """Patterns with their answers. A list of answers is used up one a run; its last one stays.
 
-    A pattern is a command line as a shell would split it; `*` in a word matches within it, `**` as the last word
-    any further words. Its first word may be a bare name, which stands for that program in any directory. The
-    first pattern that matches wins.
+    A pattern is a command line as a shell would split it; `*` in a word matches within it, `**` as the last
+    word any further words. Its first word may be a bare name, which stands for that program in any directory.
+    The first pattern that matches wins.
     """
 
     def __init__(self, answers: Mapping[str, Any]) -> None:

@@ -20,9 +20,9 @@ from opsexec.testing.tree import FakeNode, FakeTree
 class FakeHost:
     """A host in memory. `calls` lists what was asked of it, in order, like ["write_file", "/etc/motd"].
 
-    `files`: content by path; `dirs`: empty directories. `answers`: what programs say, see `Script`. `facts`: by
-    fact name. `samples`: what `observe` answers, one a sample, the last again and again. `syncs`: the itemised
-    changes of a copy by remote path. `failures`: an error by operation name that ends every such call.
+    `files`: content by path; `dirs`: empty directories. `answers`: what programs say, see `Script`. `facts`:
+    by fact name. `samples`: what `observe` answers, one a sample, the last again and again. `syncs`: the
+    itemised changes of a copy by remote path. `failures`: an error by operation name that ends such calls.
     """
 
     def __init__(

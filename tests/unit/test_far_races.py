@@ -1,0 +1,103 @@
+"""Someone who may write inside a grant swaps links and directories, and still nothing outside changes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from opsexec.far.message import FarError
+from tests.parts.far_calls import FarCalls
+from tests.parts.swapper import Swapper
+
+ROUNDS = 3000
+EXPECTED = {"done", "denied", "raced", "not_found", "not_directory", "exists", "is_link"}
+
+
+@pytest.fixture
+def base(tmp_path):
+    real = tmp_path.resolve()
+    (real / "out/sub").mkdir(parents=True)
+    (real / "out/file").write_bytes(b"secret")
+    (real / "out/sub/file").write_bytes(b"secret")
+    os.chmod(real / "out/file", 0o600)
+    (real / "in/real/sub").mkdir(parents=True)
+    (real / "in/real/file").write_bytes(b"open")
+    return real
+
+
+def snapshot(base):
+    found = {}
+    for root, dirs, files in os.walk(base / "out"):
+        for name in dirs + files:
+            path = f"{root}/{name}"
+            info = os.lstat(path)
+            body = Path(path).read_bytes() if name in files else b""
+            found[path] = (info.st_mode, info.st_uid, info.st_ino, body)
+    return found
+
+
+def swap_directory(base):
+    """`in/d` is now a directory, now a link out of the grant."""
+    os.rename(base / "in/real", base / "in/d")
+    os.symlink(base / "out", base / "in/link")
+    return Swapper("exchange", base / "in/d", base / "in/link")
+
+
+def swap_last_name(base):
+    """`in/d/file` is now a file, now a link out of the grant."""
+    os.rename(base / "in/real", base / "in/d")
+    return Swapper("replace", base / "in/d/file", base / "out/file")
+
+
+@pytest.mark.parametrize("swapping", [swap_directory, swap_last_name])
+@pytest.mark.timeout(180)
+def test_no_operation_ever_reaches_outside_its_grant(base, swapping):
+    far = FarCalls(f"{base}/in/**")
+    before = snapshot(base)
+    seen: dict[str, int] = {}
+    read: set[bytes] = set()
+    target = base / "in/d/file"
+    operations = [
+        lambda n: read.add(far.read(target)),
+        lambda n: far.write(target, b"w%d" % n),
+        lambda n: far.write(base / f"in/d/new{n % 7}", b"w", parents=True),
+        lambda n: far.set_mode(target, "0777"),
+        lambda n: far.stat(target),
+        lambda n: far.make_dir(base / f"in/d/made{n % 7}", mode="0777"),
+        lambda n: far.link(base / f"in/d/linked{n % 7}", f"t{n}"),
+        lambda n: far.remove(base / f"in/d/new{n % 7}"),
+        lambda n: far.remove(base / "in/d/sub", recursive=True),
+        lambda n: far.remove(target),
+    ]
+    with swapping(base) as swapper:
+        for number in range(ROUNDS):
+            try:
+                operations[number % len(operations)](number)
+                outcome = "done"
+            except FarError as error:
+                outcome = error.code
+            seen[outcome] = seen.get(outcome, 0) + 1
+    assert set(seen) <= EXPECTED
+    assert snapshot(base) == before
+    assert b"secret" not in read
+    assert swapper.count > ROUNDS
+    assert seen.get("done", 0) > ROUNDS / 20, seen
+    assert seen.get("denied", 0) > ROUNDS / 100, seen
+
+
+@pytest.mark.timeout(120)
+def test_a_reader_sees_the_old_or_the_new_content_and_never_a_part(base):
+    far = FarCalls(f"{base}/in/**")
+    bodies = [b"a" * 200_000, b"b" * 200_000]
+    far.write(base / "in/f", bodies[0])
+    writing = threading.Thread(target=lambda: [far.write(base / "in/f", bodies[n % 2]) for n in range(300)])
+    writing.start()
+    seen = set()
+    while writing.is_alive():
+        seen.add((base / "in/f").read_bytes())
+    writing.join()
+    assert seen == set(bodies)
+    assert not [name for name in os.listdir(base / "in") if name.startswith(".opsexec")]
