@@ -29,21 +29,10 @@ class LocalProcess:
 
     def __init__(self, launch: Launch, recorder: Recorder, poller: Poller, kept: Mapping[str, str]) -> None:
         program = launch.program()
-        streams = launch.streams_stdin or bool(launch.stdin)
         out, stdout = os.pipe()
         err, stderr = os.pipe()
         try:
-            self._popen = subprocess.Popen(
-                list(launch.argv),
-                executable=program,
-                stdin=subprocess.PIPE if streams else subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=launch.cwd or kept.get("HOME") or "/",
-                env=launch.environment(kept),
-                start_new_session=True,
-                bufsize=0,
-            )
+            self._popen = _start(launch, program, launch.environment(kept), stdout, stderr)
         except OSError as error:
             os.close(out)
             os.close(err)
@@ -74,7 +63,8 @@ class LocalProcess:
         if self._popen.stdin is not None:
             self._stdin = self._popen.stdin.fileno()
             os.set_blocking(self._stdin, False)
-            self._give(launch.stdin)
+            if launch.stdin:
+                self._give(launch.stdin)
             if not launch.streams_stdin:
                 self._give(b"")
 
@@ -219,6 +209,34 @@ class LocalProcess:
             self._stdin = -1
             assert self._popen.stdin is not None
             self._popen.stdin.close()
+
+
+def _start(
+    launch: Launch, program: str, environment: Mapping[str, str], stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:
+    """Start the program in its working directory; without one named, at home, or at / where home can't be entered."""
+    streams = launch.streams_stdin or bool(launch.stdin)
+
+    def popen(cwd: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(launch.argv),
+            executable=program,
+            stdin=subprocess.PIPE if streams else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+            bufsize=0,
+        )
+
+    home = environment.get("HOME") or "/"
+    try:
+        return popen(launch.cwd or home)
+    except OSError as error:
+        if launch.cwd or home == "/" or error.filename != home:
+            raise
+    return popen("/")
 
 
 def _start_error(error: OSError, launch: Launch, program: str) -> FarError:
