@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat as st
+from errno import EISDIR, ELOOP, ENOTDIR, ENOTEMPTY
 
 from opsexec.far.attributes import kind_of
 from opsexec.far.files import flag, packed, sync_directory
@@ -25,33 +26,40 @@ def remove(args: list[bytes]) -> list[bytes]:
     """[path, grants, recursive, check] -> [changed, meta]; missing is as wanted, a link goes itself."""
     path, grants, recursive, check = args
     layers = unpack_layers(grants)
+    walked = False
     try:
         with located(decode(path), layers, "fs.remove", follow=False) as place:
+            walked = True
             info = place.stat()
-            if info is None:
-                return _answer(place, None)
-            if place.path == "/":
-                raise FarError("bad_request", "refusing to remove /")
-            if not st.S_ISDIR(info.st_mode):
-                if check != b"1":
-                    os.unlink(place.name, dir_fd=place.fd)
-            elif recursive == b"1":
-                require_below(place, layers)
-                if check != b"1":
-                    _Tree(place).remove()
-            elif check != b"1":
-                os.rmdir(place.name, dir_fd=place.fd)
-            elif not _is_empty(place):
-                raise FarError("not_empty", f"{place.asked} is a directory that is not empty")
-            if check != b"1":
-                sync_directory(place.fd)
+            if info is not None:
+                _remove(place, info, layers, recursive == b"1", check == b"1")
             return _answer(place, info)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return [b"0", packed({"path": None, "kind": None})]
     except FarError as error:
-        if error.code == "not_directory":
-            return [b"0", packed({"path": None, "kind": None})]
-        raise
+        if walked or error.code != "not_directory":
+            raise
+        return [b"0", packed({"path": None, "kind": None})]
+
+
+def _remove(
+    place: Place, info: os.stat_result, layers: Sequence[Sequence[str]], recursive: bool, check: bool
+) -> None:
+    if place.path == "/":
+        raise FarError("bad_request", "refusing to remove /")
+    if not st.S_ISDIR(info.st_mode):
+        if not check:
+            os.unlink(place.name, dir_fd=place.fd)
+    elif recursive:
+        require_below(place, layers)
+        if not check:
+            _Tree(place).remove()
+    elif not check:
+        os.rmdir(place.name, dir_fd=place.fd)
+    elif not _is_empty(place):
+        raise FarError("not_empty", f"{place.asked} is a directory that is not empty")
+    if not check:
+        sync_directory(place.fd)
 
 
 def _answer(place: Place, info: os.stat_result | None) -> list[bytes]:
@@ -88,6 +96,7 @@ class _Tree:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.device = -1
+        self.tries = 64
         self.stack: list[tuple[int, bytes, list[bytes]]] = []
 
     def remove(self) -> None:
@@ -107,7 +116,7 @@ class _Tree:
             above = self.stack[-2][0] if len(self.stack) > 1 else self.place.fd
             self.stack.pop()
             os.close(fd)
-            os.rmdir(name, dir_fd=above)
+            self._leave(name, above)
             return
         entry = entries.pop()
         try:
@@ -124,6 +133,25 @@ class _Tree:
                 self._lift(fd, entry)
         except FileNotFoundError:
             return  # someone else removed it meanwhile: as wanted
+        except OSError as error:
+            # A directory became a link, or the other way round, since it was looked at.
+            if error.errno not in (EISDIR, ELOOP, ENOTDIR) or not self.tries:
+                raise
+            self.tries -= 1
+            entries.append(entry)
+
+    def _leave(self, name: bytes, above: int) -> None:
+        """Remove a directory that was emptied; the top one is then gone, whoever else took part."""
+        try:
+            os.rmdir(name, dir_fd=above)
+        except FileNotFoundError:
+            return  # moved or removed by someone else meanwhile
+        except OSError as error:
+            # Something was put into it, or it was swapped, meanwhile: it is looked at again.
+            if error.errno not in (ENOTEMPTY, ENOTDIR) or not self.stack or not self.tries:
+                raise
+            self.tries -= 1
+            self.stack[-1][2].append(name)
 
     def _enter(self, fd: int, name: bytes) -> None:
         inner = os.open(name, LIST_FLAGS, dir_fd=fd)

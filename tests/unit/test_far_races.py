@@ -101,3 +101,60 @@ def test_a_reader_sees_the_old_or_the_new_content_and_never_a_part(base):
     writing.join()
     assert seen == set(bodies)
     assert not [name for name in os.listdir(base / "in") if name.startswith(".opsexec")]
+
+
+@pytest.fixture
+def before_open(monkeypatch):
+    """Do something right before a name is opened: the worst moment for a swap."""
+
+    def arrange(name: bytes, flag: int, swap) -> None:
+        real_open = os.open
+
+        def fake_open(path, flags, mode=0o777, *, dir_fd=None):
+            if path == name and flags & flag == flag and dir_fd is not None:
+                monkeypatch.setattr(os, "open", real_open)
+                swap()
+            return real_open(path, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", fake_open)
+
+    return arrange
+
+
+def test_a_file_that_becomes_a_link_as_it_is_opened_is_not_read_through_it(base, before_open):
+    far = FarCalls(f"{base}/in/**")
+
+    def swap() -> None:
+        os.rename(base / "in/real/file", base / "in/moved")
+        os.symlink(base / "out/file", base / "in/real/file")
+
+    before_open(b"file", os.O_NONBLOCK, swap)
+    with pytest.raises(FarError) as caught:
+        far.read(base / "in/real/file")
+    assert caught.value.code == "denied"
+
+
+def test_a_directory_that_becomes_a_link_as_its_tree_goes_keeps_the_other_tree(base, before_open):
+    far = FarCalls(f"{base}/in/**")
+    before = snapshot(base)
+
+    def swap() -> None:
+        os.rename(base / "in/real/sub", base / "in/moved")
+        os.symlink(base / "out", base / "in/real/sub")
+
+    before_open(b"sub", os.O_DIRECTORY, swap)
+    far.remove(base / "in/real", recursive=True)
+    assert snapshot(base) == before
+    assert not (base / "in/real").exists()
+    assert (base / "in/moved").is_dir()
+
+
+def test_a_parent_that_becomes_a_link_as_it_is_entered_is_walked_again(base, before_open):
+    far = FarCalls(f"{base}/in/**")
+
+    def swap() -> None:
+        os.rename(base / "in/real", base / "in/moved")
+        os.symlink("moved", base / "in/real")
+
+    before_open(b"real", os.O_DIRECTORY, swap)
+    assert far.write(base / "in/real/new", b"x")[2]["path"] == f"{base}/in/moved/new"
