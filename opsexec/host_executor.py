@@ -14,7 +14,7 @@ from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import handler_of
 from opsexec.recorder import Recorder
 from opsexec.steps.base import Step
-from opsexec.steps.registry import redact
+from opsexec.steps.registry import printable, redact
 from opsexec.steps.sync import Pull, Push
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class HostExecutor:
             "listener": self._listener,
             "principal": self._principal,
             "step": redact(step),
-            "requires": [str(need) for need in needs],
+            "requires": [printable(str(need)) for need in needs],
             "layer": PRINCIPAL_LAYER,
             "run": run,
         }
@@ -122,7 +122,7 @@ class HostExecutor:
                 self._capabilities.require(need, host=self.host)
             self._capabilities.require_user(step.run_as, host=self.host)
         except OpsError as error:
-            self._audit.append({**base, "decision": "deny", "reason": error.message})
+            self._audit.append({**base, "decision": "deny", "reason": printable(error.message)})
             raise
         self._audit.append({**base, "decision": "allow", "reason": "granted"})
         return run, base
@@ -175,7 +175,9 @@ class HostExecutor:
             "error": code,
         }
         if isinstance(error, CapabilityDenied):
-            self._audit.append({**base, "decision": "deny", "layer": error.layer, "reason": error.message, "outcome": outcome})
+            reason = printable(error.message)
+            denial = {"decision": "deny", "layer": error.layer, "reason": reason, "outcome": outcome}
+            self._audit.append({**base, **denial})
             return
         self._append_outcome(base, outcome)
 

@@ -11,7 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MAX_ITEMS = 65536
+MAX_ITEMS = 1 << 20
+"""More than execve(2) takes words; every item costs 4 bytes of its message, so a small message can't claim many."""
 
 
 def pack_message(items: Sequence[bytes]) -> bytes:

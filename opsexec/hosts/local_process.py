@@ -32,7 +32,7 @@ class LocalProcess:
         out, stdout = os.pipe()
         err, stderr = os.pipe()
         try:
-            self._popen = _start(launch, program, launch.environment(kept), stdout, stderr)
+            self._popen = _start(launch, program, kept, stdout, stderr)
         except OSError as error:
             os.close(out)
             os.close(err)
@@ -212,10 +212,11 @@ class LocalProcess:
 
 
 def _start(
-    launch: Launch, program: str, environment: Mapping[str, str], stdout: int, stderr: int
+    launch: Launch, program: str, kept: Mapping[str, str], stdout: int, stderr: int
 ) -> subprocess.Popen[bytes]:
     """Start the program in its working directory; without one named, at home, or at / where home can't be entered."""
     streams = launch.streams_stdin or bool(launch.stdin)
+    environment = launch.environment(kept)
 
     def popen(cwd: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -230,7 +231,7 @@ def _start(
             bufsize=0,
         )
 
-    home = environment.get("HOME") or "/"
+    home = kept.get("HOME") or "/"
     try:
         return popen(launch.cwd or home)
     except OSError as error:

@@ -65,9 +65,21 @@ def redact(step: Step) -> dict[str, Any]:
         elif name in _BULK:
             body = value.encode() if isinstance(value, str) else value
             info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        elif isinstance(value, tuple):
+            info[name] = [printable(item) for item in value]
         else:
-            info[name] = list(value) if isinstance(value, tuple) else value
+            info[name] = printable(value)
     return info
+
+
+def printable(value: Any) -> Any:
+    """Return a text without lone surrogates (bytes that were no UTF-8, escaped as `\\udcff`); anything else as it is.
+
+    Words and paths of a host may be any bytes; an audit line is UTF-8.
+    """
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 @lru_cache(maxsize=None)
