@@ -91,14 +91,18 @@ class Engine:
             self._progress.on(RunFinished(self.report))
             raise
         except BaseExceptionGroup as group:
-            self._journal.record("interrupted")
-            raise _first_ops_error(group) from group
+            error = _first_ops_error(group)
+            if error is None:
+                raise
+            raise error from group
         else:
             self._journal.record("end", totals=self.report.totals, stopped=self.report.stopped)
             self._progress.on(RunFinished(self.report))
         finally:
-            self._journal.sync()
-            self._journal.close()
+            try:
+                self._journal.sync()
+            finally:
+                self._journal.close()
         return self.report
 
     def _prepare(self) -> list[TierPlan]:
@@ -276,13 +280,13 @@ class Engine:
         return sum(run.failed for run in runs)
 
 
-def _first_ops_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error a caller can act on; anything else is a defect and is shown whole."""
+def _first_ops_error(group: BaseExceptionGroup[BaseException]) -> OpsError | None:
+    """Return the one error a caller can act on; None = a defect, which is shown whole."""
     for error in group.exceptions:
         found = _first_ops_error(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(found, OpsError):
             return found
-    return group
+    return None
 
 
 async def run_runbook(

@@ -19,6 +19,9 @@ MAX_NODES = 50_000
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})\Z")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]{1,3})?\Z")
+_STUMBLES = (ArithmeticError, LookupError, ValueError, AttributeError, TypeError, AssertionError)
+"""What the parser itself raises over some malformed escapes and directives."""
+
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
@@ -85,16 +88,7 @@ def parse_nodes(text: str, file: str) -> Node:
         raise BadRunbook(
             f"{file}:1: not YAML: {str(error).partition(chr(10))[0]}", hint="save it as UTF-8"
         ) from error
-    except (
-        ValueError,
-        IndexError,
-        KeyError,
-        AssertionError,
-        AttributeError,
-        TypeError,
-        NotImplementedError,
-    ) as error:
-        # The parser itself stumbles like this over some malformed escapes and directives.
+    except _STUMBLES as error:
         raise BadRunbook(
             f"{file}:{builder.line}: not YAML ({type(error).__name__})", hint="check quotes and %"
         ) from error
@@ -127,6 +121,8 @@ class _Builder:
         if name == "DocumentStartEvent" and self.root is not None:
             fault(self.file, self.line, "a second document", "one file holds one runbook")
         if name == "ScalarEvent":
+            if any("\ud800" <= character <= "\udfff" for character in event.value):
+                fault(self.file, self.line, "a lone surrogate is no character", "write the character itself")
             self._add(_scalar(event, self.line), anchor)
         elif name == "AliasEvent":
             node = self._anchors.get(str(anchor))

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import signal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsexec.errors import OpsError
+from opsexec.inventory import Inventory, InventoryHost
+from opsexec.runbook import Journal, Runbook, RunOptions, execute
+from opsexec.runbook.journal import JournalUnavailable, journal_dir, new_run_id
+from opsexec.runbook.masking import Masker
+from opsexec.runbook.resume import BadJournal, read_journal
+from opsexec.testing import FakeHost, fake_executor
+
+KEYS = [f"steps/{i}" for i in range(4)]
+BOOK = Runbook.parse(
+    "name: t\nhosts: all\nsteps:\n"
+    "  - exec: [s0]\n    register: out\n  - exec: [s1]\n  - exec: [s2]\n  - exec: [s3]\n"
+)
+INVENTORY = Inventory([InventoryHost(name="a", url="ssh://a"), InventoryHost(name="b", url="ssh://b")])
+
+
+def run(directory, failing: str | None = None, resume: str | None = None):
+    """Run BOOK over two fake hosts; return the report and what each host ran."""
+    hosts = {
+        name: FakeHost(name, answers={f"s{i}": 1 if f"s{i}" == failing else 0 for i in range(4)})
+        for name in "ab"
+    }
+
+    def connect(host, capabilities):
+        return fake_executor(hosts[host.name], capabilities)
+
+    report = asyncio.run(
+        execute(BOOK, INVENTORY, connect, RunOptions(resume=resume), None, Journal(directory))
+    )
+    return report, {name: [call[1] for call in host.calls] for name, host in hosts.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, bytes]:
+    """The journal of a whole run."""
+    directory = tmp_path_factory.mktemp("whole")
+    report, _ = run(directory)
+    return report.run, (directory / f"{report.run}.jsonl").read_bytes()
+
+
+def finished_by(data: bytes, host: str) -> list[str]:
+    """What complete `finished` lines say, read with nothing but json: the oracle."""
+    records = [json.loads(line) for line in data.split(b"\n")[:-1]]
+    return [r["step"] for r in records if r["kind"] == "finished" and r["host"] == host]
+
+
+def test_a_journal_cut_at_any_byte_never_lets_an_unfinished_step_pass_for_finished(whole):
+    _, data = whole
+    header = data.index(b"\n") + 1
+    for cut in range(header, len(data) + 1):
+        state = read_journal(data[:cut], "j")
+        assert state.good_bytes == data[:cut].rfind(b"\n") + 1
+        for name in "ab":
+            host = state.hosts.get(name)
+            good = host.good_prefix(KEYS) if host else []
+            assert good == finished_by(data[: state.good_bytes], name)
+
+
+def test_a_header_that_is_cut_is_no_journal(whole):
+    _, data = whole
+    for cut in range(data.index(b"\n") + 1):
+        with pytest.raises(BadJournal):
+            read_journal(data[:cut], "j")
+
+
+def test_resuming_a_journal_cut_anywhere_runs_exactly_what_is_missing(whole, tmp_path):
+    run_id, data = whole
+    header = data.index(b"\n") + 1
+    for cut in range(header, len(data), 37):
+        path = tmp_path / f"{run_id}.jsonl"
+        path.write_bytes(data[:cut])
+        good = data[: data[:cut].rfind(b"\n") + 1]
+        report, ran = run(tmp_path, resume=run_id)
+        for name in "ab":
+            behind = [key.replace("steps/", "s") for key in finished_by(good, name)]
+            assert behind + ran[name] == ["s0", "s1", "s2", "s3"]
+            assert len(report.hosts[name].steps) == 4
+        assert report.exit_code == 0
+        read_journal(path.read_bytes(), "j")
+
+
+@settings(max_examples=60)
+@given(garbage=st.binary(min_size=1, max_size=60), cut=st.integers(0, 10**6))
+def test_garbage_at_the_end_is_cut_off_and_in_the_middle_is_refused(whole, garbage, cut):
+    _, data = whole
+    ends = [i + 1 for i, byte in enumerate(data) if byte == 10]
+    at = ends[cut % len(ends)]
+    torn = garbage.replace(b"\n", b"?") + b"\xff"
+    assert read_journal(data[:at] + torn, "j").good_bytes == at
+    assert read_journal(data[:at] + torn + b"\n", "j").good_bytes == at
+    if at < len(data):
+        with pytest.raises(BadJournal):
+            read_journal(data[:at] + torn + b"\n" + data[at:], "j")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_journal_or_a_bad_journal(data):
+    said = "j:"
+    try:
+        read_journal(data, "j")
+    except BadJournal as error:
+        said = error.message
+    assert said.startswith("j:")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["kind", "host", "step", "status"]), inner, max_size=4)
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_record_is_taken_or_refused(record):
+    head = b'{"kind":"run","version":1,"digest":"x"}\n'
+    for kind in ("started", "finished", "host"):
+        line = json.dumps({"kind": kind, "host": "a", "step": record, "status": record}).encode() + b"\n"
+        said = "j:2:"
+        try:
+            read_journal(head + line, "j")
+        except BadJournal as error:
+            said = error.message
+        assert said.startswith("j:2:")
+
+
+def test_a_step_begun_and_not_finished_is_not_behind_a_host():
+    lines = [
+        {"kind": "run", "version": 1, "digest": "x"},
+        {"kind": "started", "host": "a", "step": "steps/0", "name": "x"},
+    ]
+    state = read_journal(b"".join(json.dumps(line).encode() + b"\n" for line in lines), "j")
+    assert state.hosts["a"].good_prefix(KEYS) == []
+    assert state.hosts["a"].begun == {"steps/0"}
+
+
+def test_a_second_resume_sees_what_the_first_one_did(tmp_path):
+    report, _ = run(tmp_path, failing="s1")
+    again, ran = run(tmp_path, failing="s3", resume=report.run)
+    assert ran["a"] == ["s1", "s2", "s3"]
+    last, ran = run(tmp_path, resume=report.run)
+    assert ran["a"] == ["s3"]
+    assert last.exit_code == 0
+    _, ran = run(tmp_path, resume=report.run)
+    assert ran == {"a": [], "b": []}
+    assert again.run == last.run == report.run
+
+
+def test_the_journal_is_private_and_begins_with_its_header(tmp_path):
+    report, _ = run(tmp_path / "deep" / "er")
+    path = tmp_path / "deep" / "er" / f"{report.run}.jsonl"
+    assert path.stat().st_mode & 0o777 == 0o600
+    header = json.loads(path.read_text().splitlines()[0])
+    assert header["kind"] == "run"
+    assert header["digest"] == BOOK.digest
+    assert header["hosts"] == {"a": "ssh://a", "b": "ssh://b"}
+
+
+def test_journals_stand_under_the_state_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert journal_dir() == tmp_path / "opsexec" / "runs"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert journal_dir() == tmp_path / ".local/state/opsexec/runs"
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900, hard))
+    try:
+        with pytest.raises(JournalUnavailable) as caught:
+            run(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.exit_code == 3
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    assert read_journal(data, "j").good_bytes == len(data)
+
+
+def test_run_ids_sort_by_time_and_name_one_file(tmp_path):
+    first = new_run_id()
+    assert Journal(tmp_path).path(first).name == f"{first}.jsonl"
+    for text in ("", "../x", first + "/", first + "\n", "x" * 300):
+        with pytest.raises(OpsError):
+            Journal(tmp_path).path(text)
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=3),
+    st.text(max_size=30),
+    st.text(max_size=30),
+)
+def test_no_secret_is_left_in_masked_text(secrets, before, after):
+    masker = Masker(secrets)
+    for secret in secrets:
+        masked = masker.text(before + secret + after)
+        for each in secrets:
+            assert each.strip("* ") == "" or each not in masked.replace("***", "")
+
+
+@given(st.text(alphabet="abcdef", min_size=8, max_size=20), st.integers(1, 5))
+def test_what_is_left_of_a_secret_at_a_cut_is_masked(secret, lost):
+    assert secret[lost:] not in Masker([secret]).text(secret[lost:] + " tail", cut=True)
