@@ -30,6 +30,14 @@ def login(endpoint: Endpoint) -> list[str]:
     ]
 
 
+class Running(subprocess.Popen[bytes]):
+    """A command under way; killed when the block that holds it is left, however that happens."""
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        super().__exit__(*error)  # type: ignore[arg-type]  # passed on as it came
+
+
 class Cli:
     """Runs `opsexec` with an audit log and state directory under `home`."""
 
@@ -53,20 +61,16 @@ class Cli:
         self, *words: object, stdin: bytes | None = None, **env: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run to the end; no stdin means /dev/null."""
-        running = self.start(
-            *words, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, env={**self.env, **env}
-        )
-        try:
+        source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        with self.start(*words, stdin=source, env={**self.env, **env}) as running:
             out, said = running.communicate(stdin, timeout=DEADLINE_S)
-        finally:
-            running.kill()
         return subprocess.CompletedProcess(running.args, running.returncode, out, said)
 
     def start(
         self, *words: object, stdin: int = subprocess.DEVNULL, env: dict[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    ) -> Running:
         """Start it with pipes and leave it running."""
-        return subprocess.Popen(
+        return Running(
             self.argv(*words),
             cwd=self.home,
             env=env or self.env,

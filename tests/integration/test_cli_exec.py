@@ -38,7 +38,7 @@ def cli(tmp_path) -> Cli:
 
 @pytest.fixture
 def inventory(cli: Cli, sshd: Sshd) -> Cli:
-    """A Cli whose inventory names web1, web2 (which may only run printf) and dead, which nobody answers for."""
+    """A Cli whose inventory names web1, web2 (which may only run printf) and dead (nobody answers there)."""
     one, two = sshd.endpoints
     common = f'identity_files = ["{one.identity}"]\nknown_hosts = "{one.known_hosts}"\nconfig_files = []\n'
     (cli.home / "inventory.toml").write_text(
@@ -267,54 +267,51 @@ def test_without_an_audit_nothing_runs(cli: Cli, web1: Endpoint, sshd: Sshd) -> 
 def test_a_signal_ends_what_runs_on_the_host_and_says_so(cli: Cli, web1: Endpoint, number, where) -> None:
     seconds = unique_sleep(SECONDS)
     host = [web1.url, *login(web1)] if where == "ssh" else ["local:"]
-    running = cli.start("exec", *host, "--", "sh", "-c", f"setsid sleep {seconds} & exec sleep {seconds}")
-    wait_for(lambda: len(sleeping(seconds)) == 2, "running program")
-    begun = time.monotonic()
-    running.send_signal(number)
-    _, said = running.communicate(timeout=10)
-    took = time.monotonic() - begun
+    script = f"setsid sleep {seconds} & exec sleep {seconds}"
+    with cli.start("exec", *host, "--", "sh", "-c", script) as running:
+        wait_for(lambda: len(sleeping(seconds)) == 2, "running program")
+        begun = time.monotonic()
+        running.send_signal(number)
+        _, said = running.communicate(timeout=10)
+        took = time.monotonic() - begun
     assert running.returncode == 128 + number
     assert said.decode() == f"opsexec: interrupted by {number.name}: what was under way has been ended\n"
     assert sleeping(seconds) == []
-    assert took < 2.5  # about 1 s on an idle machine
+    assert took < 4  # under 1 s where nothing else runs
 
 
 def test_a_signal_ends_what_runs_on_every_host_of_a_pattern(inventory: Cli) -> None:
     seconds = unique_sleep(SECONDS)
     text = (inventory.home / "inventory.toml").read_text().replace("/usr/bin/printf", "/usr/bin/sleep")
     (inventory.home / "inventory.toml").write_text(text)
-    running = inventory.start("exec", "web", "--", "sleep", seconds)
-    wait_for(lambda: len(sleeping(seconds)) == 2, "program on both hosts")
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=10)
+    with inventory.start("exec", "web", "--", "sleep", seconds) as running:
+        wait_for(lambda: len(sleeping(seconds)) == 2, "program on both hosts")
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=10)
     assert running.returncode == 130
     assert sleeping(seconds) == []
 
 
 def test_a_reader_that_goes_away_ends_the_program(cli: Cli, web1: Endpoint) -> None:
-    running = cli.start("exec", web1.url, *login(web1), "--", "sh", "-c", "echo $$; exec yes")
-    assert running.stdout is not None
-    assert running.stderr is not None
-    pid = int(running.stdout.readline())
-    running.stdout.close()
-    said = running.stderr.read()
-    assert running.wait(10) == 141
-    running.stderr.close()
+    with cli.start("exec", web1.url, *login(web1), "--", "sh", "-c", "echo $$; exec yes") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        pid = int(running.stdout.readline())
+        running.stdout.close()
+        said = running.stderr.read()
+        assert running.wait(10) == 141
     assert said == b""
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "end of the program", 3)
 
 
 def test_a_reader_that_stalls_does_not_keep_the_command_from_ending(cli: Cli, web1: Endpoint) -> None:
-    running = cli.start("exec", web1.url, *login(web1), "--", "sh", "-c", "echo $$; exec yes")
-    assert running.stdout is not None
-    assert running.stderr is not None
-    pid = int(running.stdout.readline())
-    wait_for(lambda: b"pipe" in _waits_in(running.pid), "full pipe")
-    running.send_signal(signal.SIGINT)
-    assert running.wait(10) == 130
-    assert not os.path.exists(f"/proc/{pid}")
-    running.stdout.close()
-    running.stderr.close()
+    with cli.start("exec", web1.url, *login(web1), "--", "sh", "-c", "echo $$; exec yes") as running:
+        assert running.stdout is not None
+        pid = int(running.stdout.readline())
+        wait_for(lambda: b"pipe" in _waits_in(running.pid), "full pipe")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) == 130
+        assert not os.path.exists(f"/proc/{pid}")
 
 
 def _waits_in(pid: int) -> bytes:

@@ -1,0 +1,73 @@
+"""Runs a command's async work: the first signal ends what runs on the hosts, the second leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+
+from opsexec.cli.ending import say, tell
+from opsexec.errors import OpsError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+before_leaving: list[Callable[[], None]] = []
+"""What must be put right even when the process leaves at once: a terminal in raw mode."""
+
+
+def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
+    """Run it to its end and return its exit code, or 128 + the signal's number when one ended it."""
+    import asyncio
+
+    caught: list[signal.Signals] = []
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop(number: signal.Signals) -> None:
+            if caught:
+                for put_right in before_leaving:
+                    put_right()
+                os._exit(128 + number)
+            caught.append(number)
+            task.cancel()
+
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells ask for that
+                loop.add_signal_handler(number, stop, number)
+        return await work()
+
+    try:
+        code = asyncio.run(main())
+    except asyncio.CancelledError:
+        code = 0
+    except OpsError as error:
+        if not caught:
+            raise
+        say(error)
+        code = error.exit_code
+    if not caught:
+        return code
+    tell(f"interrupted by {caught[0].name}: what was under way has been ended")
+    return 128 + caught[0]
+
+
+async def all_at_once(works: list[Callable[[], Awaitable[None]]], at_most: int) -> None:
+    """Do them concurrently, `at_most` at a time. The first that raises cancels the others and is raised."""
+    import asyncio
+
+    room = asyncio.Semaphore(at_most)
+
+    async def one(work: Callable[[], Awaitable[None]]) -> None:
+        async with room:
+            await work()
+
+    if len(works) == 1:
+        return await works[0]()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(one(work))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

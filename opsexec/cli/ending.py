@@ -1,0 +1,137 @@
+"""How a command ends: its exit code, and for what went wrong one sentence and a hint, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from opsexec.errors import OpsError, UsageError
+
+OK, FAILED, USAGE, COULD_NOT_RUN = 0, 1, 2, 3
+INTERRUPTED = 130
+READER_GONE = 141
+"""What a shell shows for a program that SIGPIPE ended: here, the reader of stdout went away."""
+
+
+def guarded(argv: Sequence[str] | None) -> int:
+    """Parse, run, and turn every way a command can end into an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return READER_GONE
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    from opsexec.cli.parser import parse
+
+    try:
+        args = parse(argv)
+        return int(args.run(args))
+    except OpsError as error:
+        say(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except SystemExit as left:  # how argparse ends after --help
+        return int(left.code or 0)
+    except Exception as error:  # noqa: BLE001  # the last resort: the traceback goes to a file, the sentence to the person
+        return _crashed(error)
+
+
+def say(error: OpsError) -> None:
+    """Print an error's sentence and its hint on stderr."""
+    tell(str(error), hint=error.hint)
+
+
+def tell(sentence: str, *, hint: str | None = None) -> None:
+    """Print a sentence about what happened on stderr, and what to do about it below."""
+    text = f"opsexec: {printable(sentence)}\n"
+    if hint:
+        text += f"  hint: {printable(hint)}\n"
+    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Return text on one line without control characters: a host's own words must not drive the terminal."""
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Return one exit code for many hosts: 1 when the work failed on any, else the gravest reason."""
+    return FAILED if FAILED in codes else max(codes, default=OK)
+
+
+def _crashed(error: Exception) -> int:
+    """Keep the traceback of a defect in a file of the user's own and say where."""
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        file = _keep(text)
+    except OSError as unwritten:
+        tell(f"internal error: {_kind(error)}; its traceback could not be kept: {unwritten}")
+        return COULD_NOT_RUN
+    tell(f"internal error: {_kind(error)}; the traceback is in {file}", hint="report it, with that file")
+    return COULD_NOT_RUN
+
+
+def _kind(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
+
+
+def _keep(text: str) -> str:
+    import tempfile
+
+    state = os.environ.get("XDG_STATE_HOME", "")
+    folder = os.path.join(state if state.startswith("/") else os.path.expanduser("~/.local/state"), "opsexec")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        fd, name = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
+    except OSError:
+        fd, name = tempfile.mkstemp(prefix="opsexec-crash-", suffix=".txt")
+    with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    return name
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing: the interpreter's last flush would complain about the reader that went."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, sys.stdout.fileno())
+    except (
+        OSError,
+        ValueError,
+    ):  # stdout is no file at all (a test's buffer): nothing will be flushed into a pipe
+        return
+    finally:
+        os.close(null)
+
+
+__all__ = [
+    "COULD_NOT_RUN",
+    "FAILED",
+    "OK",
+    "USAGE",
+    "OpsError",
+    "UsageError",
+    "guarded",
+    "say",
+    "tell",
+    "worst",
+]

@@ -1,0 +1,73 @@
+"""How a command ends when something goes wrong that nobody foresaw, or the reader goes away."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsexec.cli import ending, main
+from opsexec.cli.ending import printable, worst
+from opsexec.errors import HostUnreachable
+
+
+def test_an_unexpected_error_is_one_sentence_and_its_traceback_stands_in_a_private_file(
+    monkeypatch, capsys, tmp_path
+) -> None:
+    def broken(argv: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("opsexec.cli.parser.parse", broken)
+    assert main(["hosts"]) == 3
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.count("\n") == 2
+    (file,) = (tmp_path / "opsexec").glob("crash-*.txt")
+    assert str(file) in said
+    assert "KeyError: 'lost'" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_traceback_is_kept_elsewhere_when_the_state_directory_cannot_be_made(
+    monkeypatch, capsys, tmp_path
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(blocker))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("opsexec.cli.parser.parse", lambda argv: 1 / 0)
+    assert main(["hosts"]) == 3
+    (file,) = tmp_path.glob("opsexec-crash-*.txt")
+    assert str(file) in capsys.readouterr().err
+
+
+def test_what_a_host_says_cannot_drive_the_terminal(capsys) -> None:
+    ending.say(HostUnreachable("refused:\n\x1b]0;owned\x07\x1b[2Jbye\r\n", host="web1", hint="a\x9bb"))
+    said = capsys.readouterr().err
+    assert said.splitlines() == ["opsexec: web1: refused: \\x1b]0;owned\\x07\\x1b[2Jbye", "  hint: a\\x9bb"]
+
+
+def test_printable_leaves_ordinary_text_of_any_language_alone() -> None:
+    assert printable("Gerät über 10 % — 日本") == "Gerät über 10 % — 日本"
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"), [([], 0), ([0, 0], 0), ([0, 1, 3], 1), ([3, 0], 3), ([2, 3], 3), ([0, 2], 2)]
+)
+def test_many_hosts_come_to_one_exit_code(codes, code) -> None:
+    assert worst(codes) == code
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{{ {sys.executable} -m opsexec.cli --help; echo $? >&3; }} 3>&2 | true"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent.parent,
+        check=True,
+    )
+    assert done.stderr in ("0\n", "141\n")
