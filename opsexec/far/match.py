@@ -53,7 +53,11 @@ def path_matches(pattern: str, path: str) -> bool:
 
     `/srv/**` admits `/srv` itself and everything below; `/srv/*` admits the direct children only.
     """
-    return _segments_match(pattern.split("/")[1:], path.split("/")[1:] if path != "/" else [])
+    return _segments_match(_segments(pattern), _segments(path))
+
+
+def _segments(path: str) -> Sequence[str]:
+    return path.split("/")[1:] if path != "/" else []
 
 
 def _segments_match(pattern: Sequence[str], segments: Sequence[str]) -> bool:
