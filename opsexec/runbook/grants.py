@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ _DECIDES = frozenset({"argv", "action", "script", "path", "src", "dest", "name",
 """The fields that requirements are derived from; the others are left at their defaults here."""
 
 _NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_.:@%+=,/*-]")
+_BARE = re.compile(r"[A-Za-z0-9_@%+=:,./*-]+\Z")
 _STARS = re.compile(r"\*+")
 
 
@@ -92,9 +94,7 @@ def _escaped(value: Any) -> Any:
 
 def _widest(template: Template) -> tuple[Requirement, ...]:
     """A template whose guess is no Step (facts by a variable's name): any resource of its verb."""
-    return tuple(
-        Requirement(verb, ANY_PATTERN[VERBS[verb].kind]) for verb in _VERBS.get(str(_tag(template)), ())
-    )
+    return tuple(Requirement(verb, ANY_PATTERN[VERBS[verb].kind]) for verb in _VERBS.get(str(_tag(template)), ()))
 
 
 def _tag(template: Template) -> Any:
@@ -161,7 +161,11 @@ def capability_texts(need: Requirement) -> Iterator[str]:
     programs = program_candidates(first)
     words = [_STARS.sub("*", word.replace(_ANY_WORD, "*").replace(_ANY_TREE, "*")) for word in rest]
     for program in programs:
-        yield _valid(need.verb, str(Requirement("", (_path(program), *words)))[1:])
+        yield _valid(need.verb, " ".join(map(_quoted, (_path(program), *words))))
+
+
+def _quoted(word: str) -> str:
+    return word if _BARE.match(word) else shlex.quote(word)
 
 
 def _pattern(verb: str, resource: str) -> str:

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsexec.capability import CapabilitySet
+from opsexec.errors import OpsError
+from opsexec.inventory import InventoryHost
+from opsexec.runbook import Runbook, RunbookStep, Template, least_capabilities
+from opsexec.runbook.grants import users
+from opsexec.runbook.rendering import render_step
+from opsexec.runbook.variables import Scope
+from opsexec.steps import Exec, MakeDir, Push, ReadFile, RemoveFile, ServiceStatus, Shell, Step, WriteFile
+
+HEAD = "name: t\nhosts: all\nvars: { root: /srv/app, version: '1.2' }\nsteps:\n"
+
+
+def least(*steps: str) -> list[str]:
+    return least_capabilities(Runbook.parse(HEAD + "".join(f"  - {{ {step} }}\n" for step in steps)))
+
+
+@pytest.mark.parametrize(
+    ("step", "needs"),
+    [
+        ("exec: [/usr/bin/uptime, -p]", ["exec:/usr/bin/uptime -p"]),
+        ("exec: [/bin/sh, -c, 'a b']", ["exec:/bin/sh -c 'a b'"]),
+        ("exec: [/bin/x, '${version}', '${host}']", ["exec:/bin/x 1.2 *"]),
+        ("exec: ['${tool}', a]", ["exec:**"]),
+        ("exec: ['${root}/bin/x']", ["exec:/srv/app/bin/x"]),
+        ("exec: ['${home}/bin/x']", ["exec:/**/bin/x"]),
+        ("write: { path: '${root}/x', content: a }", ["fs.write:/srv/app/x"]),
+        ("write: { path: '/srv/${host}/x', content: '${anything}', mode: '${m}' }", ["fs.write:/srv/*/x"]),
+        ("write: { path: '/srv/${a}${b}.conf', content: x }", ["fs.write:/srv/*.conf"]),
+        ("remove: '${base}'", ["fs.remove:/**"]),
+        ("mode: { path: '/x/${a}', mode: '${m}' }", ["fs.write:/x/*"]),
+        ("push: { src: ./site, dest: '/srv/${host}' }", ["sync.push:/srv/*"]),
+        ("service: { name: 'app@${host}', action: restart }", ["service.control:app@*"]),
+        ("service: { name: web, action: status }", ["service.read:web"]),
+        ("facts: [os]", ["facts:os"]),
+        ("facts: ['${which}']", ["facts:*"]),
+        ("assert: '${host} == a'", []),
+        (
+            "exec: [/bin/x], env: { LD_PRELOAD: '${a}' }, creates: /y",
+            ["env:LD_PRELOAD", "exec:/bin/x", "fs.read:/y"],
+        ),
+    ],
+)
+def test_the_least_that_a_step_needs(step, needs):
+    assert least(step) == needs
+
+
+def test_a_script_is_pinned():
+    (text,) = least("shell: { action: a.b, script: 'echo $x' }")
+    assert text.startswith("shell:a.b@sha256:")
+
+
+def test_a_bare_program_stands_for_each_place_it_is_looked_for():
+    assert "exec:/usr/bin/id -u" in least("exec: [id, -u]")
+    assert len(least("exec: [id, -u]")) == 6
+
+
+def test_users_are_listed_beside():
+    book = Runbook.parse(
+        HEAD + "  - { exec: [id], run_as: web }\n  - { exec: [id, '${host}'], run_as: '${who}' }\n"
+    )
+    assert users(book) == ["*", "web"]
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+paths = st.lists(words, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+def made(kind, *args, **fields) -> Step | None:
+    try:
+        step: Step = kind(*args, **fields)
+        step.requires()
+    except OpsError:
+        return None
+    return step
+
+
+steps = st.one_of(
+    st.lists(words, max_size=4).map(lambda rest: made(Exec, ["/usr/bin/x", *rest])),
+    words.map(lambda name: made(Exec, [name])),
+    paths.map(lambda path: made(ReadFile, path=path)),
+    paths.map(lambda path: made(RemoveFile, path=path)),
+    paths.map(lambda path: made(Push, "x", path)),
+    words.map(lambda name: made(ServiceStatus, name=name)),
+    words.map(lambda text: made(Shell, "a", text)),
+).filter(lambda step: step is not None)
+
+
+@given(st.lists(steps, min_size=1, max_size=4))
+def test_what_is_listed_is_valid_and_admits_every_step(given_steps):
+    book = Runbook(name="t", hosts="all", steps=[RunbookStep(step) for step in given_steps])
+    held = CapabilitySet.of(*least_capabilities(book))
+    for step in given_steps:
+        for need in step.requires():
+            assert held.admits(need), need
+
+
+@given(words.filter(lambda w: "/" not in w and w not in ("", ".", "..")), words)
+def test_what_is_listed_for_a_template_admits_what_a_host_makes_of_it(name, word):
+    actions = [
+        Template(WriteFile, path="/srv/${name}/x", content="${word}"),
+        Template(Exec, argv=["/usr/bin/x", "--n=${name}", "${word}"]),
+        Template(MakeDir, path="/srv/a-${name}"),
+    ]
+    book = Runbook(name="t", hosts="all", steps=[RunbookStep(action) for action in actions])
+    held = CapabilitySet.of(*least_capabilities(book))
+    scope = Scope(runbook={}, host={"name": name, "word": word}, overrides={}, builtins={}, secrets={})
+    for action in actions:
+        for need in render_step(action, scope).requires():
+            assert held.admits(need), need
+
+
+def test_a_host_that_grants_the_list_runs_the_runbook():
+    book = Runbook.parse(HEAD + "  - exec: [/usr/bin/id]\n  - write: { path: '${root}/a', content: x }\n")
+    host = InventoryHost(name="a", url="local:", capabilities=tuple(least_capabilities(book)))
+    for _, step in book.all_steps():
+        scope = Scope(runbook=book.vars, host={}, overrides={}, builtins={}, secrets={})
+        for need in render_step(step.action, scope).requires():
+            assert host.capability_set().admits(need)
