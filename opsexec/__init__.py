@@ -62,8 +62,8 @@ _HOME = {
     "opsexec.secret": "Secret",
     "opsexec.sinks": "CollectSink LineSink",
     "opsexec.ssh": "SshExec",
-    "opsexec.steps": "Exec Facts Link MakeDir Observe Pull Push ReadFile RemoveFile ServiceControl ServiceStatus SetMode "
-    "Shell Stat Step Tty WriteFile",
+    "opsexec.steps": "Exec Facts Link MakeDir Observe Pull Push ReadFile RemoveFile ServiceControl ServiceStatus "
+    "SetMode Shell Stat Step Tty WriteFile",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __version__ = "0.1.0"

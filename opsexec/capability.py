@@ -100,7 +100,9 @@ def _path_pattern(pattern: str, text: str) -> tuple[str, ...]:
     if pattern != "/" and any(s in ("", ".", "..") for s in segments):
         raise BadCapability(f"path pattern in {text!r} has an empty, . or .. segment", hint="write it normalised")
     if "\0" in pattern or any("**" in s and s != "**" for s in segments):
-        raise BadCapability(f"stray wildcard in {text!r}", hint="`**` stands alone between slashes; `*` stays in one name")
+        raise BadCapability(
+            f"stray wildcard in {text!r}", hint="`**` stands alone between slashes; `*` stays in one name"
+        )
     return ("/" if pattern == "/" else pattern,)
 
 
@@ -127,7 +129,9 @@ def _argv_pattern(pattern: str, text: str) -> tuple[str, ...]:
 
 def _name_pattern(pattern: str, text: str) -> tuple[str, ...]:
     if "**" in pattern or not _NAME.match(pattern):
-        raise BadCapability(f"stray wildcard or character in {text!r}", hint="a name pattern has letters, digits, ._-@ and *")
+        raise BadCapability(
+            f"stray wildcard or character in {text!r}", hint="a name pattern has letters, digits, ._-@ and *"
+        )
     if "@sha256" in pattern and not _PIN.search(pattern):
         raise BadCapability(f"malformed script pin in {text!r}", hint="pin as action@sha256:<64 lower-case hex digits>")
     return (pattern,)
@@ -199,7 +203,9 @@ class CapabilitySet:
         """
         assert isinstance(need.resource, tuple)
         argv = need.resource
-        return tuple(p for p in program_candidates(argv[0]) if self._admits_exact(Requirement(need.verb, (p, *argv[1:]))))
+        return tuple(
+            p for p in program_candidates(argv[0]) if self._admits_exact(Requirement(need.verb, (p, *argv[1:])))
+        )
 
     def require(self, need: Requirement, *, host: str | None = None, layer: str = "caller") -> None:
         """Raise CapabilityDenied unless the requirement is admitted."""
@@ -224,9 +230,7 @@ class CapabilitySet:
 
     def describe(self, verb: str | None = None) -> list[str]:
         """Return the capability strings held (for `verb` only, when given), sorted; layers joined by ` & `."""
-        texts = [
-            sorted(c.text for c in layer.capabilities if verb is None or verb in c.verbs) for layer in self.layers
-        ]
+        texts = [sorted(c.text for c in layer.capabilities if verb is None or verb in c.verbs) for layer in self.layers]
         if len(texts) == 1:
             return texts[0]
         return sorted(" | ".join(t) or "nothing" for t in texts)
@@ -245,7 +249,9 @@ class CapabilitySet:
         """Return the timeout to use, in seconds; raises LimitExceeded when `wanted` is over the limit."""
         limit = self.max_timeout_s
         if wanted is not None and limit is not None and wanted > limit:
-            raise LimitExceeded(f"timeout {wanted:g} s is over the limit of {limit:g} s", host=host, hint="ask for less")
+            raise LimitExceeded(
+                f"timeout {wanted:g} s is over the limit of {limit:g} s", host=host, hint="ask for less"
+            )
         return limit if wanted is None else wanted
 
     def __eq__(self, other: object) -> bool:

@@ -162,7 +162,9 @@ class HostExecutor:
             outcome["skipped"] = output.skipped
         self._append_outcome(base, outcome)
 
-    def _record_failure(self, base: dict[str, Any], recorder: Recorder, error: BaseException, duration_s: float) -> None:
+    def _record_failure(
+        self, base: dict[str, Any], recorder: Recorder, error: BaseException, duration_s: float
+    ) -> None:
         """Append the outcome line of a run that ended in an error, or was cancelled."""
         code = error.code if isinstance(error, OpsError) else type(error).__name__
         outcome: dict[str, Any] = {
@@ -227,7 +229,7 @@ class HostExecutor:
             run=run,
             programs=program_candidates(step.argv[0]),
             admitted=self._capabilities.admitted_programs(Requirement("tty", need.resource)),
-            argv=step.argv,
+            argv=tuple(step.argv),
             env={name: reveal(value) for name, value in step.env.items()},
             cwd=None if step.cwd is None else clean_path(step.cwd),
             run_as=step.run_as,
@@ -251,5 +253,3 @@ class HostExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-

@@ -92,15 +92,11 @@ async def tailnet_hosts(tags: Sequence[str], program: str = "tailscale") -> list
         ) from error
     if answer.returncode != 0:
         said = answer.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:200]
-        raise BadInventory(
-            f"`tailscale status` failed: {said or answer.returncode}", hint="run `tailscale up` first"
-        )
+        raise BadInventory(f"`tailscale status` failed: {said or answer.returncode}", hint="run `tailscale up` first")
     try:
         status = json.loads(answer.stdout)
     except ValueError as error:
-        raise BadInventory(
-            "`tailscale status --json` did not answer JSON", hint="update tailscale"
-        ) from error
+        raise BadInventory("`tailscale status --json` did not answer JSON", hint="update tailscale") from error
     return tailnet_peers(status, tags)
 
 

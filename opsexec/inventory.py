@@ -68,9 +68,7 @@ class InventoryHost(msgspec.Struct, frozen=True, kw_only=True):
 def _any_as(users: Iterable[str]) -> CapabilitySet:
     from opsexec.verbs import ANY_PATTERN, VERBS
 
-    return CapabilitySet.of(
-        *(f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()), run_as=users
-    )
+    return CapabilitySet.of(*(f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()), run_as=users)
 
 
 class Inventory:
@@ -93,15 +91,11 @@ class Inventory:
         try:
             data = found.read_bytes()[: MAX_INVENTORY_BYTES + 1]
         except OSError as error:
-            raise BadInventory(
-                f"{found}: can't be read ({error.strerror})", hint="name another with -i"
-            ) from error
+            raise BadInventory(f"{found}: can't be read ({error.strerror})", hint="name another with -i") from error
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            raise BadInventory(
-                f"{found}: not UTF-8 at byte {error.start}", hint="save it as UTF-8"
-            ) from error
+            raise BadInventory(f"{found}: not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
         tables, sources, problem = _tables(text, str(found))
         return cls(_hosts(await _with_sources(tables, sources, problem), problem), file=str(found))
 
@@ -165,11 +159,7 @@ def _url_fault(url: str) -> tuple[str, str] | None:
     if not url.isprintable() or " " in url:
         return "the URL holds a space or a control character", "write it like ssh://user@host:22"
     if match[1] == "local":
-        return (
-            None
-            if url in ("local:", "local://")
-            else (f"{url[:80]!r} names a host", 'this machine is "local:"')
-        )
+        return None if url in ("local:", "local://") else (f"{url[:80]!r} names a host", 'this machine is "local:"')
     try:
         parts = urlsplit(url)
         secret, port = parts.password, parts.port
@@ -178,11 +168,7 @@ def _url_fault(url: str) -> tuple[str, str] | None:
     if secret is not None:
         return "a password stands in the URL", "use SSH keys; passwords have no place in an inventory"
     if match[1] == "agent+unix":
-        return (
-            None
-            if parts.path.startswith("/")
-            else ("agent+unix needs an absolute path", "agent+unix:///run/x.sock")
-        )
+        return None if parts.path.startswith("/") else ("agent+unix needs an absolute path", "agent+unix:///run/x.sock")
     if not parts.hostname or port == 0:
         return f"{url[:80]!r} names no host", "write it like ssh://user@host:22"
     return None
@@ -244,7 +230,7 @@ async def _with_sources(tables: dict[str, Any], sources: dict[str, Any], problem
     return found
 
 
-_HOST_KEYS = tuple(name for name in InventoryHost.__struct_fields__ if name != "name")
+HOST_KEYS = tuple(name for name in InventoryHost.__struct_fields__ if name != "name")
 
 
 def _hosts(tables: Mapping[str, Any], problem: Problem) -> list[InventoryHost]:
@@ -256,10 +242,8 @@ def _host(name: str, table: Any, problem: Problem) -> InventoryHost:
     if not isinstance(table, dict):
         problem(f"host {name!r} is not a table", at, f"write [hosts.{name}]")
     if not _NAME.match(name) or name == ALL:
-        problem(
-            f"{name[:60]!r} can't be a host's name", at, "letters, digits and _ . - (`all` means every host)"
-        )
-    _known(table, _HOST_KEYS, at, problem)
+        problem(f"{name[:60]!r} can't be a host's name", at, "letters, digits and _ . - (`all` means every host)")
+    _known(table, HOST_KEYS, at, problem)
     url = table.get("url")
     if not isinstance(url, str):
         problem(f"host {name!r} has no url", at, 'like url = "ssh://user@host:22"')
@@ -288,9 +272,7 @@ def _host(name: str, table: Any, problem: Problem) -> InventoryHost:
                 problem(f"{key} is not text", (*at, key), None)
             values[key] = table[key]
     if values.get("host_keys", "strict") not in ("strict", "accept-new"):
-        problem(
-            f"host_keys is {values['host_keys']!r}", (*at, "host_keys"), 'either "strict" or "accept-new"'
-        )
+        problem(f"host_keys is {values['host_keys']!r}", (*at, "host_keys"), 'either "strict" or "accept-new"')
     return InventoryHost(**values)
 
 

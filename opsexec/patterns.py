@@ -59,9 +59,7 @@ class Pattern(NamedTuple):
     def parse(cls, text: str) -> Pattern:
         """Parse a pattern; raises UsageError for an empty pattern or an empty term."""
         if len(text) > MAX_PATTERN:
-            raise UsageError(
-                f"the host pattern is over {MAX_PATTERN} characters", hint="name a group instead"
-            )
+            raise UsageError(f"the host pattern is over {MAX_PATTERN} characters", hint="name a group instead")
         terms = tuple(_term(part.strip(), text) for part in text.split(","))
         return cls(text, terms)
 
@@ -73,14 +71,10 @@ class Pattern(NamedTuple):
         """
         for term in self.terms:
             if not any(term.matches(host) for host in hosts):
-                raise NoHostMatches(
-                    f"no host or group matches {term.text!r}", hint=nearest_hint(term.text, hosts)
-                )
+                raise NoHostMatches(f"no host or group matches {term.text!r}", hint=nearest_hint(term.text, hosts))
         chosen = self.filter(hosts)
         if not chosen:
-            raise NoHostMatches(
-                f"the pattern {self.text!r} selects no host", hint="see them with `opsexec hosts`"
-            )
+            raise NoHostMatches(f"the pattern {self.text!r} selects no host", hint="see them with `opsexec hosts`")
         return chosen
 
     def filter(self, hosts: Sequence[T]) -> list[T]:
@@ -101,9 +95,7 @@ def _term(part: str, whole: str) -> Term:
         role = "not" if part[0] == "!" else "and"
         part = part[1:].strip()
     if not part:
-        raise UsageError(
-            f"the host pattern {whole!r} has an empty part", hint='write it like "web,&prod,!web3"'
-        )
+        raise UsageError(f"the host pattern {whole!r} has an empty part", hint='write it like "web,&prod,!web3"')
     return Term(role, part)
 
 

@@ -1,11 +1,12 @@
-"""`Recorder`: what one run's output passes through: counted, hashed, its tail kept, handed to the sink with backpressure."""
+"""`Recorder`: what one run's output passes through: counted, hashed, kept in part, given to the sink at its pace."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Callable
+
+from opsexec.digest import StreamDigest
 from opsexec.executor import TAIL_BYTES, LogSink, Stream
 
 HIGH_WATER = 1 << 20
@@ -28,7 +29,7 @@ class Recorder:
         self.failure: BaseException | None = None
         self.on_drain: Callable[[], None] | None = None
         self.on_failure: Callable[[], None] | None = None
-        self._hash = hashlib.sha256()
+        self._digest = StreamDigest()
         self._tails: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
         self._kept = [0, 0]
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -40,7 +41,7 @@ class Recorder:
         size = len(data)
         self.counts[stream] += size
         if stream == 0:
-            self._hash.update(data)
+            self._digest.update(data)
         tail = self._tails[stream]
         tail.append(data)
         kept = self._kept[stream] + size
@@ -72,7 +73,7 @@ class Recorder:
                     self.on_drain()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # the sink is the caller's code: whatever it raises is raised again in finish()
+        except BaseException as error:  # noqa: BLE001 - the sink is the caller's code: whatever it raises is raised again in finish()
             self.failure = error
             self._queue.clear()
             self._waiting = 0
@@ -107,7 +108,7 @@ class Recorder:
     @property
     def digest(self) -> str:
         """`sha256:<hex>` of all of stdout so far."""
-        return "sha256:" + self._hash.hexdigest()
+        return "sha256:" + self._digest.hexdigest()
 
     @property
     def truncated(self) -> bool:

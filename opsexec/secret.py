@@ -25,8 +25,8 @@ class Secret(msgspec.Struct, frozen=True, tag="secret", repr_omit_defaults=True)
     def __format__(self, spec: str) -> str:
         return MASK
 
-    def __rich_repr__(self) -> list[str]:
-        return [MASK]
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        return [("value", MASK)]
 
 
 def reveal(value: str | Secret) -> str:

@@ -29,9 +29,7 @@ class SecretSource(msgspec.Struct, frozen=True):
         if (self.from_env is None) == (self.prompt is None):
             raise UsageError("a secret needs exactly one of from_env and prompt", hint="{from_env: NAME}")
         if self.from_env is not None and not _ENV_NAME.match(self.from_env):
-            raise UsageError(
-                f"from_env {self.from_env[:40]!r} is not a variable's name", hint="letters, digits and _"
-            )
+            raise UsageError(f"from_env {self.from_env[:40]!r} is not a variable's name", hint="letters, digits and _")
         if self.prompt is not None and not (self.prompt.strip() and self.prompt.isprintable()):
             raise UsageError("the prompt is empty or not printable", hint="say what is asked for")
 
@@ -63,7 +61,5 @@ def ask_terminal(prompt: str) -> str:
     import getpass
 
     if not sys.stdin.isatty():
-        raise UsageError(
-            f"can't ask {prompt!r}: standard input is not a terminal", hint="use from_env, or --var"
-        )
+        raise UsageError(f"can't ask {prompt!r}: standard input is not a terminal", hint="use from_env, or --var")
     return getpass.getpass(prompt if prompt.endswith((" ", ":")) else f"{prompt}: ")

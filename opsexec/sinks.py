@@ -54,7 +54,7 @@ MAX_LINE = 1 << 20
 class LineSink:
     """Splits output into lines and hands each, without its newline, to `on_line(stream, line)`.
 
-    Text that doesn't end in a newline is handed on by `close()`. Splitting is by block, not by line, so it costs little.
+    Text that doesn't end in a newline is handed on by `close()`. Splitting is by block, not by line, so it is cheap.
     """
 
     def __init__(self, on_line: Callable[[Stream, bytes], Awaitable[None] | None]) -> None:

@@ -191,9 +191,7 @@ def link(args: list[bytes]) -> list[bytes]:
             if not st.S_ISLNK(info.st_mode):
                 raise FarError("exists", f"{place.asked} exists and is a {kind_of(info)}, not a link")
             before = read_link(place)
-        meta = packed(
-            {"path": place.path, "target": [None if before is None else decode(before), decode(target)]}
-        )
+        meta = packed({"path": place.path, "target": [None if before is None else decode(before), decode(target)]})
         if before == target:
             return [b"0", meta]
         if check != b"1":

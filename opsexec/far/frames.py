@@ -33,7 +33,7 @@ FAILED = 69  # message: code, text, details
 TAKEN = 70  # NUMBER: this many bytes of INPUT went into the program
 ENDED = 71  # NUMBER: processes of the tree that could not be ended
 
-OUTPUT_WINDOW = 2 << 20
+OUTPUT_WINDOW = 4 << 20
 """Bytes of output the host may send before the caller grants more: what bounds memory on both sides."""
 INPUT_WINDOW = 256 << 10
 """Bytes of INPUT a caller may have under way."""

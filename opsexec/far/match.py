@@ -83,7 +83,7 @@ def _segments_match(pattern: Sequence[str], segments: Sequence[str]) -> bool:
 
 
 def argv_matches(pattern: Sequence[str], argv: Sequence[str]) -> bool:
-    """Match words one to one; the first word is a path pattern or `**`; `**` as the last word takes any further words."""
+    """Match words one to one; the first is a path pattern or `**`; `**` as the last word takes any further words."""
     if not argv:
         return False
     if pattern[0] == "**":

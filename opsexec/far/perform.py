@@ -36,5 +36,5 @@ def operation(name: str) -> Callable[[list[bytes]], list[bytes]]:
 
 def failure(error: FarError) -> bytes:
     """Return a failure's wire form."""
-    texts = (error.code, error.text) + tuple(error.details)
+    texts = (error.code, error.text, *error.details)
     return b"f" + pack_message([os.fsencode(text) for text in texts])

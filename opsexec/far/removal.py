@@ -42,9 +42,7 @@ def remove(args: list[bytes]) -> list[bytes]:
         return [b"0", packed({"path": None, "kind": None})]
 
 
-def _remove(
-    place: Place, info: os.stat_result, layers: Sequence[Sequence[str]], recursive: bool, check: bool
-) -> None:
+def _remove(place: Place, info: os.stat_result, layers: Sequence[Sequence[str]], recursive: bool, check: bool) -> None:
     if place.path == "/":
         raise FarError("bad_request", "refusing to remove /")
     if not st.S_ISDIR(info.st_mode):
@@ -85,9 +83,7 @@ def require_below(place: Place, layers: Sequence[Sequence[str]]) -> None:
     probes = (place.path, f"{place.path}/{name}", place.path + f"/{name}" * 48)
     for layer in layers:
         if not any(all(path_matches(pattern, probe) for probe in probes) for pattern in layer):
-            raise denial(
-                "fs.remove", f"{place.path}/**", layers, f"removing the tree {place.path} takes all below it"
-            )
+            raise denial("fs.remove", f"{place.path}/**", layers, f"removing the tree {place.path} takes all below it")
 
 
 class _Tree:

@@ -44,9 +44,7 @@ def members(run: str, leader: int, known: Mapping[int, str]) -> dict[int, str]:
         parents[pid] = int(fields[1])
         starts[pid] = fields[19]
         led = leader > 0 and leader in (pid, int(fields[2]), int(fields[3]))  # 0 is what kernel threads have
-        if led or known.get(pid) == fields[19]:
-            found.add(pid)
-        elif _marked(pid, needle, mark):
+        if led or known.get(pid) == fields[19] or _marked(pid, needle, mark):
             found.add(pid)
     grown = True
     while grown:
@@ -61,7 +59,7 @@ def members(run: str, leader: int, known: Mapping[int, str]) -> dict[int, str]:
 def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the name (state first, see proc(5)); None when gone or a zombie."""
     try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read().decode("ascii", "replace")
     except OSError:
         return None
@@ -71,16 +69,14 @@ def _stat(pid: int) -> list[str] | None:
 
 def _marked(pid: int, needle: bytes, mark: bytes) -> bool:
     try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
+        with open(f"/proc/{pid}/environ", "rb") as file:
             data = file.read()
     except OSError:
         return False
     if needle not in data:
         return False
-    for pair in data.split(b"\0"):
-        if pair.startswith(needle) and mark in pair[len(needle) :].split(b"/"):
-            return True
-    return False
+    pairs = data.split(b"\0")
+    return any(pair.startswith(needle) and mark in pair[len(needle) :].split(b"/") for pair in pairs)
 
 
 def send(pid: int, start: str, number: int) -> None:

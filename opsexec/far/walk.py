@@ -37,9 +37,7 @@ class Place:
 
     __slots__ = ("asked", "fd", "made", "missing", "name", "path")
 
-    def __init__(
-        self, asked: str, fd: int, name: bytes, path: str, made: list[str], missing: list[str]
-    ) -> None:
+    def __init__(self, asked: str, fd: int, name: bytes, path: str, made: list[str], missing: list[str]) -> None:
         self.asked = asked
         self.fd = fd
         self.name = name
@@ -217,6 +215,8 @@ class Walk:
 
     def _make(self, name: bytes) -> None:
         """Make the directory that `resolved` ends in, when the grants admit that too, and walk into it."""
+        if ".." in self.todo:
+            raise FarError("not_found", f"{self.asked} goes through {self._here()}, which doesn't exist")
         if self.parents == "pretend":
             self._pretend()
             self._move(-1)

@@ -1,4 +1,4 @@
-"""The process that outlives a killed caller: sees the caller's open runs in shared memory, and ends them when it is gone.
+"""The process that outlives a killed caller: sees its open runs in shared memory, and ends them when it is gone.
 
 The caller keeps a table in a memory file both have mapped: no system call and no wake-up a run. What wakes this process
 is the end of its stdin, which the kernel brings about however the caller dies.

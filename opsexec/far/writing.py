@@ -134,7 +134,5 @@ def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None
             os.fchown(fd, uid, gid)
         except PermissionError as error:
             who = f"{user_name(uid)}:{group_name(gid)}"
-            raise FarError(
-                "permission", f"can't give the new file to {who}: {error.strerror}", "EPERM"
-            ) from error
+            raise FarError("permission", f"can't give the new file to {who}: {error.strerror}", "EPERM") from error
     os.fchmod(fd, mode)

@@ -24,7 +24,7 @@ async def handle(step: Process, context: Context) -> Outcome:
 def specify(step: Process, context: Context) -> ProcessSpec:
     """Return the process a step stands for."""
     if isinstance(step, Exec):
-        argv = step.argv
+        argv = tuple(step.argv)
         programs = program_candidates(argv[0])
         admitted = context.capabilities.admitted_programs(Requirement("exec", argv))
     elif isinstance(step, Shell):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ Handler = Callable[[Any, Context], Awaitable[Outcome]]
 FAMILIES = frozenset({"process", "files", "sync", "services", "observe"})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _family(name: str) -> Handler:
     return cast(Handler, import_module(f"opsexec.handlers.{name}").handle)
 

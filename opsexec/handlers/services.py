@@ -49,12 +49,8 @@ async def _control(step: ServiceControl, context: Context) -> Outcome:
         return Outcome(value=before)
     _refuse(step, before, context)
     if context.check:
-        return Outcome(
-            changed=True, value=before, diff=f"{step.action} {step.name}\n" if context.diff else None
-        )
-    systemctl.require_ok(
-        await systemctl.run(step.action, "--", step.name), f"{step.action} service {step.name}"
-    )
+        return Outcome(changed=True, value=before, diff=f"{step.action} {step.name}\n" if context.diff else None)
+    systemctl.require_ok(await systemctl.run(step.action, "--", step.name), f"{step.action} service {step.name}")
     after = await systemctl.show(step.name)
     return Outcome(changed=True, value=after, diff=_diff(step, before, after) if context.diff else None)
 
@@ -71,16 +67,12 @@ def _refuse(step: ServiceControl, state: dict[str, Any], context: Context) -> No
     """Raise StepFailed for what systemctl would refuse, so that check mode predicts it too."""
     host = context.host.name
     if state["load_state"] == "not-found":
-        raise StepFailed(
-            f"there is no service {step.name}", host=host, hint="install its unit, or check the name"
-        )
+        raise StepFailed(f"there is no service {step.name}", host=host, hint="install its unit, or check the name")
     if state["load_state"] == "masked" and step.action in ("start", "restart", "enable"):
         raise StepFailed(f"service {step.name} is masked", host=host, hint="unmask it first")
     if step.action == "reload" and state["active_state"] != "active":
         hint = "start it first, or use restart"
-        raise StepFailed(
-            f"service {step.name} is {state['active_state']}, so it can't reload", host=host, hint=hint
-        )
+        raise StepFailed(f"service {step.name} is {state['active_state']}, so it can't reload", host=host, hint=hint)
 
 
 def _diff(step: ServiceControl, before: dict[str, Any], after: dict[str, Any]) -> str:

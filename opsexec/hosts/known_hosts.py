@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import asyncssh
+from typing import TYPE_CHECKING, Literal, cast
 
 from opsexec.errors import HostKeyRejected
+from opsexec.hosts.asyncssh_loader import asyncssh
 
 if TYPE_CHECKING:
-    from asyncssh.known_hosts import KnownHostsResult
+    from asyncssh.known_hosts import _KnownHostsResult
 
 HostKeys = Literal["strict", "accept-new"]
 
@@ -38,9 +37,9 @@ class HostKeyCheck(asyncssh.SSHClient):
         self.unreadable: str | None = None
         self.revoked = False
 
-    def lookup(self, host: str, addr: str, port: int | None) -> KnownHostsResult:
+    def lookup(self, host: str, addr: str, port: int | None) -> _KnownHostsResult:
         """Return what the files say about a host, as asyncssh asks for it."""
-        found: tuple[list[object], ...] = ([], [], [], [], [], [], [])
+        found: _KnownHostsResult = ([], [], [], [], [], [], [])
         for name in self.files:
             path = Path(name).expanduser()
             if not path.exists():
@@ -51,11 +50,12 @@ class HostKeyCheck(asyncssh.SSHClient):
             except (ValueError, OSError) as error:
                 self.unreadable = f"{path}: {error}"
                 continue
-            for into, part in zip(found, known.match(host, addr, port), strict=True):
+            parts: tuple[Sequence[object], ...] = known.match(host, addr, port)
+            for into, part in zip(cast("tuple[list[object], ...]", found), parts, strict=True):
                 into.extend(part)
-        self.known = [key for key in found[0] if isinstance(key, asyncssh.SSHKey)]
+        self.known = list(found[0])
         self.revoked = bool(found[2])
-        return found  # type: ignore[return-value]  # asyncssh's own tuple of seven lists, built list by list
+        return found
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Called for a key that no file vouches for."""
@@ -80,11 +80,15 @@ class HostKeyCheck(asyncssh.SSHClient):
     def rejection(self, name: str) -> HostKeyRejected:
         """Return the error to raise after asyncssh refused the host's key."""
         got = self.refused.get_fingerprint() if self.refused else None
-        expected = ", ".join(sorted(key.get_fingerprint() for key in self.known)) or None
+        expected = ", ".join(sorted({key.get_fingerprint() for key in self.known})) or None
         first = self.files[0] if self.files else "~/.ssh/known_hosts"
         if self.unreadable:
             return HostKeyRejected(
-                f"the known hosts can't be read ({self.unreadable})", expected=None, got=got, host=name, hint="mend the file"
+                f"the known hosts can't be read ({self.unreadable})",
+                expected=None,
+                got=got,
+                host=name,
+                hint="mend the file",
             )
         if expected:
             return HostKeyRejected(

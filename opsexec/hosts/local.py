@@ -163,11 +163,12 @@ class LocalHost:
 
     async def aclose(self) -> None:
         """End what runs."""
-        for session in self._sessions.values():
-            session.close()
+        sessions = list(self._sessions.values())
         self._sessions.clear()
+        for session in sessions:
+            session.close()
+        for session in sessions:
+            await session.wait_gone()
         if self._poller is not None and not self._processes:
             self._poller.close()
             self._poller = None
-
-

@@ -54,7 +54,7 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
         cwd="/",
         start_new_session=True,
     )
-    session.attach(_PipeStream(cast(asyncio.SubprocessTransport, transport)), opening(nonce))
+    session.attach(_PipeStream(transport), opening(nonce))
     try:
         async with asyncio.timeout(OPEN_S):
             await session.ready
@@ -105,8 +105,13 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._transport.close()
         session.fail(opening_failure(session, status, said))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._session.gone.set()
 
-def opening_failure(session: FarSession, status: int | None, said: str) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
+
+def opening_failure(
+    session: FarSession, status: int | None, said: str
+) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
     """Return the error for a session that ended by itself: why it never began, or that it broke."""
     if session.ready.done():
         return ConnectionLost("the session on the host ended; whether its steps finished is unknown", host=session.host)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process to start on the host, everything decided.
 
-    `programs`: absolute candidates for argv[0], in order; the host takes the first that exists and runs it only if it is
-    among `admitted`. `argv`: all words. `env`: revealed, added to the host's minimal one. `stdin`: bytes, or None for an
+    `programs`: absolute candidates for argv[0], in order; the host takes the first that exists, and runs it only if
+    it is among `admitted`. `argv`: all words. `env`: revealed, added to the host's minimal one. `stdin`: bytes, or None for an
     empty one. `run_as`: None = the login. `run`: the id that marks the tree. `timeout_s`: seconds, None = none.
     """
 

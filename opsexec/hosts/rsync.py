@@ -225,7 +225,7 @@ def rsync_argv(plan: SyncPlan, connector: str) -> list[str]:
 
 
 async def run_rsync(
-    plan: SyncPlan, host: str, nonce: str, open_wire: Callable[[Bridge], "asyncio.Future[Wire] | object"]
+    plan: SyncPlan, host: str, nonce: str, open_wire: Callable[[Bridge], asyncio.Future[Wire] | object]
 ) -> SyncResult:
     """Run one copy. `open_wire(bridge)` is awaited for the stream to the host's end, whose output feeds the bridge.
 

@@ -1,4 +1,4 @@
-"""What rsync starts as its remote shell: hands its two pipes to the process that started rsync, then waits for a status.
+"""What rsync starts as its remote shell: hands its two pipes to whoever started rsync, then waits for a status.
 
 Runs alone (`python -I -S`), so it imports nothing of ours. The socket's number comes as the first argument.
 """

@@ -95,6 +95,7 @@ class FarSession:
         self.loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self.lost: OpsError | None = None
+        self.gone = asyncio.Event()
         self.noise = b""
         self.complaint = b""
         self._stream: ByteStream | None = None
@@ -236,17 +237,22 @@ class FarSession:
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(error)
-        self.close()
-
-    def close(self) -> None:
-        """Close the transport: the far half ends what still runs."""
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
-        if self.lost is None:
-            self.lost = ConnectionLost("the session was closed", host=self.host)
         if self._stream is not None:
             self._stream.close()
+
+    def close(self) -> None:
+        """Close the transport: the far half ends what still runs, and whoever waits for it here gets ConnectionLost."""
+        self.fail(closed(self.host))
+
+    async def wait_gone(self) -> None:
+        """Wait, bounded, until the transport is closed, which is after the far half has ended what ran."""
+        try:
+            await asyncio.wait_for(self.gone.wait(), END_WAIT_S)
+        except TimeoutError:
+            raise ConnectionLost("the session did not close", host=self.host, hint="look on the host") from None
 
     def _keep_beating(self) -> None:
         """Tell the far half, while something runs, that the caller is still there."""
@@ -271,25 +277,33 @@ class FarSession:
         """As `Host.run_process`."""
         run = self.start(as_launch(spec, stdin is not None), recorder)
         timer = self.loop.call_later(spec.timeout_s, self._expire, run, spec.timeout_s) if spec.timeout_s else None
-        feeding = self.loop.create_task(self._feed(run, stdin)) if stdin is not None else None
+        feeding = self._begin_feeding(run, stdin) if stdin is not None else None
         try:
             status = await run.done
+            if run.ended is not None:
+                await self.await_end(run)
         except asyncio.CancelledError:
             run.stop()
             await self.await_end(run)
             raise
         finally:
+            self._runs.pop(run.ref, None)
             if timer is not None:
                 timer.cancel()
             if feeding is not None:
-                await _end_feeding(feeding)
-            if run.ended is None:
-                self._runs.pop(run.ref, None)
-        if run.ended is not None:
-            await self.await_end(run)
+                feeding.cancel()
+                await asyncio.wait([feeding])
+        if feeding is not None and (broken := _failure(feeding)) is not None:
+            raise broken
         if run.why is not None:
             raise run.why
         return as_exit(status)
+
+    def _begin_feeding(self, run: FarRun, stdin: AsyncIterator[bytes]) -> asyncio.Task[None]:
+        """Feed the program; input that breaks ends it, since it would wait for the rest for ever."""
+        feeding = self.loop.create_task(self._feed(run, stdin))
+        feeding.add_done_callback(lambda task: None if _failure(task) is None else run.stop())
+        return feeding
 
     def start(self, launch: Launch, recorder: Recorder) -> FarRun:
         """Send a launch; the caller awaits `done` of what is returned."""
@@ -363,6 +377,11 @@ class FarSession:
             del self._calls[ref]
 
 
+def closed(host: str) -> ConnectionLost:
+    """Return the error for a run whose executor was closed under it."""
+    return ConnectionLost("the executor was closed; its steps were ended", host=host, hint="wait for them before closing")
+
+
 def survived(count: int, host: str) -> OpsError:
     """Return the error for processes that could not be ended (another user's, or stuck in the kernel)."""
     return OpsError(f"{count} processes of the run could not be ended", host=host, hint="end them on the host")
@@ -393,5 +412,3 @@ async def _end_feeding(feeding: asyncio.Task[None]) -> None:
         await feeding
     except (asyncio.CancelledError, ConnectionLost):
         return
-
-

@@ -1,4 +1,4 @@
-"""A host over SSH: one connection, one far session per user on it, rsync's channel beside them; reconnects between steps."""
+"""A host over SSH: one connection, a far session per user on it, rsync's channel beside; reconnects between steps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import shlex
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import asyncssh
-
 from opsexec.errors import ConnectionLost, HostUnreachable, OpsError
+from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import argv, new_nonce, opening, start_line
 from opsexec.hosts.local_session import SUDO, opening_failure
 from opsexec.hosts.session import FarSession
@@ -182,10 +181,13 @@ class _Channel(asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         session = self._session
+        session.gone.set()
         if exc is not None:
             session.fail(
                 ConnectionLost(
-                    "the connection was lost; whether its steps finished is unknown", host=session.host, hint="look, then resume"
+                    "the connection was lost; whether its steps finished is unknown",
+                    host=session.host,
+                    hint="look, then resume",
                 )
             )
             return

@@ -11,13 +11,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import msgspec
 
 from opsexec.errors import HostUnreachable, UsageError
+from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
 
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes128-ctr",
+)
 """AES-GCM first: it is the fastest of the strong ones where the processor helps (measured: 2x chacha20 here)."""
 MAX_JUMPS = 8
 
@@ -58,7 +64,13 @@ class SshAddress(msgspec.Struct, frozen=True):
         else:
             host, _, port_text = rest.partition(":")
             wrong = ":" in port_text
-        if wrong or not host or (at and not user) or host.startswith("-") or any(c.isspace() or c in "/?#" for c in host):
+        if (
+            wrong
+            or not host
+            or (at and not user)
+            or host.startswith("-")
+            or any(c.isspace() or c in "/?#" for c in host)
+        ):
             raise UsageError(f"{text!r} is not [user@]host[:port]", hint="like deploy@web1:2222, IPv6 in [brackets]")
         if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536):
             raise UsageError(f"port {port_text!r} in {text!r} is not 1..65535")
@@ -139,8 +151,9 @@ def known_hosts_files(options: SshOptions, chosen: asyncssh.SSHClientConnectionO
     """Return the known hosts files, the one that accept-new writes to first."""
     if options.known_hosts is not None:
         return options.known_hosts
-    configured = chosen.config.get("UserKnownHostsFile", []) if chosen.config else []
-    return (*map(str, configured or ["~/.ssh/known_hosts"]), "/etc/ssh/ssh_known_hosts")
+    configured = chosen.config.get("UserKnownHostsFile")
+    files = [str(file) for file in configured] if isinstance(configured, list) else ["~/.ssh/known_hosts"]
+    return (*files, "/etc/ssh/ssh_known_hosts")
 
 
 def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.SSHClientConnectionOptions:
@@ -148,7 +161,9 @@ def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.S
     try:
         return _cached_settings(address, config_files(options))
     except (asyncssh.ConfigParseError, OSError) as error:
-        raise UsageError(f"the ssh configuration can't be read: {error}", host=name, hint="ssh -G HOST shows the line") from error
+        raise UsageError(
+            f"the ssh configuration can't be read: {error}", host=name, hint="ssh -G HOST shows the line"
+        ) from error
 
 
 @lru_cache(maxsize=4096)
@@ -199,7 +214,9 @@ def load_keys(files: Sequence[str]) -> list[asyncssh.SSHKeyPair]:
         try:
             pairs.extend(_load(path, os.stat(path).st_mtime_ns))
         except asyncssh.KeyEncryptionError as error:
-            raise UsageError(f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file") from error
+            raise UsageError(
+                f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file"
+            ) from error
         except (asyncssh.KeyImportError, OSError, ValueError) as error:
             raise UsageError(f"the key {file} can't be used: {error}", hint="name a private key file") from error
     return pairs
@@ -219,16 +236,22 @@ def _reason(
     if isinstance(error, asyncssh.PermissionDenied):
         user = address.user or getpass.getuser()
         return HostUnreachable(
-            f"login refused for {user}: {error.reason}", host=name, hint="which key? see identity_files, ssh-agent, ~/.ssh/config"
+            f"login refused for {user}: {error.reason}",
+            host=name,
+            hint="which key? see identity_files, ssh-agent, ~/.ssh/config",
         )
     if isinstance(error, TimeoutError):
         return HostUnreachable(
             f"no answer within {options.connect_timeout_s:g} s", host=name, hint="is the host up, and the port open?"
         )
     if isinstance(error, socket.gaierror):
-        return HostUnreachable(f"unknown host name: {error.strerror}", host=name, hint="check the name, or the inventory's url")
+        return HostUnreachable(
+            f"unknown host name: {error.strerror}", host=name, hint="check the name, or the inventory's url"
+        )
     if isinstance(error, asyncssh.Error):
-        return HostUnreachable(f"the SSH connection failed: {error.reason or type(error).__name__}", host=name, hint="try ssh -v")
+        return HostUnreachable(
+            f"the SSH connection failed: {error.reason or type(error).__name__}", host=name, hint="try ssh -v"
+        )
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         return HostUnreachable(f"can't connect: {reason}", host=name, hint="is sshd listening there?")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import asyncssh
-
 from opsexec.errors import HostUnreachable
+from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import new_nonce, opening
 from opsexec.hosts.rsync import Bridge, NoRsync, Wire, run_rsync
 

@@ -15,9 +15,41 @@ if TYPE_CHECKING:
     from opsexec.steps.process import Shell
 
 LOADER_VARIABLES = frozenset(
-    """PATH IFS ENV BASH_ENV SHELLOPTS BASHOPTS PS4 CDPATH GLOBIGNORE NODE_OPTIONS NODE_PATH RUBYOPT RUBYLIB JAVA_TOOL_OPTIONS
-    _JAVA_OPTIONS CLASSPATH GCONV_PATH LOCPATH NLSPATH HOSTALIASES RES_OPTIONS TERMINFO TERMINFO_DIRS TERMCAP EDITOR VISUAL
-    PAGER BROWSER OPENSSL_CONF OPENSSL_MODULES OPENSSL_ENGINES XDG_CONFIG_HOME HOME""".split()
+    [
+        "PATH",
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "SHELLOPTS",
+        "BASHOPTS",
+        "PS4",
+        "CDPATH",
+        "GLOBIGNORE",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "RUBYOPT",
+        "RUBYLIB",
+        "JAVA_TOOL_OPTIONS",
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "GCONV_PATH",
+        "LOCPATH",
+        "NLSPATH",
+        "HOSTALIASES",
+        "RES_OPTIONS",
+        "TERMINFO",
+        "TERMINFO_DIRS",
+        "TERMCAP",
+        "EDITOR",
+        "VISUAL",
+        "PAGER",
+        "BROWSER",
+        "OPENSSL_CONF",
+        "OPENSSL_MODULES",
+        "OPENSSL_ENGINES",
+        "XDG_CONFIG_HOME",
+        "HOME",
+    ]
 )
 """Variables that decide which code or configuration a program loads; from ld.so(8), bash(1), environ(7), sudoers(5)."""
 

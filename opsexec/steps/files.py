@@ -133,7 +133,7 @@ class MakeDir(FileStep, frozen=True, tag="make_dir"):
 
 
 class Link(FileStep, frozen=True, tag="link"):
-    """Make `path` a symbolic link to `target` (any text a link may hold). An existing link is replaced, a file is not."""
+    """Make `path` a symbolic link to `target` (any text a link may hold); replaces a link, never a file."""
 
     path: str
     target: str

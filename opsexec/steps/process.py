@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import msgspec
 
 from opsexec.capability import Requirement, clean_path, program_candidates
 from opsexec.errors import BadStep
@@ -39,20 +42,20 @@ class Process(Step, frozen=True, kw_only=True):
 class Exec(Process, frozen=True, tag="exec"):
     """Run one program with exactly these arguments; argv[0] is a bare name or an absolute path."""
 
-    argv: tuple[str, ...]
+    argv: Sequence[str]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        import msgspec
-
         if isinstance(self.argv, str):
             raise BadStep("argv is one string", hint="give a list of words, or use Shell")
         msgspec.structs.force_setattr(self, "argv", tuple(self.argv))
         if not self.argv:
             raise BadStep("argv is empty", hint="name a program")
-        for word in self.argv:
+        for word in cast("tuple[object, ...]", self.argv):
             if isinstance(word, Secret):
-                raise BadStep("a Secret stands on an argv, where every user of the host can read it", hint="use env or stdin")
+                raise BadStep(
+                    "a Secret stands on an argv, where every user of the host can read it", hint="use env or stdin"
+                )
             if not isinstance(word, str) or "\0" in word:
                 raise BadStep(f"argv holds {word!r}, which is not a word", hint="words are text without NUL")
         sizes = [len(word.encode("utf-8", "surrogateescape")) for word in self.argv]
@@ -63,7 +66,7 @@ class Exec(Process, frozen=True, tag="exec"):
             clean_path(self.cwd)
 
     def requires(self) -> tuple[Requirement, ...]:
-        argv = self.argv
+        argv = tuple(self.argv)
         if argv[0].startswith("/"):
             argv = (clean_path(argv[0]), *argv[1:])
         return (Requirement("exec", argv), *self._shared_needs())
@@ -88,7 +91,8 @@ class Shell(Process, frozen=True, tag="shell"):
             raise BadStep("the script holds a NUL byte or is over 128 KiB", hint="write it to a file and run that")
         if self.sha256 is not None and self.sha256 != self.digest:
             raise BadStep(
-                f"the script of {self.action} has sha256 {self.digest}, not {self.sha256}", hint="review the change, then pin it"
+                f"the script of {self.action} has sha256 {self.digest}, not {self.sha256}",
+                hint="review the change, then pin it",
             )
         if self.cwd is not None:
             clean_path(self.cwd)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -82,7 +82,7 @@ def printable(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(kind: type[Step]) -> tuple[str, tuple[tuple[str, Any], ...]]:
     """Return the tag and (name, default) pairs of a Step type; reading them from msgspec each time costs 100 us."""
     return str(kind.__struct_config__.tag), tuple((f.name, f.default) for f in msgspec.structs.fields(kind))

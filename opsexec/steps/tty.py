@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from opsexec.capability import Requirement, clean_path, program_candidates
 from opsexec.errors import BadStep
 from opsexec.secret import Secret
@@ -13,7 +17,7 @@ class Tty(Step, frozen=True, tag="tty"):
 
     family = "tty"
 
-    argv: tuple[str, ...]
+    argv: Sequence[str]
     env: dict[str, str | Secret] = {}
     cwd: str | None = None
     term: str = "xterm-256color"
@@ -22,6 +26,9 @@ class Tty(Step, frozen=True, tag="tty"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.argv, str):
+            raise BadStep("argv is one string", hint="give a list of words")
+        msgspec.structs.force_setattr(self, "argv", tuple(self.argv))
         if not self.argv or any("\0" in word for word in self.argv):
             raise BadStep("argv is empty or holds NUL", hint="name a program, like /bin/bash -l")
         program_candidates(self.argv[0])
