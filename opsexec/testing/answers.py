@@ -46,9 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(value, Mapping):
             fields = {k: _bytes(v) if k in ("stdout", "stderr") else v for k, v in value.items()}
             return msgspec.convert(fields, cls)
-        raise TypeError(
-            f"{value!r} is not an answer: give an exit status, text, bytes, a mapping or an Answer"
-        )
+        raise TypeError(f"{value!r} is not an answer: give an exit status, text, bytes, a mapping or an Answer")
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -54,9 +54,7 @@ class FakeNode:
 class FakeTree:
     """Paths and what stands there. The fake's user may do everything; owners are names without numbers."""
 
-    def __init__(
-        self, files: Mapping[str, bytes | str | FakeNode] | None = None, dirs: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, files: Mapping[str, bytes | str | FakeNode] | None = None, dirs: Iterable[str] = ()) -> None:
         self.nodes: dict[str, FakeNode] = {"/": FakeNode("directory")}
         for path in dirs:
             self._add(normalise(path), FakeNode("directory"))
@@ -121,7 +119,7 @@ class FakeTree:
                 _require(normalise("/".join((at, *reversed(todo)))), asked, layers, verb)
                 if node is not None:
                     raise FarError("not_directory", f"{at} is not a directory")
-                if parents != b"1":
+                if parents != b"1" or ".." in todo:
                     raise FarError("not_found", f"can't reach {asked}: No such file or directory")
                 _require(at, asked, layers, verb)
                 made.append(at)
@@ -137,9 +135,7 @@ class FakeTree:
         node = _file(place, node)
         data = node.data[int(offset) :]
         if len(data) > int(limit):
-            raise FarError(
-                "too_large", f"{place} is longer than {int(limit)} bytes from offset {int(offset)}"
-            )
+            raise FarError("too_large", f"{place} is longer than {int(limit)} bytes from offset {int(offset)}")
         return [data, _packed({"path": place, "size": len(node.data), "mode": f"{node.mode:04o}"})]
 
     def _stat(self, args: list[bytes]) -> list[bytes]:
