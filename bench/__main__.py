@@ -26,9 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="one small round of each: does everything work?")
     made.add_argument("--rounds", type=int, help="rounds of each contest instead of the row's own number")
     made.add_argument("--list", action="store_true", help="name the rows and end")
-    made.add_argument(
-        "--readme", action="store_true", help="only write the README's table from results that are there"
-    )
+    made.add_argument("--readme", action="store_true", help="only write the README's table from results that are there")
     return made
 
 
@@ -51,22 +49,32 @@ def main() -> int:
     peers.ensure_venv()
     if not opsexec_can_run():
         print("bench: opsexec has no executors here; only the peers are measured", file=sys.stderr)
-    done: list[Row] = []
-    with rig(quick=options.quick, rounds=options.rounds) as tools:
-        for name in options.only or names:
-            print(f"{name}: {BY_NAME[name].TITLE}", file=sys.stderr)
-            row: Row = BY_NAME[name].run(tools)
-            print(report.plain(row), flush=True)
-            done.append(row)
     full = not options.quick and (options.rounds is None or options.rounds >= FULL_ROUNDS)
+    done: list[Row] = []
+    try:
+        with rig(quick=options.quick, rounds=options.rounds) as tools:
+            for name in options.only or names:
+                print(f"{name}: {BY_NAME[name].TITLE}", file=sys.stderr)
+                row: Row = BY_NAME[name].run(tools)
+                print(report.plain(row), flush=True)
+                done.append(row)
+    finally:
+        # Rows take minutes each: what was measured is kept when a later one fails or is interrupted.
+        if done:
+            keep(done, names, full=full)
+    return 0
+
+
+def keep(done: list[Row], names: list[str], *, full: bool) -> None:
+    """Write the results file and, after a full run, the README's table; say how it went."""
     print(f"\nresults: {report.write_json(done, full=full).relative_to(peers.ROOT)}")
     if not full:
         print("a small run: its verdicts say little, and the README's table stays as it is")
     elif report.write_readme(names):
         print("README.md: table written")
-    misses = sum(claim.verdict == "MISS" for row in done for claim in row.claims)
-    print(f"claims: {sum(len(row.claims) for row in done)}, missed: {misses}")
-    return 0
+    claims = [claim for row in done for claim in row.claims]
+    missed = sum(claim.verdict == "MISS" for claim in claims)
+    print(f"claims: {len(claims)}, missed: {missed}")
 
 
 if __name__ == "__main__":

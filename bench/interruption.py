@@ -39,9 +39,7 @@ class Holding:
     @property
     def arguments(self) -> dict[str, str]:
         """sleep(1)'s argument for each kind of process: a day, told apart by its fraction."""
-        return {
-            kind: f"86400.{digit}{self.marker}" for digit, kind in enumerate(("plain", "child", "setsid"), 1)
-        }
+        return {kind: f"86400.{digit}{self.marker}" for digit, kind in enumerate(("plain", "child", "setsid"), 1)}
 
     @property
     def script(self) -> str:
@@ -74,7 +72,7 @@ def interrupt(holding: Holding, *, patient: bool) -> Aftermath:
     """Interrupt once the whole tree runs, look, clean up. `patient`: see whether the caller ends too."""
     with tempfile.TemporaryDirectory(prefix="bench-home-") as home:
         job = {**holding.job, "script": holding.script, "deadline_s": DEADLINE_S}
-        argv = dataclasses.replace(holding.entrant, job=job).argv()
+        argv = dataclasses.replace(holding.entrant, job=job).argv(Path(home))
         log = Path(home, "contestant.log")
         with log.open("wb") as output:
             caller = subprocess.Popen(
@@ -88,9 +86,7 @@ def interrupt(holding: Holding, *, patient: bool) -> Aftermath:
             )
         try:
             if not wait_for_tree(holding, caller):
-                return Aftermath(
-                    0, failed=f"its command did not start: {log.read_text(errors='replace')[-800:]}"
-                )
+                return Aftermath(0, failed=f"its command did not start: {log.read_text(errors='replace')[-800:]}")
             return watch(holding, caller, patient=patient)
         finally:
             clean_up(holding, caller, home)

@@ -40,12 +40,14 @@ class Entrant:
     memory: bool = False
     before: Callable[[], None] | None = None
 
-    def argv(self) -> list[str]:
-        """What is executed."""
+    def argv(self, home: Path) -> list[str]:
+        """What is executed; the job stands in a file in `home`, because a thousand hosts are too long an argument."""
         if not isinstance(self.script, str):
             return list(self.script)
         python = sys.executable if self.python == "ours" else str(venv_path() / "bin/python")
-        return [python, str(CONTESTANTS / self.script), json.dumps(dict(self.job))]
+        job = home / "job.json"
+        job.write_text(json.dumps(dict(self.job)))
+        return [python, str(CONTESTANTS / self.script), str(job)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run_once(entrant: Entrant) -> Measured:
     with tempfile.TemporaryDirectory(prefix="bench-home-") as home:
         argv = [sys.executable, "-I", str(Path(__file__).with_name("supervisor.py"))]
         done = subprocess.run(
-            [*argv, "1" if entrant.memory else "0", *entrant.argv()],
+            [*argv, "1" if entrant.memory else "0", *entrant.argv(Path(home))],
             env=environment(Path(home)), cwd=home, capture_output=True, text=True, timeout=RUN_DEADLINE_S,
         )  # fmt: skip
     if done.returncode != 0:
@@ -90,8 +92,7 @@ def run_once(entrant: Entrant) -> Measured:
     result = json.loads(done.stdout.splitlines()[-1])
     if result["exit_code"] != 0:
         raise ContestantFailed(
-            f"{entrant.name}: exit status {result['exit_code']}: "
-            f"{result['stdout'][-1500:]}{done.stderr[-1500:]}"
+            f"{entrant.name}: exit status {result['exit_code']}: {result['stdout'][-1500:]}{done.stderr[-1500:]}"
         )
     inside: dict[str, Any] = {}
     last = (result["stdout"].strip().splitlines() or [""])[-1]
@@ -125,7 +126,7 @@ class Field:
 def round_robin(entrants: Sequence[Entrant], rounds: int, *, say: Callable[[str], None]) -> Field:
     """Let the entrants take turns, each round led by another one; slow ones sit out the last rounds."""
     field_ = Field()
-    for number in range(rounds):
+    for number in range(rounds if entrants else 0):
         turn = number % len(entrants)
         for entrant in [*entrants[turn:], *entrants[:turn]]:
             if entrant.name in field_.failed or (entrant.slow and number >= min(SLOW_ROUNDS, rounds)):

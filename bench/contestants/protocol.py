@@ -1,4 +1,4 @@
-"""How a contestant gets its job (one JSON argument) and hands in its result (the last line of stdout)."""
+"""How a contestant gets its job (a JSON file, named by its argument) and hands in its result (its last line)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import gc
 import json
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 
 def job() -> dict[str, Any]:
     """The job of this run."""
-    loaded: dict[str, Any] = json.loads(sys.argv[1])
+    loaded: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     return loaded
 
 

@@ -24,9 +24,7 @@ def client(host: dict[str, Any], *options: str) -> list[str]:
 def master(host: dict[str, Any]) -> list[str]:
     """Start a ControlMaster; returns the options that use it."""
     path = f"{os.environ['HOME']}/cm-{host['address']}-{host['port']}"
-    subprocess.run(
-        client(host, "-M", "-N", "-f", "-o", f"ControlPath={path}"), check=True, stdin=subprocess.DEVNULL
-    )
+    subprocess.run(client(host, "-M", "-N", "-f", "-o", f"ControlPath={path}"), check=True, stdin=subprocess.DEVNULL)
     return ["-o", f"ControlPath={path}"]
 
 

@@ -121,9 +121,7 @@ async def stream(work: dict[str, Any], audit: Any) -> None:
         start = time.perf_counter()
         await ex.run(Exec(tuple(work["argv"])), sink)
         seconds = time.perf_counter() - start
-    report(
-        seconds=seconds, mb_s=sink.got / 1e6 / seconds, lost=work["bytes"] - sink.got, own_peak_mb=peak_mb()
-    )
+    report(seconds=seconds, mb_s=sink.got / 1e6 / seconds, lost=work["bytes"] - sink.got, own_peak_mb=peak_mb())
 
 
 async def lines(work: dict[str, Any], audit: Any) -> None:

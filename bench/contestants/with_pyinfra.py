@@ -43,9 +43,7 @@ def steps(work: dict[str, Any]) -> None:
     run_ops(state)
     end = time.perf_counter()
     good = sum(state.results[host].success_ops for host in state.inventory)
-    report(
-        steps_s=end - start, total_s=end - begin, ok=good, errors=work["count"] * len(work["hosts"]) - good
-    )
+    report(steps_s=end - start, total_s=end - begin, ok=good, errors=work["count"] * len(work["hosts"]) - good)
 
 
 def hold(work: dict[str, Any]) -> None:

@@ -20,9 +20,7 @@ def main(work: dict[str, Any]) -> None:
         ]
     )  # fmt: skip
     far = f"{host['address']}:"
-    pair = (
-        [work["src"], far + work["dst"]] if work["direction"] == "push" else [far + work["src"], work["dst"]]
-    )
+    pair = [work["src"], far + work["dst"]] if work["direction"] == "push" else [far + work["src"], work["dst"]]
     start = time.perf_counter()
     subprocess.run(["rsync", "-a", "-e", shell, *pair], check=True, stdin=subprocess.DEVNULL)
     report(seconds=time.perf_counter() - start)

@@ -24,8 +24,6 @@ def run(rig: Rig) -> Row:
         field = rig.race([Entrant(OURS, "with_opsexec.py", job, python="ours")])
     row.take(field, "guarded_s", "on s")
     row.take(field, "bare_s", "off s")
-    row.claims.append(
-        Claim("on vs off", field.median(OURS, "guarded_s"), field.median(OURS, "bare_s"), 1.05, "s")
-    )
+    row.claims.append(Claim("on vs off", field.median(OURS, "guarded_s"), field.median(OURS, "bare_s"), 1.05, "s"))
     row.notes.append("fsync policy: group (each line written at once, on disk within 100 ms)")
     return row

@@ -12,7 +12,7 @@ IDEAL = "semaphore of 10"
 
 
 def run(rig: Rig) -> Row:
-    """Seconds for all, and errors; the ideal is asyncssh behind a semaphore of the limit, asking again when refused."""
+    """Seconds and errors; the ideal is asyncssh behind a semaphore, asking again when it is refused."""
     row = Row(NAME, TITLE)
     count = rig.size(200, 60)
     with rig.host(max_startups=None) as server:

@@ -31,9 +31,7 @@ def run(rig: Rig) -> Row:
             "sizes": sizes,
             "statuses": rig.size(256, 16),
         }
-        field = rig.race(
-            [Entrant(OURS, "with_opsexec.py", {**job, "audit_path": str(log)}, python="ours")], rounds=1
-        )
+        field = rig.race([Entrant(OURS, "with_opsexec.py", {**job, "audit_path": str(log)}, python="ours")], rounds=1)
         asked = rig.race(
             [Entrant(OURS, "with_opsexec.py", {"work": "strangers", "hosts": [unknown]}, python="ours")],
             rounds=1,

@@ -29,7 +29,5 @@ def run(rig: Rig) -> Row:
         row.claims.append(
             Claim(f"{what} vs ansible", field.median(OURS, metric), field.median("ansible", metric), limit)
         )
-    row.notes.append(
-        "memory is the peak PSS of the process tree: shared pages count once, which favours forks"
-    )
+    row.notes.append("memory is the peak PSS of the process tree: shared pages count once, which favours forks")
     return row

@@ -25,17 +25,11 @@ def run(rig: Rig) -> Row:
             "in_flight": in_flight,
             "ballast_mb": ballast,
         }
-        field = rig.race(
-            [Entrant(OURS, "with_opsexec.py", job, python="ours"), Entrant(PEER, "with_asyncio.py", job)]
-        )
+        field = rig.race([Entrant(OURS, "with_opsexec.py", job, python="ours"), Entrant(PEER, "with_asyncio.py", job)])
         row.take(field, "each_ms", case)
         ours[case] = field.median(OURS, "each_ms")
         if case != "2 GB parent":
             limit = 0.75 if case == "sequential" else 0.8
-            row.claims.append(
-                Claim(f"{case} vs {PEER}", ours[case], field.median(PEER, "each_ms"), limit, "ms")
-            )
-    row.claims.append(
-        Claim("2 GB parent vs itself small", ours["2 GB parent"], ours["sequential"], 1.2, "ms")
-    )
+            row.claims.append(Claim(f"{case} vs {PEER}", ours[case], field.median(PEER, "each_ms"), limit, "ms"))
+    row.claims.append(Claim("2 GB parent vs itself small", ours["2 GB parent"], ours["sequential"], 1.2, "ms"))
     return row

@@ -67,9 +67,7 @@ def run(rig: Rig) -> Row:
             line.append(result.words())
             if contender.ours:
                 left = None if result.failed else float(result.left)
-                row.claims.append(
-                    Claim(f"{contender.name}: {event}, processes left", left, None, 0, absolute=True)
-                )
+                row.claims.append(Claim(f"{contender.name}: {event}, processes left", left, None, 0, absolute=True))
             if result.failed:
                 row.notes.append(f"{contender.name}, {event}: {result.failed}")
         table.append(line)

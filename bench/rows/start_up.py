@@ -40,9 +40,7 @@ def run(rig: Rig) -> Row:
     )
     program = Path(sys.executable).with_name("opsexec")
     helped = (
-        rig.race([Entrant(OURS, [str(program), "--help"], python="ours")], rounds=rounds)
-        if program.exists()
-        else None
+        rig.race([Entrant(OURS, [str(program), "--help"], python="ours")], rounds=rounds) if program.exists() else None
     )
     row.take(field, "wall_s", "one command ms", scale=1000)
     row.take(imports, "wall_s", "import ms", scale=1000)
@@ -50,9 +48,7 @@ def run(rig: Rig) -> Row:
     row.claims += [
         Claim("one command vs asyncssh", mine, field.median("asyncssh", "wall_s"), 1.1, "s"),
         Claim("one command vs ssh", mine, field.median("ssh", "wall_s"), 3.0, "s"),
-        Claim(
-            "import vs asyncio", imports.median(OURS, "wall_s"), imports.median("asyncio", "wall_s"), 1.3, "s"
-        ),
+        Claim("import vs asyncio", imports.median(OURS, "wall_s"), imports.median("asyncio", "wall_s"), 1.3, "s"),
     ]
     seconds = helped.median(OURS, "wall_s") if helped else None
     if helped:
