@@ -18,9 +18,7 @@ def add_host(parser: Parser, *, many: bool = True) -> None:
     parser.add_argument("host", metavar="HOST", help=what)
     add_inventory(parser)
     if many:
-        parser.add_argument(
-            "--forks", metavar="N", type=count, default=FORKS, help=f"hosts at once (default {FORKS})"
-        )
+        parser.add_argument("--forks", metavar="N", type=count, default=FORKS, help=f"hosts at once (default {FORKS})")
     parser.add_argument(
         "--cap",
         metavar="CAPABILITY",
@@ -103,9 +101,7 @@ def add_process(parser: Parser) -> None:
         help="pass on a secret variable of your own environment, shown nowhere; may be repeated",
     )
     parser.add_argument("--cwd", metavar="DIR", help="directory to run in (default: the home directory)")
-    parser.add_argument(
-        "-n", "--no-stdin", action="store_true", help="give the program no input, even from a pipe"
-    )
+    parser.add_argument("-n", "--no-stdin", action="store_true", help="give the program no input, even from a pipe")
     add_json(parser)
 
 

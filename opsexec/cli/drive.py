@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 from opsexec.cli.ending import say, tell
 from opsexec.errors import OpsError
@@ -47,10 +47,26 @@ def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
             raise
         say(error)
         code = error.exit_code
+    except BaseExceptionGroup as errors:
+        raise _the_one(errors) from errors
     if not caught:
         return code
     tell(f"interrupted by {caught[0].name}: what was under way has been ended")
     return 128 + caught[0]
+
+
+def _the_one(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what tasks side by side all ended with (the reader of stdout went); else the group, as it is."""
+    kinds = {type(error) for error in _flat(errors)}
+    return next(_flat(errors)) if len(kinds) == 1 else errors
+
+
+def _flat(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error
 
 
 async def all_at_once(works: list[Callable[[], Awaitable[None]]], at_most: int) -> None:

@@ -39,9 +39,7 @@ def _shell_arguments(parser: Parser) -> None:
     add_host(parser)
     parser.add_argument("script", metavar="SCRIPT", help="file that holds the script; - reads it from stdin")
     parser.add_argument("-c", dest="is_text", action="store_true", help="SCRIPT is the script's text itself")
-    parser.add_argument(
-        "--action", metavar="NAME", required=True, help="what it is called in grants and in the audit"
-    )
+    parser.add_argument("--action", metavar="NAME", required=True, help="what it is called in grants and in the audit")
     parser.add_argument("--sha256", metavar="HEX", help="refuse to run a script that has another digest")
     parser.add_argument("--bash", action="store_true", help="run it with /bin/bash instead of /bin/sh")
     add_process(parser)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "exec": "exec shell",
+    "run": "run caps",
 }
 """Module -> its commands, in the order that help shows them; a command line loads the one it needs."""
 
@@ -48,6 +49,7 @@ TOP = Command(
         "opsexec exec web1 -- uptime",
         "opsexec exec 'web,&prod' --sudo -- systemctl restart nginx",
         "opsexec exec ssh://deploy@10.0.0.5 -- df -h",
+        "opsexec run deploy.yaml --check --diff",
     ),
 )
 

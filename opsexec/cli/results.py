@@ -89,9 +89,5 @@ def conclude(results: list[Result], *, as_json: bool) -> int:
     """Print the object that --json asks for, and return the exit code of it all."""
     if as_json:
         totals = {status: sum(r.status == status for r in results) for status in STATUSES}
-        print(
-            json.dumps(
-                {"hosts": {r.host: r.as_json() for r in results}, "totals": totals}, ensure_ascii=False
-            )
-        )
+        print(json.dumps({"hosts": {r.host: r.as_json() for r in results}, "totals": totals}, ensure_ascii=False))
     return worst([result.code for result in results])

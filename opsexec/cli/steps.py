@@ -58,9 +58,7 @@ async def run_on_hosts(
         if not args.json:
             result.tell()
 
-    await all_at_once(
-        [_bound(one, t, s) for t, s in zip(targets, steps, strict=True)], getattr(args, "forks", 1)
-    )
+    await all_at_once([_bound(one, t, s) for t, s in zip(targets, steps, strict=True)], getattr(args, "forks", 1))
     return [results[target.name] for target in targets]
 
 
@@ -75,9 +73,7 @@ def at(error: OpsError, host: str) -> OpsError:
     return error
 
 
-async def run_and_conclude(
-    args: argparse.Namespace, step_for: Callable[[Target, bool], Step], **how: Any
-) -> int:
+async def run_and_conclude(args: argparse.Namespace, step_for: Callable[[Target, bool], Step], **how: Any) -> int:
     """As `run_on_hosts`; returns the exit code."""
     return conclude(await run_on_hosts(args, step_for, **how), as_json=args.json)
 
@@ -97,9 +93,7 @@ def environment(args: argparse.Namespace) -> dict[str, str | Secret]:
     for name in args.env_secret:
         secret = os.environ.get(name)
         if secret is None:
-            raise UsageError(
-                f"--env-secret {name[:60]!r} is not set in this environment", hint=f"export {name} first"
-            )
+            raise UsageError(f"--env-secret {name[:60]!r} is not set in this environment", hint=f"export {name} first")
         env[name] = Secret(secret)
     return env
 

@@ -154,6 +154,11 @@ def piped_input(fd: int = 0) -> AsyncIterator[bytes] | None:
     return _blocks(fd)
 
 
+async def read_line(fd: int) -> bytes:
+    """Return the next line typed at a terminal; cancelling stops the wait."""
+    return await Aside("question").do(lambda: _read(fd))
+
+
 async def _blocks(fd: int) -> AsyncIterator[bytes]:
     aside = Aside("input")
     try:

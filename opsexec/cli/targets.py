@@ -43,9 +43,7 @@ async def find_target(args: argparse.Namespace) -> Target:
     """Return the one host that `args.host` selects; raises UsageError when it selects more."""
     targets = await find_targets(args)
     if len(targets) > 1:
-        raise UsageError(
-            f"{args.host!r} selects {len(targets)} hosts, and this takes one", hint="name one of them"
-        )
+        raise UsageError(f"{args.host!r} selects {len(targets)} hosts, and this takes one", hint="name one of them")
     return targets[0]
 
 

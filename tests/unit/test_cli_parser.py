@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,9 +28,7 @@ def test_every_command_has_a_summary_examples_and_help_that_fits() -> None:
         text = render(parser)
         assert parser.command.summary.endswith("."), parser.prog
         assert "examples:" in text, parser.prog
-        assert all(
-            line.startswith(("opsexec", "  ")) or "opsexec" in line for line in parser.command.examples
-        )
+        assert all(line.startswith(("opsexec", "  ")) or "opsexec" in line for line in parser.command.examples)
         assert max(map(len, text.splitlines())) <= 100, parser.prog
 
 
@@ -39,7 +37,7 @@ def test_every_example_is_understood_by_the_parser_itself() -> None:
 
     for parser in all_parsers():
         for example in parser.command.examples:
-            words = shlex.split(example.rpartition("| ")[2].partition(" > ")[0])
+            words = shlex.split(example.partition(" | jq")[0].rpartition("| ")[2].partition(" > ")[0])
             words = words[words.index("opsexec") + 1 :]
             assert parse(words).run is not None, example
 
@@ -116,10 +114,11 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_answers_in_under_150_ms() -> None:
-    # The best of several: a busy machine must not fail this, a slow import must.
+    # Processor time, the best of several: a busy machine must not fail this, a slow import must.
     took = []
-    for _ in range(7):
-        begun = time.monotonic()
+    for _ in range(5):
+        before = os.times()
         subprocess.run([sys.executable, "-m", "opsexec.cli", "--help"], capture_output=True, check=True)
-        took.append(time.monotonic() - begun)
+        after = os.times()
+        took.append(sum(after[2:4]) - sum(before[2:4]))
     assert min(took) < 0.150
