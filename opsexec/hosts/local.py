@@ -21,7 +21,7 @@ from opsexec.hosts.answers import as_error
 from opsexec.hosts.local_process import LocalProcess
 from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
-from opsexec.hosts.session import as_exit, as_launch, survived
+from opsexec.hosts.session import as_exit, as_launch, closed, survived
 from opsexec.hosts.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class LocalHost:
         self._processes: set[LocalProcess] = set()
         self._kept = kept_environment()
         self._poller: Poller | None = None
+        self._idle: asyncio.Event | None = None
 
     @property
     def name(self) -> str:
@@ -68,6 +69,8 @@ class LocalHost:
         finally:
             self._processes.discard(process)
             watchdog.done(slot)
+            if self._idle is not None and not self._processes:
+                self._idle.set()
 
     def _polling(self) -> Poller:
         """Return the running loop's poller."""
@@ -78,8 +81,7 @@ class LocalHost:
     async def _follow(
         self, process: LocalProcess, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None
     ) -> ProcessExit:
-        why: OpsError | None = None
-        feeding = asyncio.create_task(process.feed(stdin)) if stdin is not None else None
+        feeding = _begin_feeding(process, stdin) if stdin is not None else None
         try:
             if spec.timeout_s is None:
                 await process.wait()
@@ -88,11 +90,8 @@ class LocalHost:
                     async with asyncio.timeout(spec.timeout_s):
                         await process.wait()
                 except TimeoutError:
-                    why = StepTimeout(
-                        f"no end after {spec.timeout_s:g} s; its process tree was ended",
-                        host=self._name,
-                        hint="raise timeout_s",
-                    )
+                    text = f"no end after {spec.timeout_s:g} s; its process tree was ended"
+                    process.stop(StepTimeout(text, host=self._name, hint="raise timeout_s"))
         except asyncio.CancelledError:
             await self._end(process, spec.run)
             raise
@@ -101,13 +100,12 @@ class LocalHost:
                 feeding.cancel()
                 await asyncio.wait([feeding])
         if recorder.over_limit:
-            why = LimitExceeded(
-                f"output is over the limit of {recorder.limit_bytes} bytes", host=self._name, hint="its tree was ended"
-            )
-        if why is not None or recorder.failure is not None:
+            text = f"output is over the limit of {recorder.limit_bytes} bytes"
+            process.stop(LimitExceeded(text, host=self._name, hint="its process tree was ended"))
+        if process.why is not None or recorder.failure is not None:
             await self._end(process, spec.run)
-        if why is not None:
-            raise why
+        if process.why is not None:
+            raise process.why
         if process.status is None:
             raise OpsError("the process ended without a status", host=self._name)
         return as_exit(process.status)
@@ -167,8 +165,26 @@ class LocalHost:
         self._sessions.clear()
         for session in sessions:
             session.close()
+        if self._processes:
+            self._idle = asyncio.Event()
+            for process in self._processes:
+                process.stop(closed(self._name))
+            await self._idle.wait()
         for session in sessions:
             await session.wait_gone()
         if self._poller is not None and not self._processes:
             self._poller.close()
             self._poller = None
+
+
+def _begin_feeding(process: LocalProcess, stdin: AsyncIterator[bytes]) -> asyncio.Task[None]:
+    """Feed the program; input that breaks ends it, since it would wait for the rest for ever."""
+
+    def fed(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            process.stop(error)
+
+    feeding = asyncio.create_task(process.feed(stdin))
+    feeding.add_done_callback(fed)
+    return feeding

@@ -43,6 +43,7 @@ class LocalProcess:
             os.close(stderr)
         self.pid = self._popen.pid
         self.status: int | None = None
+        self.why: BaseException | None = None
         self._recorder = recorder
         self._loop = poller.loop
         self._poller = poller
@@ -68,6 +69,11 @@ class LocalProcess:
                 self._give(launch.stdin)
             if not launch.streams_stdin:
                 self._give(b"")
+
+    def stop(self, why: BaseException) -> None:
+        """Let `wait` return although the process runs on: its tree is to be ended, for this reason."""
+        self.why = self.why or why
+        self._stop_waiting()
 
     async def wait(self) -> None:
         """Wait until the process ended and its output is read, or its output limit is passed, or its sink failed."""
@@ -165,6 +171,8 @@ class LocalProcess:
         async for block in blocks:
             if self._stdin < 0:
                 return
+            if not block:
+                continue  # an empty block in the queue is its end
             self._give(block)
             while self._input:
                 self._room.clear()

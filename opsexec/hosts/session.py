@@ -14,6 +14,7 @@ from opsexec.far.frames import HEADER, NUMBER, STATUS
 from opsexec.far.launch import Launch
 from opsexec.far.message import pack_message, unpack_message
 from opsexec.hosts.answers import as_error
+from opsexec.hosts.bootstrap import other_sources
 from opsexec.hosts.port import ProcessExit, ProcessSpec
 from opsexec.recorder import Recorder
 
@@ -104,6 +105,7 @@ class FarSession:
         self._calls: dict[int, asyncio.Future[list[bytes]]] = {}
         self._refs = 0
         self._greeted = False
+        self._equipped = False
         self._head = b""
         self._kind = self._ref = self._left = 0
         self._body: list[bytes] = []
@@ -367,6 +369,9 @@ class FarSession:
         waiting: asyncio.Future[list[bytes]] = self.loop.create_future()
         self._calls[ref] = waiting
         try:
+            if not self._equipped:
+                self._equipped = True
+                self.send(frames.SOURCES, 0, other_sources())
             self.send(frames.CALL, ref, pack_message([operation.encode(), *args]))
             return await waiting
         except asyncio.CancelledError:
@@ -405,10 +410,7 @@ def as_exit(status: int) -> ProcessExit:
         return ProcessExit(None, f"SIG{-status}")
 
 
-async def _end_feeding(feeding: asyncio.Task[None]) -> None:
-    """Stop feeding input; an error of the caller's own iterator is raised, being stopped is not one."""
-    feeding.cancel()
-    try:
-        await feeding
-    except (asyncio.CancelledError, ConnectionLost):
-        return
+def _failure(feeding: asyncio.Task[None]) -> BaseException | None:
+    """Return the error of the caller's own iterator; being stopped, or having nobody left to feed, is none."""
+    error = None if feeding.cancelled() else feeding.exception()
+    return None if isinstance(error, ConnectionLost) else error
