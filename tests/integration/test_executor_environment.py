@@ -1,4 +1,4 @@
-"""Which program runs, where, and with which variables: the step's own words decide, never the caller's shell."""
+"""Which program runs, where, and with which variables: the step decides, never the caller's shell."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ async def test_a_variable_that_decides_which_code_is_loaded_needs_its_own_grant(
         assert b"LD_PRELOAD=\n" in (await ex.run(step)).stdout
 
 
-async def test_a_program_starts_in_the_home_directory_or_where_the_step_says(
-    target: Target, shared_dir: Path
-) -> None:
+async def test_a_program_starts_in_the_home_directory_or_where_the_step_says(target: Target, shared_dir: Path) -> None:
     async with target.connect() as ex:
         assert (await ex.run(Exec(argv=("/bin/pwd",)))).text.strip() == os.path.realpath(target.home)
         assert (await ex.run(Exec(argv=("/bin/pwd",), cwd="/usr/bin/.."))).text.strip() == "/usr"
@@ -93,9 +91,7 @@ async def test_a_working_directory_that_is_none_is_a_typed_error(target: Target,
         assert (await ex.run(Exec(argv=("true",)))).ok
 
 
-async def test_a_home_that_does_not_exist_is_no_reason_to_fail(
-    local: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_home_that_does_not_exist_is_no_reason_to_fail(local: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     async with local.connect() as ex:
         assert (await ex.run(Exec(argv=("/bin/pwd",)))).text == "/\n"
@@ -123,12 +119,7 @@ async def test_what_is_no_program_is_a_typed_error(target: Target, shared_dir: P
             await ex.run(Exec(argv=(str(shared_dir / "absent"),)))
 
 
-# -- which program a name means, under grants ------------------------------------------------------------------------
-
-
-async def test_the_callers_path_has_no_say(
-    target: Target, shared_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_callers_path_has_no_say(target: Target, shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trap = shared_dir / "true"
     trap.write_text("#!/bin/sh\necho trapped\n")
     trap.chmod(0o755)
@@ -137,9 +128,7 @@ async def test_the_callers_path_has_no_say(
         assert (await ex.run(Exec(argv=("true",)))).stdout == b""
 
 
-async def test_a_steps_path_reaches_the_program_but_does_not_choose_it(
-    target: Target, shared_dir: Path
-) -> None:
+async def test_a_steps_path_does_not_choose_the_program(target: Target, shared_dir: Path) -> None:
     trap = shared_dir / "env"
     trap.write_text("#!/bin/sh\necho trapped\n")
     trap.chmod(0o755)
