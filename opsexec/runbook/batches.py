@@ -53,15 +53,11 @@ def plan_tiers(runbook: Runbook, inventory: Inventory, limit: str | None) -> lis
             allowed = share_of(tier.max_failures or runbook.max_failures, len(members))
             plans.append(TierPlan(tier, batches_of(members, tier.serial), allowed))
     if not plans:
-        raise UsageError(
-            "no tier takes any of the selected hosts", hint="check the tiers' patterns, or --limit"
-        )
+        raise UsageError("no tier takes any of the selected hosts", hint="check the tiers' patterns, or --limit")
     return plans
 
 
-def untaken(
-    plans: Sequence[TierPlan], runbook: Runbook, inventory: Inventory, limit: str | None
-) -> list[str]:
+def untaken(plans: Sequence[TierPlan], runbook: Runbook, inventory: Inventory, limit: str | None) -> list[str]:
     """Return the selected hosts that no tier takes: a person should know that nothing happens there."""
     hosts = inventory.select(runbook.hosts)
     chosen = hosts if limit is None else Pattern.parse(limit).select(hosts)
@@ -69,9 +65,7 @@ def untaken(
     return [host.name for host in chosen if host.name not in taken]
 
 
-def batches_of(
-    hosts: Sequence[InventoryHost], serial: Sequence[Share]
-) -> tuple[tuple[InventoryHost, ...], ...]:
+def batches_of(hosts: Sequence[InventoryHost], serial: Sequence[Share]) -> tuple[tuple[InventoryHost, ...], ...]:
     """Cut hosts into batches of these sizes, the last size repeated.
 
     Percentages are of all of them, rounded up.

@@ -140,9 +140,7 @@ class Engine:
                 self._scopes[host.name] = scope
                 held = host.capability_set()
                 self._sets[host.name] = held if own is None else held & own
-                for notice in check_host(
-                    runbook, scope, host, self._sets[host.name], runbook.all_steps(), ()
-                ):
+                for notice in check_host(runbook, scope, host, self._sets[host.name], runbook.all_steps(), ()):
                     notices[notice] = None
                 self.report.hosts[host.name] = HostReport(host.name, [])
         for name in untaken(plans, runbook, self._inventory, options.limit):
@@ -189,15 +187,11 @@ class Engine:
                 hint="put it back as it was, or start a new run",
             )
         if header.get("check"):
-            raise UsageError(
-                f"run {options.resume} was a check and changed nothing", hint="run without --resume"
-            )
+            raise UsageError(f"run {options.resume} was a check and changed nothing", hint="run without --resume")
         for key in ("limit", "tags"):
             given, begun = getattr(options, key), header.get(key)
             if given and list(given) != list(begun or ()):
-                raise UsageError(
-                    f"--{key} is not what run {options.resume} began with", hint=f"leave --{key} out"
-                )
+                raise UsageError(f"--{key} is not what run {options.resume} began with", hint=f"leave --{key} out")
         for name, url in header.get("hosts", {}).items():
             host = self._inventory.hosts.get(name)
             if host is not None and host.url != url:

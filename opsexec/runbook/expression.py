@@ -114,9 +114,7 @@ class Condition(NamedTuple):
 def parse_condition(text: str) -> Condition:
     """Parse a condition; raises BadRunbook saying where it stops making sense."""
     if len(text) > MAX_LENGTH:
-        raise BadRunbook(
-            f"the condition is over {MAX_LENGTH} characters", hint="decide in a shell step, then register"
-        )
+        raise BadRunbook(f"the condition is over {MAX_LENGTH} characters", hint="decide in a shell step, then register")
     parser = _Parser(text)
     root = parser.either(0)
     if parser.peek().kind != "end":
@@ -144,9 +142,7 @@ def _tokens(text: str) -> Iterator[Token]:
         if kind == "text":
             value = value[1:-1]
             if "${" in value:
-                raise BadRunbook(
-                    f"a quoted {value[:40]!r} is not filled in", hint="write ${name} without quotes"
-                )
+                raise BadRunbook(f"a quoted {value[:40]!r} is not filled in", hint="write ${name} without quotes")
         elif kind == "word" and value in _KEYWORDS:
             kind = "operator"
         yield Token(kind, value, start)
@@ -277,9 +273,7 @@ def _truth(node: Node, scope: Lookup, flags: Mapping[str, bool]) -> bool:
         return flags.get(node.text, False)
     value = _value(node, scope, flags)
     if isinstance(value, Secret):
-        raise BadRunbook(
-            "a secret stands in a condition", hint="conditions show in reports; compare something else"
-        )
+        raise BadRunbook("a secret stands in a condition", hint="conditions show in reports; compare something else")
     return bool(value)
 
 
@@ -342,9 +336,7 @@ def _ordered(left: Any, operator: str, right: Any) -> bool:
     pair: tuple[Any, Any] = _number(left), _number(right)
     if None in pair:
         if not (isinstance(left, str) and isinstance(right, str)):
-            raise BadRunbook(
-                f"{_kind(left)} and {_kind(right)} have no order", hint="compare two numbers or texts"
-            )
+            raise BadRunbook(f"{_kind(left)} and {_kind(right)} have no order", hint="compare two numbers or texts")
         pair = left, right
     return bool(_ORDER[operator](*pair))
 

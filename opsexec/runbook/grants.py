@@ -20,6 +20,8 @@ from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.secret_source import SecretSource
 from opsexec.steps.base import Step
+from opsexec.steps.files import RemoveFile, SetMode
+from opsexec.steps.sync import Sync
 from opsexec.verbs import ANY_PATTERN, VERBS
 
 _ANY_WORD = "0opsexec-any-word0"
@@ -46,8 +48,9 @@ def least_capabilities(runbook: Runbook) -> list[str]:
     """
     texts: set[str] = set()
     for _, step in runbook.all_steps():
+        tree = takes_a_tree(step.action)
         for need in step_needs(step.action, runbook):
-            texts.update(capability_texts(need))
+            texts.update(capability_texts(need, tree=tree))
     return sorted(texts)
 
 
@@ -70,10 +73,10 @@ def step_needs(action: Step | Template | Assert, runbook: Runbook) -> tuple[Requ
         elif kind == "environment":
             value = dict.fromkeys(value, "")
         fields[name] = value
-    if "content" in action.fields:
-        fields["content"] = ""
-    if "mode" in fields_of(action.kind) and "content" not in fields:
-        fields["mode"] = "0755"
+    # Required fields that decide nothing get a value that any Step takes.
+    for name, value in (("content", ""), ("target", "x"), ("mode", "0755")):
+        if name in action.fields or (name == "mode" and action.kind is SetMode):
+            fields[name] = value
     try:
         return fill(Template(action.kind, **_escaped(fields)), _NOTHING).requires()
     except OpsError:
@@ -149,10 +152,21 @@ class _Guess:
             return None
 
 
-def capability_texts(need: Requirement) -> Iterator[str]:
-    """Yield the capability strings that together admit a requirement on any host."""
+def takes_a_tree(action: Step | Template | Assert) -> bool:
+    """True when the host asks for a grant on all below the path too: copies, and removing a tree."""
+    if isinstance(action, Template):
+        recursive = bool(action.fields.get("recursive", False))
+        return issubclass(action.kind, Sync) or (action.kind is RemoveFile and recursive)
+    return isinstance(action, Sync) or (isinstance(action, RemoveFile) and action.recursive)
+
+
+def capability_texts(need: Requirement, *, tree: bool = False) -> Iterator[str]:
+    """Yield the capability strings that together admit a requirement on any host; `tree`: and all below it."""
     if isinstance(need.resource, str):
-        yield _valid(need.verb, _pattern(need.verb, need.resource))
+        pattern = _pattern(need.verb, need.resource)
+        if tree and not pattern.endswith("/**"):
+            pattern = pattern.rstrip("/") + "/**"
+        yield _valid(need.verb, pattern)
         return
     first, *rest = need.resource
     if first == "**" or first == f"/{_ANY_TREE}":

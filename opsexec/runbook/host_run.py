@@ -142,9 +142,7 @@ class HostRun:
             self.report.steps.append(done.report)
             self._flags["changed"] |= done.changed
             if step.register is not None:
-                self._scope.registered[step.register] = done.registered or registered(
-                    None, skipped="not kept"
-                )
+                self._scope.registered[step.register] = done.registered or registered(None, skipped="not kept")
 
     async def _steps(self, steps: list[Keyed], stack: AsyncExitStack) -> None:
         for key, step in steps:
@@ -165,9 +163,7 @@ class HostRun:
             if made.status in ("failed", "unreachable") and not step.allow_failure:
                 self._flags["failed"] = True
 
-    async def _one(
-        self, key: str, step: RunbookStep, stack: AsyncExitStack, *, tagged: bool = False
-    ) -> _Made:
+    async def _one(self, key: str, step: RunbookStep, stack: AsyncExitStack, *, tagged: bool = False) -> _Made:
         """Run one step, with its record before and after it."""
         shared, name = self._shared, self._host.name
         note = RUN_AGAIN if key in self._state.begun else None
@@ -198,9 +194,7 @@ class HostRun:
             **({"registered": made.result} if step.register is not None else {}),
         )
         diff = made.output.diff if made.output is not None and shared.options.diff else None
-        shared.progress.on(
-            StepFinished(name, key, report, None if diff is None else shared.masker.text(diff))
-        )
+        shared.progress.on(StepFinished(name, key, report, None if diff is None else shared.masker.text(diff)))
         return made
 
     def _report(self, step: RunbookStep, made: _Made, duration_s: float, note: str | None) -> StepReport:
@@ -264,9 +258,7 @@ class HostRun:
         changed = output.changed
         if step.changed_when is not None and not predicted:
             try:
-                changed = parse_condition(step.changed_when).holds(
-                    self._scope.with_result(result), self._flags
-                )
+                changed = parse_condition(step.changed_when).holds(self._scope.with_result(result), self._flags)
             except OpsError as error:
                 return _failed(error, output)
         result["changed"] = changed
@@ -285,9 +277,7 @@ class HostRun:
         """Return the variable this step needs whose value a check could only guess, or None."""
         if not self._predicted:
             return None
-        needed: list[Reference] = (
-            list(parse_condition(step.when).references()) if step.when is not None else []
-        )
+        needed: list[Reference] = list(parse_condition(step.when).references()) if step.when is not None else []
         if isinstance(step.action, Assert):
             needed += parse_condition(step.action.that).references()
             needed += references(step.action.message or "")

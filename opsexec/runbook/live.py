@@ -98,7 +98,5 @@ def report_table(report: Report) -> Table:
     for name, host in report.hosts.items():
         counts = [str(sum(step.status == status for step in host.steps)) for status in STATUSES[:3]]
         error = next((f"{s.name}: {s.error}" for s in host.steps if s.error), "")
-        table.add_row(
-            escape(name), f"[{STYLE[host.status]}]{host.status}[/]", *counts, escape(printable(error))
-        )
+        table.add_row(escape(name), f"[{STYLE[host.status]}]{host.status}[/]", *counts, escape(printable(error)))
     return table

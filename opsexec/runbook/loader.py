@@ -132,8 +132,6 @@ def _tier(reader: NodeReader, node: Node) -> Tier:
         values["max_failures"] = reader.share(entries["max_failures"].node)
     if "serial" in entries:
         serial = entries["serial"].node
-        values["serial"] = [
-            reader.share(each) for each in (serial.value if serial.kind == "list" else [serial])
-        ]
+        values["serial"] = [reader.share(each) for each in (serial.value if serial.kind == "list" else [serial])]
     with reader.at(node.line):
         return Tier(values.pop("hosts"), **values)

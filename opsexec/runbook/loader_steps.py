@@ -43,9 +43,7 @@ class StepReader:
         actions = [key for key in entries if key in ACTION_KEYS]
         if len(actions) != 1:
             said = f"does {' and '.join(actions)} at once" if actions else "does nothing"
-            fault(
-                reader.file, node.line, f"a step {said}", "give it exactly one of: " + ", ".join(ACTION_KEYS)
-            )
+            fault(reader.file, node.line, f"a step {said}", "give it exactly one of: " + ", ".join(ACTION_KEYS))
         key = actions[0]
         line = entries[key].line
         self._refuse_misplaced(key, entries)
@@ -58,9 +56,7 @@ class StepReader:
             "changed_when": reader.text,
             "register": reader.text,
             "allow_failure": reader.bool,
-            "tags": lambda tags: [
-                reader.text(each) for each in (tags.value if tags.kind == "list" else [tags])
-            ],
+            "tags": lambda tags: [reader.text(each) for each in (tags.value if tags.kind == "list" else [tags])],
             "retry": self._retry,
         }
         for name, each in common.items():
@@ -144,9 +140,7 @@ class StepReader:
             shown = f"unknown service action {fields['action'][:40]!r}"
             fault(reader.file, entries["action"].line, shown, "one of: " + ", ".join(SERVICE_ACTIONS))
         if kind is Shell and fields.get("interpreter", "/bin/sh") not in ("/bin/sh", "/bin/bash"):
-            fault(
-                reader.file, entries["interpreter"].line, "the interpreter is neither /bin/sh nor /bin/bash"
-            )
+            fault(reader.file, entries["interpreter"].line, "the interpreter is neither /bin/sh nor /bin/bash")
         return fields
 
     def _field(self, kind: FieldType, node: Node) -> Any:

@@ -121,17 +121,13 @@ class RunbookStep:
             if text is not None:
                 parse_condition(text)
         if self.name is not None and ("${" in self.name or not self.name.strip()):
-            raise BadRunbook(
-                f"the step name {self.name[:40]!r} is empty or holds ${{", hint="names are plain text"
-            )
+            raise BadRunbook(f"the step name {self.name[:40]!r} is empty or holds ${{", hint="names are plain text")
         if self.register is not None:
             check_variable(self.register)
         if isinstance(self.tags, str) or not all(_VARIABLE.match(tag) for tag in self.tags):
             raise BadRunbook("tags is not a list of names", hint="like tags: [deploy]")
         if isinstance(self.action, Assert) and (self.changed_when or self.retry):
-            raise BadRunbook(
-                "an assert takes neither changed_when nor retry", hint="retry the step it looks at"
-            )
+            raise BadRunbook("an assert takes neither changed_when nor retry", hint="retry the step it looks at")
         object.__setattr__(self, "tags", tuple(self.tags))
 
     @property
@@ -160,9 +156,7 @@ class Tier:
         object.__setattr__(self, "serial", tuple(self.serial))
         for share in self.serial:
             if share_of(share, 100) < 1:
-                raise BadRunbook(
-                    f"serial {share!r} is no batch at all", hint='write a count from 1, or like "25%"'
-                )
+                raise BadRunbook(f"serial {share!r} is no batch at all", hint='write a count from 1, or like "25%"')
         share_of(self.max_failures, 100)
 
     @property
@@ -202,9 +196,7 @@ class Runbook:
         taken = set(self.vars)
         for step in (*self.steps, *self.always):
             if step.register in taken:
-                raise BadRunbook(
-                    f"register {step.register!r} is also a variable's name", hint="use another name"
-                )
+                raise BadRunbook(f"register {step.register!r} is also a variable's name", hint="use another name")
         share_of(self.max_failures, 100)
 
     @classmethod

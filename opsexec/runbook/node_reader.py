@@ -67,9 +67,7 @@ class NodeReader:
     def bool(self, node: Node) -> bool:
         """Return true or false."""
         if not isinstance(node.value, bool):
-            fault(
-                self.file, node.line, f"true or false is needed, not {node.raw[:40]!r}", "write true or false"
-            )
+            fault(self.file, node.line, f"true or false is needed, not {node.raw[:40]!r}", "write true or false")
         return node.value
 
     def number(self, node: Node) -> int | float:

@@ -47,9 +47,7 @@ Approver = Callable[[Approval], Awaitable[bool]]
 class Connect(Protocol):
     """Opens an executor for a host under a set; injected, so that a runbook knows no transport."""
 
-    def __call__(
-        self, host: InventoryHost, capabilities: CapabilitySet
-    ) -> AbstractAsyncContextManager[Executor]: ...
+    def __call__(self, host: InventoryHost, capabilities: CapabilitySet) -> AbstractAsyncContextManager[Executor]: ...
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,7 @@ class RunOptions:
         for name in self.vars:
             check_variable(name)
         if self.check and self.resume is not None:
-            raise UsageError(
-                "a resumed run can't be a check", hint="check without --resume; it changes nothing"
-            )
+            raise UsageError("a resumed run can't be a check", hint="check without --resume; it changes nothing")
 
 
 async def ask_at_terminal(approval: Approval) -> bool:

@@ -22,9 +22,7 @@ from opsexec.secret_source import SecretSource
 from opsexec.steps.base import Step
 
 
-def read_secrets(
-    runbook: Runbook, hosts: Iterable[InventoryHost], options: RunOptions
-) -> dict[SecretSource, Secret]:
+def read_secrets(runbook: Runbook, hosts: Iterable[InventoryHost], options: RunOptions) -> dict[SecretSource, Secret]:
     """Read each secret once, before anything is contacted; one that `--var` gives is not asked for."""
     found: dict[SecretSource, Secret] = {}
     for variables in (runbook.vars, *(host.vars for host in hosts)):

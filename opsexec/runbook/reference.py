@@ -64,16 +64,12 @@ def descend(reference: Reference, value: Any) -> Any:
             if not isinstance(value, (list, tuple)):
                 raise UndefinedVariable(f"{seen} is not a list", hint=f"so it has no [{part}]")
             if part >= len(value):
-                raise UndefinedVariable(
-                    f"{seen} has {len(value)} entries, so no [{part}]", hint="counting from 0"
-                )
+                raise UndefinedVariable(f"{seen} has {len(value)} entries, so no [{part}]", hint="counting from 0")
             value = value[part]
             seen += f"[{part}]"
             continue
         if not isinstance(value, Mapping):
-            raise UndefinedVariable(
-                f"{seen} has no fields, so no .{part}", hint="only maps and step results do"
-            )
+            raise UndefinedVariable(f"{seen} has no fields, so no .{part}", hint="only maps and step results do")
         if part not in value:
             raise UndefinedVariable(f"{seen} has no field {part!r}", hint=nearest(part, map(str, value)))
         value = value[part]

@@ -89,8 +89,6 @@ class Report(msgspec.Struct):
         """Return the object that `--json` prints."""
         return {
             "run": self.run,
-            "hosts": {
-                name: {"steps": [s.as_json() for s in host.steps]} for name, host in self.hosts.items()
-            },
+            "hosts": {name: {"steps": [s.as_json() for s in host.steps]} for name, host in self.hosts.items()},
             "totals": self.totals,
         }

@@ -90,9 +90,7 @@ def read_journal(data: bytes, file: str) -> JournalState:
     if not records or records[0].get("kind") != "run" or not isinstance(records[0].get("digest"), str):
         raise BadJournal(f"{file}:1: no run's journal begins here", hint="start a new run")
     if records[0].get("version") != 1:
-        raise BadJournal(
-            f"{file}:1: written by another version", hint="resume with the version that began it"
-        )
+        raise BadJournal(f"{file}:1: written by another version", hint="resume with the version that began it")
     state = JournalState(records[0], {}, good)
     for number, record in enumerate(records[1:], 2):
         try:
@@ -141,6 +139,4 @@ def _apply(state: JournalState, record: dict[str, Any]) -> None:
             note=record.get("note"),
         )
         good = record["status"] in GOOD or record.get("tolerated", False) is True
-        host.finished[record["step"]] = FinishedStep(
-            report, good, bool(record["changed"]), record.get("registered")
-        )
+        host.finished[record["step"]] = FinishedStep(report, good, bool(record["changed"]), record.get("registered"))

@@ -19,11 +19,7 @@ def secret_names(variables: Mapping[str, Any]) -> frozenset[str]:
     while grew:
         grew = False
         for name, value in variables.items():
-            if (
-                name not in secret
-                and isinstance(value, str)
-                and any(r.name in secret for r in references(value))
-            ):
+            if name not in secret and isinstance(value, str) and any(r.name in secret for r in references(value)):
                 secret.add(name)
                 grew = True
     return frozenset(secret)

@@ -114,9 +114,7 @@ class Scope:
         """A runbook's own variables may refer to others; a circle is an error."""
         if name in self._resolving:
             circle = " -> ".join([*self._resolving[self._resolving.index(name) :], name])
-            raise BadRunbook(
-                f"variables refer to each other in a circle: {circle}", hint="give one of them a value"
-            )
+            raise BadRunbook(f"variables refer to each other in a circle: {circle}", hint="give one of them a value")
         if len(self._resolving) >= MAX_DEPTH:
             raise BadRunbook(f"variables refer to each other over {MAX_DEPTH} deep", hint="flatten them")
         self._resolving.append(name)

@@ -42,9 +42,7 @@ class Node(NamedTuple):
         """The kind in words, for errors."""
         if self.kind != "scalar":
             return f"a {self.kind}"
-        return {str: "text", bool: "true or false", int: "a number", float: "a number"}.get(
-            type(self.value), "empty"
-        )
+        return {str: "text", bool: "true or false", int: "a number", float: "a number"}.get(type(self.value), "empty")
 
 
 class Entry(NamedTuple):
@@ -85,9 +83,7 @@ def parse_nodes(text: str, file: str) -> Node:
             f"{file}:{line}: not YAML: {error.problem or error.context}", hint="check quotes and indent"
         ) from (error)
     except YAMLError as error:
-        raise BadRunbook(
-            f"{file}:1: not YAML: {str(error).partition(chr(10))[0]}", hint="save it as UTF-8"
-        ) from error
+        raise BadRunbook(f"{file}:1: not YAML: {str(error).partition(chr(10))[0]}", hint="save it as UTF-8") from error
     except _STUMBLES as error:
         raise BadRunbook(
             f"{file}:{builder.line}: not YAML ({type(error).__name__})", hint="check quotes and %"
@@ -136,9 +132,7 @@ class _Builder:
             self._add(node, None)
         elif name in ("SequenceStartEvent", "MappingStartEvent"):
             if len(self._stack) >= MAX_DEPTH:
-                fault(
-                    self.file, self.line, f"nested over {MAX_DEPTH} deep", "a runbook needs about six levels"
-                )
+                fault(self.file, self.line, f"nested over {MAX_DEPTH} deep", "a runbook needs about six levels")
             self._stack.append(_Open("list" if name[0] == "S" else "map", self.line, anchor))
         elif name in ("SequenceEndEvent", "MappingEndEvent"):
             done = self._stack.pop()

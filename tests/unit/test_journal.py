@@ -19,25 +19,19 @@ from opsexec.testing import FakeHost, fake_executor
 
 KEYS = [f"steps/{i}" for i in range(4)]
 BOOK = Runbook.parse(
-    "name: t\nhosts: all\nsteps:\n"
-    "  - exec: [s0]\n    register: out\n  - exec: [s1]\n  - exec: [s2]\n  - exec: [s3]\n"
+    "name: t\nhosts: all\nsteps:\n  - exec: [s0]\n    register: out\n  - exec: [s1]\n  - exec: [s2]\n  - exec: [s3]\n"
 )
 INVENTORY = Inventory([InventoryHost(name="a", url="ssh://a"), InventoryHost(name="b", url="ssh://b")])
 
 
 def run(directory, failing: str | None = None, resume: str | None = None):
     """Run BOOK over two fake hosts; return the report and what each host ran."""
-    hosts = {
-        name: FakeHost(name, answers={f"s{i}": 1 if f"s{i}" == failing else 0 for i in range(4)})
-        for name in "ab"
-    }
+    hosts = {name: FakeHost(name, answers={f"s{i}": 1 if f"s{i}" == failing else 0 for i in range(4)}) for name in "ab"}
 
     def connect(host, capabilities):
         return fake_executor(hosts[host.name], capabilities)
 
-    report = asyncio.run(
-        execute(BOOK, INVENTORY, connect, RunOptions(resume=resume), None, Journal(directory))
-    )
+    report = asyncio.run(execute(BOOK, INVENTORY, connect, RunOptions(resume=resume), None, Journal(directory)))
     return report, {name: [call[1] for call in host.calls] for name, host in hosts.items()}
 
 

@@ -33,6 +33,7 @@ from opsexec.runbook import (
     Runbook,
     RunbookStep,
     RunOptions,
+    SilentProgress,
     Template,
     execute,
 )
@@ -196,18 +197,14 @@ async def test_a_deadline_ends_the_step():
 
 async def test_allow_failure_reports_it_and_goes_on():
     fleet = Fleet(a={"id": 1, "ls": 0})
-    report = await fleet.run(
-        "- exec: [id]\n  allow_failure: true\n  register: out\n- assert: ${out.failed}\n"
-    )
+    report = await fleet.run("- exec: [id]\n  allow_failure: true\n  register: out\n- assert: ${out.failed}\n")
     assert statuses(report) == ["failed", "ok"]
     assert report.exit_code == 0
 
 
 async def test_always_runs_after_success_and_after_failure_and_each_of_its_steps_is_tried():
     fleet = Fleet(a={"id": 1, "c1": 1, "c2": 0}, b={"id": 0, "c1": 0, "c2": 0})
-    report = await fleet.run(
-        "name: t\nhosts: all\nsteps: [{exec: [id]}]\nalways: [{exec: [c1]}, {exec: [c2]}]\n"
-    )
+    report = await fleet.run("name: t\nhosts: all\nsteps: [{exec: [id]}]\nalways: [{exec: [c1]}, {exec: [c2]}]\n")
     assert fleet.ran("a") == [["id"], ["c1"], ["c2"]]
     assert fleet.ran("b") == [["id"], ["c1"], ["c2"]]
     assert report.exit_code == 1
@@ -233,9 +230,7 @@ async def test_always_can_look_at_failed_and_at_results_that_never_came():
 
 async def test_tags_choose_steps():
     fleet = Fleet(a={"id": 0, "ls": 0})
-    report = await fleet.run(
-        "- exec: [id]\n  tags: [one]\n- exec: [ls]\n  tags: [two, three]\n", tags=["three"]
-    )
+    report = await fleet.run("- exec: [id]\n  tags: [one]\n- exec: [ls]\n  tags: [two, three]\n", tags=["three"])
     assert fleet.ran("a") == [["ls"]]
     assert statuses(report) == ["skipped", "changed"]
 
@@ -421,9 +416,7 @@ async def test_a_step_outside_the_runbooks_own_capabilities_is_refused_before_co
     fleet = Fleet(a={"id": 0, "ls": 0})
     with pytest.raises(CapabilityDenied) as caught:
         await fleet.run(
-            load(
-                "- exec: [/usr/bin/id]\n- exec: [/usr/bin/ls]\n", head='capabilities: ["exec:/usr/bin/id"]\n'
-            )
+            load("- exec: [/usr/bin/id]\n- exec: [/usr/bin/ls]\n", head='capabilities: ["exec:/usr/bin/id"]\n')
         )
     assert caught.value.layer == "runbook"
     assert "line 6" in str(caught.value)
@@ -449,9 +442,10 @@ async def test_the_executor_holds_what_both_the_host_and_the_runbook_admit():
         held.append(capabilities)
         return connect(host, capabilities)
 
-    fleet.connect = spy
-    await fleet.run(
-        load("- exec: [/usr/bin/id]\n", head='capabilities: ["exec:/usr/bin/id", "fs.read:/**"]\n')
+    await execute(
+        load("- exec: [/usr/bin/id]\n", head='capabilities: ["exec:/usr/bin/id", "fs.read:/**"]\n'),
+        fleet.inventory,
+        spy,
     )
     from opsexec.capability import Requirement
 
@@ -615,7 +609,7 @@ async def test_cancelling_ends_the_step_runs_always_and_leaves_a_journal_to_resu
     fleet = Fleet(a={"one": 0, "slow": [Answer(delay_s=60), 0], "clean": 0})
     book = load("name: t\nhosts: all\nsteps: [{exec: [one]}, {exec: [slow]}]\nalways: [{exec: [clean]}]\n")
 
-    class Watch:
+    class Watch(SilentProgress):
         def on(self, event):
             if isinstance(event, StepFinished) and event.report.name == "exec one":
                 started.set()

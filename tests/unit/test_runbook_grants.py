@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.inventory import InventoryHost
-from opsexec.runbook import Runbook, RunbookStep, Template, least_capabilities
+from opsexec.runbook import Assert, Runbook, RunbookStep, Template, least_capabilities
 from opsexec.runbook.grants import users
 from opsexec.runbook.rendering import render_step
 from opsexec.runbook.variables import Scope
@@ -33,8 +33,11 @@ def least(*steps: str) -> list[str]:
         ("write: { path: '/srv/${host}/x', content: '${anything}', mode: '${m}' }", ["fs.write:/srv/*/x"]),
         ("write: { path: '/srv/${a}${b}.conf', content: x }", ["fs.write:/srv/*.conf"]),
         ("remove: '${base}'", ["fs.remove:/**"]),
+        ("remove: { path: /x/a, recursive: true }", ["fs.remove:/x/a/**"]),
         ("mode: { path: '/x/${a}', mode: '${m}' }", ["fs.write:/x/*"]),
-        ("push: { src: ./site, dest: '/srv/${host}' }", ["sync.push:/srv/*"]),
+        ("link: { path: '${root}/current', target: '${x}' }", ["fs.write:/srv/app/current"]),
+        ("mode: { path: /x, owner: '${x}' }", ["fs.write:/x"]),
+        ("push: { src: ./site, dest: '/srv/${host}' }", ["sync.push:/srv/*/**"]),
         ("service: { name: 'app@${host}', action: restart }", ["service.control:app@*"]),
         ("service: { name: web, action: status }", ["service.read:web"]),
         ("facts: [os]", ["facts:os"]),
@@ -61,9 +64,7 @@ def test_a_bare_program_stands_for_each_place_it_is_looked_for():
 
 
 def test_users_are_listed_beside():
-    book = Runbook.parse(
-        HEAD + "  - { exec: [id], run_as: web }\n  - { exec: [id, '${host}'], run_as: '${who}' }\n"
-    )
+    book = Runbook.parse(HEAD + "  - { exec: [id], run_as: web }\n  - { exec: [id, '${host}'], run_as: '${who}' }\n")
     assert users(book) == ["*", "web"]
 
 
@@ -120,5 +121,6 @@ def test_a_host_that_grants_the_list_runs_the_runbook():
     host = InventoryHost(name="a", url="local:", capabilities=tuple(least_capabilities(book)))
     for _, step in book.all_steps():
         scope = Scope(runbook=book.vars, host={}, overrides={}, builtins={}, secrets={})
+        assert not isinstance(step.action, Assert)
         for need in render_step(step.action, scope).requires():
             assert host.capability_set().admits(need)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,10 @@ always: [ { exec: [/usr/bin/id] } ]
 
 def parse(text: str) -> Runbook:
     return Runbook.parse(textwrap.dedent(text), "r.yaml")
+
+
+def action(text: str) -> Any:
+    return step(text).action
 
 
 def step(text: str) -> RunbookStep:
@@ -164,29 +169,21 @@ def test_what_is_wrong_in_a_runbook_is_said_with_its_line(text, says):
 
 
 def test_unquoted_numbers_are_taken_as_they_are_written():
-    assert step("write: { path: /x, content: 1.10, mode: 0644 }").action == WriteFile(
-        path="/x", content="1.10", mode="0644"
-    )
-    assert step("exec: [sleep, 010]").action == Exec(["sleep", "010"])
+    assert action("write: { path: /x, content: 1.10, mode: 0644 }") == WriteFile(path="/x", content="1.10", mode="0644")
+    assert action("exec: [sleep, 010]") == Exec(["sleep", "010"])
 
 
 def test_short_forms_stand_for_their_one_field():
-    assert step("read: /etc/hostname").action.path == "/etc/hostname"
-    assert step("mkdir: /srv/${x}").action == Template(MakeDir, path="/srv/${x}")
-    assert step("facts: all").action.names == ()
-    assert step("service: { name: web, action: restart }").action == ServiceControl(
-        name="web", action="restart"
-    )
-    assert step("service: { name: web, action: status }").action == ServiceStatus(name="web")
+    assert action("read: /etc/hostname").path == "/etc/hostname"
+    assert action("mkdir: /srv/${x}") == Template(MakeDir, path="/srv/${x}")
+    assert action("facts: all").names == ()
+    assert action("service: { name: web, action: restart }") == ServiceControl(name="web", action="restart")
+    assert action("service: { name: web, action: status }") == ServiceStatus(name="web")
 
 
 def test_common_keys_reach_the_step():
-    made = step(
-        "exec: [id]\nrun_as: web\ncwd: /srv\nenv: { A: b }\nstdin: x\ncreates: /y\ntimeout: 3\ntags: [a]\n"
-    )
-    assert made.action == Exec(
-        ["id"], run_as="web", cwd="/srv", env={"A": "b"}, stdin="x", creates="/y", timeout_s=3.0
-    )
+    made = step("exec: [id]\nrun_as: web\ncwd: /srv\nenv: { A: b }\nstdin: x\ncreates: /y\ntimeout: 3\ntags: [a]\n")
+    assert made.action == Exec(["id"], run_as="web", cwd="/srv", env={"A": "b"}, stdin="x", creates="/y", timeout_s=3.0)
     assert made.tags == ("a",)
 
 
@@ -197,22 +194,23 @@ def test_a_script_is_kept_byte_for_byte():
         + script.replace("\n", "\n        ")
         + "\n"
     )
-    assert made.steps[0].action.script == script
+    shell: Any = made.steps[0].action
+    assert shell.script == script
 
 
 def test_local_paths_are_relative_to_the_file_and_keep_their_slash(tmp_path):
     (tmp_path / "r.yaml").write_text(
         f"{HEAD}steps:\n  - push: {{ src: ./site/, dest: /a }}\n  - pull: {{ src: /a, dest: ../out }}\n"
     )
+    push: Any
+    pull: Any
     push, pull = (s.action for s in Runbook.load(tmp_path / "r.yaml").steps)
     assert push.src == f"{tmp_path}/site/"
     assert pull.dest == f"{tmp_path.parent}/out"
 
 
 def test_secret_variables_are_sources_not_values():
-    made = parse(
-        f"{HEAD}vars: {{ t: {{ from_env: TOKEN }}, p: {{ prompt: Password }} }}\nsteps: [{{exec: [id]}}]\n"
-    )
+    made = parse(f"{HEAD}vars: {{ t: {{ from_env: TOKEN }}, p: {{ prompt: Password }} }}\nsteps: [{{exec: [id]}}]\n")
     assert made.vars == {"t": SecretSource(from_env="TOKEN"), "p": SecretSource(prompt="Password")}
 
 
@@ -271,10 +269,7 @@ def test_a_missing_or_binary_file_is_a_bad_runbook(tmp_path):
 
 
 def test_the_digest_is_of_what_is_said_not_of_how():
-    assert (
-        parse(f"{HEAD}steps: [{{exec: [id]}}]").digest
-        == parse(f"# hi\n{HEAD}steps:\n - exec:\n   - id\n").digest
-    )
+    assert parse(f"{HEAD}steps: [{{exec: [id]}}]").digest == parse(f"# hi\n{HEAD}steps:\n - exec:\n   - id\n").digest
     assert parse(f"{HEAD}steps: [{{exec: [id]}}]").digest != parse(f"{HEAD}steps: [{{exec: [ls]}}]").digest
     env = [parse(f"{HEAD}steps: [{{exec: [id], env: {{A: {v}}}}}]").digest for v in "xy"]
     assert env[0] != env[1]
