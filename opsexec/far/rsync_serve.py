@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from opsexec.far.copy_request import CopyRequest, admits_below, answer_failed, answer_ok, serve
-from opsexec.far.launch import KEPT, MARKER, SEARCH_PATH, marker
+from opsexec.far.launch import MARKER, SEARCH_PATH, kept_environment
 from opsexec.far.message import FarError
 
 TYPE_CHECKING = False
@@ -42,9 +42,10 @@ def _become_rsync(request: CopyRequest) -> None:
     except (FarError, OSError) as error:
         answer_failed(error)
         return
-    environment = {key: os.environ[key] for key in KEPT if key in os.environ}
+    environment = kept_environment()
     environment["PATH"] = SEARCH_PATH
-    environment[MARKER] = marker(request.run)
+    outer = environment.get(MARKER)
+    environment[MARKER] = outer + "/" + request.run if outer else request.run
     answer_ok(*([b"made"] if made else []))
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execve(program, [b"rsync", b"--server", *request.words, b".", name], environment)
