@@ -1,0 +1,268 @@
+"""A Step needs what its fields say, travels whole, and shows no secret."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsexec.capability import CapabilitySet, Requirement
+from opsexec.errors import BadStep
+from opsexec.secret import Secret
+from opsexec.steps import (
+    STEP_TYPES,
+    Exec,
+    Facts,
+    Link,
+    MakeDir,
+    Observe,
+    Pull,
+    Push,
+    ReadFile,
+    RemoveFile,
+    ServiceControl,
+    ServiceStatus,
+    SetMode,
+    Shell,
+    Stat,
+    Step,
+    Tty,
+    WriteFile,
+    decode_step,
+    encode_step,
+    redact,
+)
+from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES
+
+HUSH = "correct-horse-battery"
+
+ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
+    Exec: (Exec(["/usr/bin/../bin/id", "-u"]), ["exec:/usr/bin/id -u"]),
+    Shell: (Shell("act", "true"), [f"shell:act@sha256:{Shell('act', 'true').digest}"]),
+    ReadFile: (ReadFile(path="/a/../b"), ["fs.read:/b"]),
+    Stat: (Stat(path="/a//b/."), ["fs.read:/a/b"]),
+    WriteFile: (WriteFile(path="/a/b", content="x"), ["fs.write:/a/b"]),
+    RemoveFile: (RemoveFile(path="/a/b"), ["fs.remove:/a/b"]),
+    MakeDir: (MakeDir(path="/a/b"), ["fs.write:/a/b"]),
+    Link: (Link(path="/a/b", target="/etc/shadow"), ["fs.write:/a/b"]),
+    SetMode: (SetMode(path="/a/b", mode="0600"), ["fs.write:/a/b"]),
+    Push: (Push(src="./x", dest="/a/../b/"), ["sync.push:/b"]),
+    Pull: (Pull(src="/a/../b/", dest="./x"), ["sync.pull:/b"]),
+    ServiceStatus: (ServiceStatus(name="web"), ["service.read:web"]),
+    ServiceControl: (ServiceControl(name="web", action="stop"), ["service.control:web"]),
+    Facts: (Facts(names=("os", "cpu")), ["facts:os", "facts:cpu"]),
+    Observe: (Observe(names=("load",)), ["observe:load"]),
+    Tty: (Tty(argv=("/bin/bash", "-l")), ["tty:/bin/bash -l"]),
+}
+
+
+def test_every_step_type_stands_here():
+    assert set(ONE_OF_EACH) == set(STEP_TYPES)
+
+
+@pytest.mark.parametrize("kind", STEP_TYPES)
+def test_what_a_step_needs_is_derived_from_its_fields(kind):
+    step, needs = ONE_OF_EACH[kind]
+    assert [str(need) for need in step.requires()] == needs
+    assert CapabilitySet.of(*needs).admits(step.requires()[0])
+
+
+@pytest.mark.parametrize("kind", STEP_TYPES)
+def test_a_step_arrives_as_it_was_sent(kind):
+    step, _ = ONE_OF_EACH[kind]
+    assert decode_step(encode_step(step)) == step
+    assert type(decode_step(encode_step(step))) is kind
+
+
+@pytest.mark.parametrize("kind", STEP_TYPES)
+def test_a_step_can_not_be_changed(kind):
+    step, _ = ONE_OF_EACH[kind]
+    with pytest.raises(AttributeError):
+        step.run_as = "root"  # type: ignore[misc]  # that it can't be set is what is tested
+
+
+@pytest.mark.parametrize("kind", STEP_TYPES)
+def test_a_redacted_step_is_plain_json_with_its_type(kind):
+    step, _ = ONE_OF_EACH[kind]
+    shown = redact(step)
+    assert json.loads(json.dumps(shown)) == shown
+    assert shown["type"] == kind.__struct_config__.tag
+
+
+SECRET_STEPS = [
+    Exec(["/usr/bin/id"], env={"TOKEN": Secret(HUSH)}, stdin=Secret(HUSH)),
+    Shell("act", "true", env={"TOKEN": Secret(HUSH)}, stdin=Secret(HUSH)),
+    WriteFile(path="/a", content=Secret(HUSH)),
+    Tty(argv=("/bin/sh",), env={"TOKEN": Secret(HUSH)}),
+]
+
+
+@pytest.mark.parametrize("step", SECRET_STEPS)
+def test_a_secret_travels_and_shows_nowhere_else(step):
+    assert HUSH.encode() in encode_step(step)
+    assert decode_step(encode_step(step)) == step
+    for shown in (repr(step), str(step), f"{step}", json.dumps(redact(step)), repr(step.requires())):
+        assert HUSH not in shown
+
+
+def test_a_secrets_digest_is_not_recorded_since_short_ones_can_be_guessed():
+    assert redact(WriteFile(path="/a", content=Secret("1234")))["content"] == "***"
+    assert redact(WriteFile(path="/a", content="1234"))["content"]["bytes"] == 4
+
+
+def test_an_environments_values_are_not_recorded():
+    assert redact(Exec(["/usr/bin/id"], env={"B": "hidden", "A": "x"}))["env"] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Exec([]),
+        lambda: Exec("ls -l"),  # type: ignore[arg-type]  # what a caller may do by mistake
+        lambda: Exec(["ls", Secret(HUSH)]),  # type: ignore[list-item]  # what must not pass
+        lambda: Exec(["ls", 1]),  # type: ignore[list-item]  # what a YAML file may hold
+        lambda: Exec(["ls", "a\0b"]),
+        lambda: Exec(["bin/ls"]),
+        lambda: Exec([""]),
+        lambda: Exec(["/bin/echo", "x" * (128 * 1024)]),
+        lambda: Exec(["/bin/echo", *["x" * 1000] * 2000]),
+        lambda: Exec(["ls"], cwd="relative"),
+        lambda: Exec(["ls"], env={"A B": "x"}).requires(),
+        lambda: Exec(["ls"], env={"A": "x\0y"}).requires(),
+        lambda: Exec(["ls"], env={"OPSEXEC_RUN": "x"}).requires(),
+        lambda: Exec(["ls"], run_as="root; id"),
+        lambda: Exec(["ls"], run_as="-u"),
+        lambda: Exec(["ls"], run_as=""),
+        lambda: Exec(["ls"], timeout_s=0),
+        lambda: Exec(["ls"], timeout_s=-1),
+        lambda: Exec(["ls"], timeout_s=math.nan),
+        lambda: Exec(["ls"], timeout_s=math.inf),
+        lambda: Shell("two words", "true"),
+        lambda: Shell("", "true"),
+        lambda: Shell("*", "true"),
+        lambda: Shell("a", "tr\0ue"),
+        lambda: Shell("a", "x" * (128 * 1024)),
+        lambda: Shell("a", "true", sha256="0" * 64),
+        lambda: ReadFile(path="relative"),
+        lambda: ReadFile(path=""),
+        lambda: ReadFile(path="/a", offset=-1),
+        lambda: ReadFile(path="/a", max_bytes=0),
+        lambda: WriteFile(path="/a"),
+        lambda: WriteFile(path="/a", content="x", data=b"x"),
+        lambda: WriteFile(path="/a", content="x", mode="644x"),
+        lambda: WriteFile(path="/a", content="x", mode="99"),
+        lambda: WriteFile(path="/a", content="x", owner="a:b"),
+        lambda: RemoveFile(path="/"),
+        lambda: RemoveFile(path="/a/.."),
+        lambda: Link(path="/a", target=""),
+        lambda: Link(path="/a", target="x\0"),
+        lambda: SetMode(path="/a"),
+        lambda: Push(src="", dest="/a"),
+        lambda: Push(src="x", dest="a"),
+        lambda: Push(src="x", dest="/a", excludes=("a\nb",)),
+        lambda: ServiceStatus(name="--all"),
+        lambda: ServiceStatus(name="a b"),
+        lambda: ServiceStatus(name="*"),
+        lambda: ServiceStatus(name=""),
+        lambda: Facts(names=("weather",)),
+        lambda: Observe(interval_s=0),
+        lambda: Observe(interval_s=math.nan),
+        lambda: Tty(argv=()),
+        lambda: Tty(argv=("/bin/sh",), columns=0),
+    ],
+)
+def test_a_step_that_makes_no_sense_is_refused_before_anything_is_asked(make):
+    with pytest.raises(BadStep):
+        make()
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "BASH_ENV", "PYTHONPATH", "GIT_SSH_COMMAND", "IFS", "PERL5OPT"]
+)
+def test_a_variable_that_decides_which_code_runs_is_a_need_of_its_own(name):
+    for step in (Exec(["/bin/ls"], env={name: "x"}), Tty(argv=("/bin/sh",), env={name: "x"})):
+        assert Requirement("env", name) in step.requires()
+    assert len(Exec(["/bin/ls"], env={"GREETING": "x"}).requires()) == 1
+
+
+def test_looking_for_a_file_is_a_need_of_its_own():
+    assert Requirement("fs.read", "/b") in Exec(["/bin/ls"], creates="/a/../b").requires()
+
+
+def test_all_names_are_needed_where_none_is_named():
+    assert {need.resource for need in Facts().requires()} == set(FACT_NAMES)
+    assert {need.resource for need in Observe().requires()} == set(OBSERVE_NAMES)
+
+
+def test_a_script_in_short_is_a_shell_step():
+    assert Step.shell("act", "true") == Shell("act", "true")
+
+
+PATHS = st.text(alphabet="ab./* \udce9…", max_size=12).map(lambda text: f"/{text}")
+
+
+@given(PATHS)
+def test_a_path_is_needed_in_the_one_form_that_is_matched(path):
+    (need,) = Stat(path=path).requires()
+    assert isinstance(need.resource, str)
+    assert not set(need.resource.split("/")[1:]) & {".", ".."}
+    assert (need,) == Stat(path=need.resource).requires()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_step_or_a_bad_step(data):
+    try:
+        step = decode_step(data)
+    except BadStep:
+        return
+    assert isinstance(step, Step)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.binary(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6), inner, max_size=3)),
+    max_leaves=6,
+)
+FIELDS = [
+    "argv",
+    "path",
+    "content",
+    "env",
+    "mode",
+    "name",
+    "action",
+    "script",
+    "names",
+    "src",
+    "dest",
+    "run_as",
+    "stdin",
+]
+TAGS = st.sampled_from([kind.__struct_config__.tag for kind in STEP_TYPES])
+
+
+@given(TAGS, st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+def test_any_fields_are_a_step_that_can_be_shown_or_a_bad_step(tag, fields):
+    data = msgspec.msgpack.encode({**{key: value for key, value in fields.items() if in_range(value)}, "type": tag})
+    try:
+        step = decode_step(data)
+        needs = step.requires()
+    except BadStep:
+        return
+    assert needs or tag == "exec"
+    json.dumps(redact(step))
+
+
+def in_range(value) -> bool:
+    """msgpack has no integers over 64 bits."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    if isinstance(value, list):
+        return all(in_range(each) for each in value)
+    if isinstance(value, dict):
+        return all(in_range(each) for each in value.values())
+    return True
