@@ -96,6 +96,9 @@ KEYS: dict[str, Key] = {
     "facts": Key(Facts, "names", "Read facts about the host."),
 }
 
+KEY_OF: dict[type[Step], str] = {key.step: name for name, key in KEYS.items()} | {ServiceStatus: "service"}
+"""How a runbook spells each kind of Step."""
+
 SERVICE_ACTIONS = ("start", "stop", "restart", "reload", "enable", "disable", "status")
 
 

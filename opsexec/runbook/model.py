@@ -14,12 +14,13 @@ from opsexec.capability import Capability, CapabilitySet
 from opsexec.errors import BadRunbook
 from opsexec.patterns import Pattern
 from opsexec.runbook.expression import parse_condition
-from opsexec.runbook.fields import REQUIRED, fields_of
+from opsexec.runbook.fields import KEY_OF, REQUIRED, fields_of
 from opsexec.runbook.reference import nearest
 from opsexec.runbook.template import parse_template
 from opsexec.secret_source import SecretSource
 from opsexec.steps.base import Step
 from opsexec.steps.registry import redact
+from opsexec.steps.services import ServiceControl
 
 if TYPE_CHECKING:
     from opsexec.inventory import Inventory
@@ -294,13 +295,17 @@ def describe(action: Action) -> str:
     if isinstance(action, Assert):
         return f"assert {action.that}"[:80]
     kind = action.kind if isinstance(action, Template) else type(action)
-    fields = action.fields if isinstance(action, Template) else None
-    for name in ("argv", "action", "path", "dest", "name", "names"):
-        value = getattr(action, name, None) if fields is None else fields.get(name)
+    key = KEY_OF.get(kind, str(kind.__struct_config__.tag))
+    for name in ("argv", "path", "dest", "name", "action", "names"):
+        value = action.fields.get(name) if isinstance(action, Template) else getattr(action, name, None)
         if value:
             shown = " ".join(value) if isinstance(value, (tuple, list)) else str(value)
-            return f"{kind.__struct_config__.tag} {shown}".replace("\n", " ")[:80]
-    return str(kind.__struct_config__.tag)
+            if kind is ServiceControl:
+                shown += (
+                    f" {action.fields['action'] if isinstance(action, Template) else getattr(action, 'action', '')}"
+                )
+            return f"{key} {shown}".replace("\n", " ")[:80]
+    return key
 
 
 def plain(value: Any) -> Any:

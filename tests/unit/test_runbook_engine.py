@@ -108,7 +108,7 @@ async def test_steps_run_in_order_and_the_report_has_the_documented_form():
     (first, second) = data["hosts"]["a"]["steps"]
     assert set(first) == {"name", "status", "changed", "exit_code", "duration_s", "stdout_tail", "error"}
     assert (first["name"], first["status"], first["stdout_tail"]) == ("exec id", "changed", "uid=0\n")
-    assert (second["name"], second["status"]) == ("write_file /srv/x", "changed")
+    assert (second["name"], second["status"]) == ("write /srv/x", "changed")
     (failed,) = data["hosts"]["b"]["steps"]
     assert (failed["status"], failed["exit_code"]) == ("failed", 3)
     assert "exit status 3" in failed["error"]
@@ -427,7 +427,7 @@ async def test_what_a_host_will_deny_is_mentioned_and_denied_there():
     fleet = Fleet(a={"id": 0})
     fleet.details["a"] = {"capabilities": ("exec:/usr/bin/id",)}
     report = await fleet.run("- exec: [/usr/bin/id]\n- write: { path: /etc/x, content: y }\n")
-    assert report.notices == ["a will deny 'write_file /etc/x': it needs fs.write:/etc/x"]
+    assert report.notices == ["a will deny 'write /etc/x': it needs fs.write:/etc/x"]
     assert statuses(report) == ["changed", "failed"]
     assert [call[0] for call in fleet.hosts["a"].calls] == ["process"]
 
