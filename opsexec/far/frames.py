@@ -21,6 +21,7 @@ CREDIT = 3  # NUMBER: the caller may take this many more bytes of output
 END = 4  # NUMBER: end the run's process tree; milliseconds between SIGTERM and SIGKILL
 RESIZE = 5  # SIZE: columns, rows
 CALL = 6  # message: operation, arguments
+SOURCES = 7  # compressed message: name, source, ...: modules for the operations to come
 BEAT = 8  # nothing: the caller is still there
 
 # host -> caller

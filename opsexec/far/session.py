@@ -181,6 +181,8 @@ class Session:
         try:
             if kind == frames.SPAWN:
                 self._spawn(ref, Launch.parse(payload))
+            elif kind == frames.SOURCES:
+                adopt(payload)
             elif kind == frames.CALL:
                 self._call(ref, unpack_message(payload))
             elif ref in self.runs:
@@ -423,6 +425,14 @@ class Session:
             self._fail(run.ref, FarError("operation_died", f"the operation's process ended with status {run.status}"))
         else:
             self.send(frames.ANSWER if data[:1] == b"a" else frames.FAILED, run.ref, data[1:])
+
+
+def adopt(payload: bytes) -> None:
+    """Give the bootstrap's importer more modules."""
+    import zlib
+
+    importer = sys.meta_path[0]
+    importer.adopt(unpack_message(zlib.decompress(payload)))  # type: ignore[attr-defined]  # bootstrap.py's own
 
 
 def main(nonce: str) -> None:

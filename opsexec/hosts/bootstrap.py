@@ -1,21 +1,27 @@
-"""Starting the far session on a machine that has python3 and nothing of ours: one shell line, then its source on stdin.
+"""Starting the far session on a machine that has python3 and nothing of ours: one shell line, then its modules on stdin.
 
-The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh.
+The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh. Modules go as
+source; those every session needs go compiled as well, for the frequent case that both Pythons have the same byte code.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import secrets
 import zlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+
+from opsexec.far.message import pack_message
 
 PYTHONS = ("/usr/bin/python3", "python3", "/usr/local/bin/python3", "/usr/libexec/platform-python")
 NO_PYTHON = 97
 """Exit status of the start line when the host has no python3."""
-
+CORE = ("frames", "message", "launch", "outbox", "run", "session", "tree_end")
+"""The modules a session needs before it is asked for an operation; the others follow with the first one."""
 STAGE_ONE_SIZE = 320
-STAGE_TWO_SIZE = 4096
+STAGE_TWO_SIZE = 3072
 """Both stages are padded to these sizes, so that the start line never changes."""
 
 _STAGE_ONE = """import os,zlib
@@ -34,40 +40,72 @@ exec(C)
 """
 
 _STAGE_TWO = """
-import sys
+import sys,marshal
+import _frozen_importlib_external as X
 from _frozen_importlib import ModuleSpec
+O=getattr(X,"MAGIC_NUMBER",b"")==G
 class F:
+ def __init__(s):s.more={}
+ def adopt(s,items):s.more.update(zip([n.decode() for n in items[::2]],items[1::2]))
  def find_spec(s,n,p=None,t=None):
-  if n in S:return ModuleSpec(n,s,is_package=n in("opsexec","opsexec.far"))
+  if n in S or n in s.more:return ModuleSpec(n,s,is_package=n in("opsexec","opsexec.far"))
  def create_module(s,spec):return None
  def exec_module(s,m):
-  a,b=S[m.__name__]
-  exec(compile(D[a:b],m.__name__,"exec",dont_inherit=True),m.__dict__)
+  n=m.__name__
+  a,b,c=S.get(n,(0,0,0))
+  if n in s.more:d=compile(s.more[n],n,"exec",dont_inherit=True)
+  elif O and c>b:d=marshal.loads(D[b:c])
+  else:d=compile(D[a:b],n,"exec",dont_inherit=True)
+  exec(d,m.__dict__)
 sys.meta_path.insert(0,F())
 __import__("opsexec.far."+M,None,None,["main"]).main(N)
 """
-"""Serves modules out of the blob D, in which S says where each one's source is; each is compiled at its first use."""
+"""Serves modules out of the blob D, in which S says where each one's source is and, behind it, its byte code."""
 
 
-@lru_cache(maxsize=1)
-def _bundle() -> bytes:
-    """Return the compressed second stage: the source of every far module and the importer that serves them."""
-    far = Path(__file__).parent.parent / "far"
-    places: dict[str, tuple[int, int]] = {"opsexec": (0, 0), "opsexec.far": (0, 0)}
+_FAR = Path(__file__).parent.parent / "far"
+
+
+def _modules() -> list[str]:
+    """Return the short names of all far modules."""
+    return sorted(file.stem for file in _FAR.glob("*.py") if file.stem != "__init__")
+
+
+def _source(stem: str) -> bytes:
+    return (_FAR / f"{stem}.py").read_bytes()
+
+
+@cache
+def _bundle(whole: bool) -> bytes:
+    """Return the compressed second stage: the importer, and the core modules, or all of them."""
+    places: dict[str, tuple[int, int, int]] = {"opsexec": (0, 0, 0), "opsexec.far": (0, 0, 0)}
     blob = b""
-    for file in sorted(far.glob("*.py")):
-        if file.stem != "__init__":
-            source = file.read_bytes()
-            places[f"opsexec.far.{file.stem}"] = (len(blob), len(blob) + len(source))
-            blob += source
-    return zlib.compress(f"S={places!r}\n{_STAGE_TWO}".encode().ljust(STAGE_TWO_SIZE) + blob, 9)
+    for stem in _modules() if whole else CORE:
+        source = _source(stem)
+        name = f"opsexec.far.{stem}"
+        code = marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=2)) if stem in CORE else b""
+        middle = len(blob) + len(source)
+        places[name] = (len(blob), middle, middle + len(code))
+        blob += source + code
+    two = f"S={places!r}\nG={importlib.util.MAGIC_NUMBER!r}\n{_STAGE_TWO}".encode()
+    assert len(two) <= STAGE_TWO_SIZE
+    return zlib.compress(two.ljust(STAGE_TWO_SIZE) + blob, 9)
+
+
+@cache
+def other_sources() -> bytes:
+    """Return the SOURCES frame's payload: the modules that a session gets with its first operation."""
+    items = [
+        part for stem in _modules() if stem not in CORE for part in (f"opsexec.far.{stem}".encode(), _source(stem))
+    ]
+    return zlib.compress(pack_message(items), 9)
 
 
 def start_line() -> str:
     """Return the command for the login shell; it ends with NO_PYTHON where no python3 is found."""
     code = f"import os;exec(os.read(0,{STAGE_ONE_SIZE}))"
     tries = " ".join(PYTHONS)
-    script = f'for p in {tries}; do p=$(command -v $p) && exec $p -I -S -c "{code}"; done; exit {NO_PYTHON}'
+    script = f'for p in {tries}; do command -v $p >/dev/null && exec $p -I -S -c "{code}"; done; exit {NO_PYTHON}'
     return f"exec /bin/sh -c '{script}'"
 
 
@@ -78,8 +116,9 @@ def argv() -> list[str]:
 
 def opening(nonce: str, module: str = "session") -> bytes:
     """Return what to send on stdin right after the start line: it ends by calling `main(nonce)` of a far module."""
-    bundle = _bundle()
+    bundle = _bundle(module != "session")
     one = _STAGE_ONE.format(nonce=nonce, module=module, size=len(bundle), two=STAGE_TWO_SIZE).encode()
+    assert len(one) <= STAGE_ONE_SIZE
     return one.ljust(STAGE_ONE_SIZE) + bundle
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,12 @@ class SshHost:
         command = self.start_line(run_as)
         try:
             async with asyncio.timeout(OPEN_S):
-                channel, _ = await connection.create_session(
-                    lambda: _Channel(session), command, encoding=None, request_pty=False
+                creating = asyncio.ensure_future(
+                    connection.create_session(lambda: _Channel(session), command, encoding=None, request_pty=False)
                 )
+                await asyncio.sleep(0)
+                acknowledge_at_once(connection)
+                channel, _ = await creating
                 session.attach(_ChannelStream(channel), opening(nonce))
                 await session.ready
         except TimeoutError:
@@ -147,6 +151,18 @@ class SshHost:
                     await login.connection.wait_closed()
                 return
             login.abort()
+
+
+def acknowledge_at_once(connection: asyncssh.SSHClientConnection) -> None:
+    """Answer the next packets with TCP acknowledgements that don't wait (tcp(7), TCP_QUICKACK; Linux only).
+
+    sshd turns Nagle's algorithm off only when the first program starts (packet.c, ssh_packet_set_interactive). Until
+    then its second small packet waits for our delayed acknowledgement of the first, 40 ms. To be called after sending,
+    since what is sent makes the kernel delay again.
+    """
+    link = connection.get_extra_info("socket")
+    if link is not None and hasattr(socket, "TCP_QUICKACK"):
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class _ChannelStream:

@@ -32,9 +32,7 @@ def test_an_unexpected_error_is_one_sentence_and_its_traceback_stands_in_a_priva
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_the_traceback_is_kept_elsewhere_when_the_state_directory_cannot_be_made(
-    monkeypatch, capsys, tmp_path
-) -> None:
+def test_the_traceback_is_kept_elsewhere_when_the_state_directory_cannot_be_made(monkeypatch, capsys, tmp_path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(blocker))
