@@ -140,7 +140,7 @@ class Engine:
                 self._scopes[host.name] = scope
                 held = host.capability_set()
                 self._sets[host.name] = held if own is None else held & own
-                for notice in check_host(runbook, scope, host, self._sets[host.name], runbook.all_steps(), ()):
+                for notice in check_host(runbook, scope, host, self._sets[host.name], runbook.all_steps()):
                     notices[notice] = None
                 self.report.hosts[host.name] = HostReport(host.name, [])
         for name in untaken(plans, runbook, self._inventory, options.limit):

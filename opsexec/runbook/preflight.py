@@ -46,14 +46,13 @@ def check_host(
     host: InventoryHost,
     capabilities: CapabilitySet,
     steps: Sequence[tuple[str, RunbookStep]],
-    restored: Iterable[str],
 ) -> list[str]:
     """Check every step for one host as far as it can be known; return what a person should be told.
 
     Raises BadRunbook (undefined variable, misplaced secret, fields that make no Step) and CapabilityDenied
     (the runbook's own `capabilities` can never admit the step).
     """
-    later = set(restored)
+    later: set[str] = set()
     notices = []
     for _, step in steps:
         where = f"{runbook.file}:{step.line}: " if runbook.file and step.line else f"step {step.title!r}: "
