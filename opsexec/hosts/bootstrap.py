@@ -1,13 +1,14 @@
-"""Starting the far session on a machine that has python3 and nothing of ours: one shell line, then its modules on stdin.
+"""Starting the far session on a machine that has python3 and nothing of ours: one shell line, then its modules.
 
-The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh. Modules go as
-source; those every session needs go compiled as well, for the frequent case that both Pythons have the same byte code.
+The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh. Modules
+go as source; those every session needs go compiled too, for the frequent case that both Pythons have one byte code.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import marshal
+import re
 import secrets
 import zlib
 from functools import cache
@@ -18,7 +19,7 @@ from opsexec.far.message import pack_message
 PYTHONS = ("/usr/bin/python3", "python3", "/usr/local/bin/python3", "/usr/libexec/platform-python")
 NO_PYTHON = 97
 """Exit status of the start line when the host has no python3."""
-CORE = ("frames", "message", "launch", "outbox", "run", "session", "tree_end")
+CORE = ("frames", "message", "launch", "outbox", "run", "session", "spawn", "tree_end")
 """The modules a session needs before it is asked for an operation; the others follow with the first one."""
 STAGE_ONE_SIZE = 320
 STAGE_TWO_SIZE = 3072
@@ -64,23 +65,34 @@ __import__("opsexec.far."+M,None,None,["main"]).main(N)
 
 
 _FAR = Path(__file__).parent.parent / "far"
-
-
-def _modules() -> list[str]:
-    """Return the short names of all far modules."""
-    return sorted(file.stem for file in _FAR.glob("*.py") if file.stem != "__init__")
+_FROM_MODULE = re.compile(r"^\s*from opsexec\.far\.(\w+) import", re.MULTILINE)
+_FROM_PACKAGE = re.compile(r"^\s*from opsexec\.far import ([\w, ]+)$", re.MULTILINE)
 
 
 def _source(stem: str) -> bytes:
     return (_FAR / f"{stem}.py").read_bytes()
 
 
+def needed(stem: str) -> list[str]:
+    """Return the far modules that one of them imports, itself included, at its top or when it gets there."""
+    found: list[str] = []
+    pending = [stem]
+    while pending:
+        stem = pending.pop()
+        if stem not in found:
+            found.append(stem)
+            source = _source(stem).decode()
+            pending += _FROM_MODULE.findall(source)
+            pending += [name.strip() for names in _FROM_PACKAGE.findall(source) for name in names.split(",")]
+    return sorted(found)
+
+
 @cache
-def _bundle(whole: bool) -> bytes:
-    """Return the compressed second stage: the importer, and the core modules, or all of them."""
+def _bundle(module: str) -> bytes:
+    """Return the compressed second stage: the importer, and the core modules, or what another module needs."""
     places: dict[str, tuple[int, int, int]] = {"opsexec": (0, 0, 0), "opsexec.far": (0, 0, 0)}
     blob = b""
-    for stem in _modules() if whole else CORE:
+    for stem in CORE if module == "session" else needed(module):
         source = _source(stem)
         name = f"opsexec.far.{stem}"
         code = marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=2)) if stem in CORE else b""
@@ -95,9 +107,8 @@ def _bundle(whole: bool) -> bytes:
 @cache
 def other_sources() -> bytes:
     """Return the SOURCES frame's payload: the modules that a session gets with its first operation."""
-    items = [
-        part for stem in _modules() if stem not in CORE for part in (f"opsexec.far.{stem}".encode(), _source(stem))
-    ]
+    others = [stem for stem in needed("session") if stem not in CORE]
+    items = [part for stem in others for part in (f"opsexec.far.{stem}".encode(), _source(stem))]
     return zlib.compress(pack_message(items), 9)
 
 
@@ -116,7 +127,7 @@ def argv() -> list[str]:
 
 def opening(nonce: str, module: str = "session") -> bytes:
     """Return what to send on stdin right after the start line: it ends by calling `main(nonce)` of a far module."""
-    bundle = _bundle(module != "session")
+    bundle = _bundle(module)
     one = _STAGE_ONE.format(nonce=nonce, module=module, size=len(bundle), two=STAGE_TWO_SIZE).encode()
     assert len(one) <= STAGE_ONE_SIZE
     return one.ljust(STAGE_ONE_SIZE) + bundle
