@@ -1,4 +1,4 @@
-"""Starting one process: which program, which environment, in a session of its own, on pipes or on a terminal."""
+"""What to start: which program, which environment, where. Pure but for looking at the file system."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from opsexec.far.message import FarError, pack_message, unpack_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
-else:
-    import _signal as signal  # the module behind `signal`, which costs 5 ms of a session's start
 
 MARKER = "OPSEXEC_RUN"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -137,68 +134,6 @@ def kept_environment() -> dict[str, str]:
     """Return what programs inherit of this process's environment, with the marker of the run it is part of."""
     here = os.environ
     return {name: here[name] for name in KEPT if name in here}
-
-
-def spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
-    """Start the program on these file descriptors in a session of its own and return its pid. Raises FarError.
-
-    Changes and restores this process's working directory: callers are single-threaded.
-    """
-    program = launch.program()
-    environment = launch.environment(kept_environment())
-    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
-    return _start(launch, program, environment, actions)
-
-
-def spawn_on_terminal(launch: Launch) -> tuple[int, int]:
-    """Start the program on a new terminal; returns (pid, the terminal's own end). Raises FarError."""
-    program = launch.program()
-    environment = launch.environment(kept_environment())
-    main, other = os.openpty()
-    try:
-        resize(main, launch.columns, launch.rows)
-        name = os.ttyname(other)
-        # A session leader without a terminal gets the first one it opens: that is why fd 0 is opened, not inherited.
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, name, os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_DUP2, 0, 2),
-        ]
-        pid = _start(launch, program, environment, actions)
-    except BaseException:
-        os.close(main)
-        raise
-    finally:
-        os.close(other)
-    return pid, main
-
-
-def _start(launch: Launch, program: str, environment: dict[str, str], actions: Sequence[tuple[object, ...]]) -> int:
-    launch.enter()
-    try:
-        return os.posix_spawn(
-            program,
-            list(launch.argv),
-            environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT),
-        )
-    except OSError as error:
-        text = f"can't start {program}: {os.strerror(error.errno or 0)}"
-        raise FarError("no_start", text, program) from error
-    finally:
-        os.chdir("/")
-
-
-def resize(terminal: int, columns: int, rows: int) -> None:
-    """Set a terminal's size in characters; the program on it gets SIGWINCH."""
-    import fcntl
-    import struct
-    import termios
-
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _pack(texts: Sequence[str]) -> bytes:

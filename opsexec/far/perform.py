@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from opsexec.far.message import FarError, pack_message
+from opsexec.far.run import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +25,25 @@ def perform(items: list[bytes]) -> bytes:
         return failure(FarError("os", os.strerror(error.errno or 0), str(error.errno), str(error.filename or "")))
     except ValueError as error:
         return failure(FarError("protocol", str(error)))
+
+
+def perform_in_child(items: list[bytes]) -> tuple[int, int]:
+    """Fork a child that performs a call; returns (its pid, the pipe on which `perform`'s answer comes)."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            write_whole(into, perform(items))
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(into)
+    return pid, out
 
 
 def operation(name: str) -> Callable[[list[bytes]], list[bytes]]:

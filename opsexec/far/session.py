@@ -13,10 +13,11 @@ import time
 
 from opsexec.far import frames
 from opsexec.far.frames import HEADER, NUMBER, SIZE, STATUS
-from opsexec.far.launch import Launch, resize, spawn, spawn_on_terminal
+from opsexec.far.launch import Launch
 from opsexec.far.message import FarError, pack_message, unpack_message
 from opsexec.far.outbox import Outbox
 from opsexec.far.run import Run, waiting, widen, write_whole
+from opsexec.far.spawn import resize, spawn_on_pipes, spawn_on_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,7 +229,8 @@ class Session:
             run.stdin = os.dup(run.terminal)
             os.set_blocking(run.stdin, False)
         else:
-            self._spawn_on_pipes(run, launch)
+            run.pid, run.stdin, out, err = spawn_on_pipes(launch, self.null)
+            run.outputs = {out: frames.OUTPUT, err: frames.ERRORS}
         self.runs[ref] = run
         for fd in run.outputs:
             self.readers[fd] = run
@@ -238,25 +240,6 @@ class Session:
         if run.stdin >= 0:
             run.eof_input = not launch.streams_stdin
             self._give(run)
-
-    def _spawn_on_pipes(self, run: Run, launch: Launch) -> None:
-        wants_stdin = bool(launch.stdin) or launch.streams_stdin
-        stdin, run.stdin = os.pipe() if wants_stdin else (self.null, -1)
-        out, stdout = os.pipe()
-        err, stderr = os.pipe()
-        try:
-            run.pid = spawn(launch, stdin, stdout, stderr)
-        except BaseException:
-            for fd in (out, err, run.stdin):
-                if fd >= 0:
-                    os.close(fd)
-            raise
-        finally:
-            for fd in (stdout, stderr) if stdin == self.null else (stdout, stderr, stdin):
-                os.close(fd)
-        if run.stdin >= 0:
-            os.set_blocking(run.stdin, False)
-        run.outputs = {out: frames.OUTPUT, err: frames.ERRORS}
 
     def _output(self, run: Run, fd: int) -> None:
         """Read one block; closes the pipe at its end."""
@@ -395,24 +378,11 @@ class Session:
 
     def _call(self, ref: int, items: list[bytes]) -> None:
         """Do an operation in a child of its own: one that hangs on a dead disk can be ended like any run."""
-        from opsexec.far.perform import perform
+        from opsexec.far.perform import perform_in_child
 
         run = Run(ref, Launch(f"operation-{ref}", (), (), (), {}))
         run.call = []
-        out, into = os.pipe()
-        run.pid = os.fork()
-        if run.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                signal.set_wakeup_fd(-1)
-                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                    signal.signal(number, signal.SIG_DFL)
-                write_whole(into, perform(items))
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(into)
+        run.pid, out = perform_in_child(items)
         run.outputs[out] = frames.OUTPUT
         self.runs[ref] = run
         self.readers[out] = run

@@ -5,11 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-MAX_DIFF_BYTES = 64 << 10
+MAX_DIFF_CHARACTERS = 64 << 10
 """A longer diff is cut, and says so."""
 
 MAX_DIFF_LINES = 20_000
 """Content of more lines isn't compared line by line: difflib's cost grows with their product."""
+
+UNSHOWN = {
+    code: f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\t\n"
+}
+"""Characters that steer a terminal, or turn the reading direction and so hide what a line says: shown escaped."""
 
 
 def content_diff(path: str, old: bytes | None, new: bytes) -> str:
@@ -17,16 +24,17 @@ def content_diff(path: str, old: bytes | None, new: bytes) -> str:
     texts = _text(old or b""), _text(new)
     if texts[0] is None or texts[1] is None:
         return "(binary content differs)\n"
-    before, after = (text.splitlines(keepends=True) for text in texts if text is not None)
+    before, after = (_lines(text) for text in texts if text is not None)
     if len(before) + len(after) > MAX_DIFF_LINES:
         return f"(content differs: {len(before)} -> {len(after)} lines)\n"
     source = "/dev/null" if old is None else path
     lines = []
     size = 0
     for line in difflib.unified_diff(before, after, source, path):
+        line = line.translate(UNSHOWN)
         text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
         size += len(text)
-        if size > MAX_DIFF_BYTES:
+        if size > MAX_DIFF_CHARACTERS:
             lines.append("(diff cut here)\n")
             break
         lines.append(text)
@@ -41,6 +49,13 @@ def attribute_lines(changes: Mapping[str, Sequence[str]]) -> str:
 def made_lines(made: Sequence[str]) -> str:
     """Return one line for each directory that is made."""
     return "".join(f"directory {path} made\n" for path in made)
+
+
+def _lines(text: str) -> list[str]:
+    """Split at newlines alone: what else str.splitlines takes for a line end is content."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
 
 
 def _text(data: bytes) -> str | None:

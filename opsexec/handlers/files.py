@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.deadline import call
 from opsexec.handlers.diffs import attribute_lines, content_diff, made_lines
+from opsexec.handlers.limits import call, decoded, require_within_limit
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
@@ -56,14 +55,15 @@ def _finished(changed: bytes, context: Context, diff: str = "") -> Outcome:
 
 async def _read(step: ReadFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.read", context), b"%d" % step.offset, b"%d" % step.max_bytes]
-    data, meta = await call("read_file", args, step.run_as, context)
+    data, meta = await call("read_file", args, step.run_as, context, items=2)
     context.recorder.feed(0, data)
-    return Outcome(value=json.loads(meta))
+    require_within_limit(context)
+    return Outcome(value=decoded(meta, context))
 
 
 async def _stat(step: Stat, context: Context) -> Outcome:
-    (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step.run_as, context)
-    return Outcome(value=json.loads(answer))
+    (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step.run_as, context, items=1)
+    return Outcome(value=decoded(answer, context))
 
 
 async def _write(step: WriteFile, context: Context) -> Outcome:
@@ -73,10 +73,10 @@ async def _write(step: WriteFile, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     flags = [_flag(step.parents), _flag(context.check)]
     args = [*_place(path, "fs.write", context), step.body, *attributes, *flags, readers]
-    changed, old, meta = await call("write_file", args, step.run_as, context)
+    changed, old, meta = await call("write_file", args, step.run_as, context, items=3)
     if not context.diff:
         return _finished(changed, context)
-    return _finished(changed, context, _write_diff(step, old, json.loads(meta)))
+    return _finished(changed, context, _write_diff(step, old, decoded(meta, context)))
 
 
 def _may_read(path: str, context: Context) -> bool:
@@ -98,8 +98,8 @@ def _write_diff(step: WriteFile, old: bytes, meta: dict[str, Any]) -> str:
 
 async def _remove(step: RemoveFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.remove", context), _flag(step.recursive), _flag(context.check)]
-    changed, meta = await call("remove", args, step.run_as, context)
-    found = json.loads(meta)
+    changed, meta = await call("remove", args, step.run_as, context, items=2)
+    found = decoded(meta, context)
     return _finished(changed, context, f"{found['kind']} {found['path']} removed\n")
 
 
@@ -107,20 +107,20 @@ async def _make_dir(step: MakeDir, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     flags = [_flag(step.parents), _flag(context.check)]
     args = [*_place(step.path, "fs.write", context), *attributes, *flags]
-    changed, meta = await call("make_dir", args, step.run_as, context)
-    found = json.loads(meta)
+    changed, meta = await call("make_dir", args, step.run_as, context, items=2)
+    found = decoded(meta, context)
     return _finished(changed, context, made_lines(found["made"]) + attribute_lines(found["changes"]))
 
 
 async def _link(step: Link, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.write", context), _bytes(step.target), _flag(context.check)]
-    changed, meta = await call("link", args, step.run_as, context)
-    before, after = json.loads(meta)["target"]
+    changed, meta = await call("link", args, step.run_as, context, items=2)
+    before, after = decoded(meta, context)["target"]
     return _finished(changed, context, attribute_lines({"target": [before or "(none)", after]}))
 
 
 async def _set_mode(step: SetMode, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     args = [*_place(step.path, "fs.write", context), *attributes, _flag(context.check)]
-    changed, meta = await call("set_mode", args, step.run_as, context)
-    return _finished(changed, context, attribute_lines(json.loads(meta)["changes"]))
+    changed, meta = await call("set_mode", args, step.run_as, context, items=2)
+    return _finished(changed, context, attribute_lines(decoded(meta, context)["changes"]))

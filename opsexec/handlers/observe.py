@@ -7,9 +7,9 @@ import json
 import time
 from typing import Any
 
-from opsexec.errors import BadStep, HostUnsuitable, ProtocolError
+from opsexec.errors import BadStep, HostUnsuitable
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.deadline import call, within
+from opsexec.handlers.limits import call, decoded, require_within_limit, within
 from opsexec.handlers.systemctl import Systemctl
 from opsexec.steps.base import Step
 from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES, Facts, Observe
@@ -19,7 +19,7 @@ async def handle(step: Step, context: Context) -> Outcome:
     """Read facts, or follow the host."""
     if isinstance(step, Facts):
         names = ",".join(step.names or FACT_NAMES)
-        (answer,) = await call("facts", [names.encode()], step.run_as, context)
+        (answer,) = await call("facts", [names.encode()], step.run_as, context, items=1)
         return Outcome(value=decoded(answer, context))
     if isinstance(step, Observe):
         return await within("observing", _observe(step, context), context)
@@ -31,13 +31,15 @@ async def _observe(step: Observe, context: Context) -> Outcome:
     names = step.names or OBSERVE_NAMES
     recorder = context.recorder
     drained = asyncio.Event()
-    recorder.on_drain = drained.set
+    recorder.on_drain = recorder.on_failure = drained.set
     next_at = time.monotonic()
     seen = 0
-    while recorder.failure is None and not recorder.over_limit:
+    while recorder.failure is None:
         line = json.dumps(await _sample(names, step, context)).encode() + b"\n"
         drained.clear()
-        if not recorder.feed(0, line) and recorder.failure is None:
+        behind = not recorder.feed(0, line)
+        require_within_limit(context)
+        if behind and recorder.failure is None:
             await drained.wait()
         seen += 1
         if seen == step.count:
@@ -49,7 +51,7 @@ async def _observe(step: Observe, context: Context) -> Outcome:
 
 async def _sample(names: tuple[str, ...], step: Observe, context: Context) -> dict[str, Any]:
     far = ",".join(name for name in names if name != "services")
-    (answer,) = await context.host.call("observe", [far.encode()], run_as=step.run_as)
+    (answer,) = await call("observe", [far.encode()], step.run_as, context, items=1)
     sample = decoded(answer, context)
     if "services" in names:
         sample["services"] = await _failed_services(step, context)
@@ -65,14 +67,3 @@ async def _failed_services(step: Observe, context: Context) -> dict[str, Any] | 
         return None
     systemctl.require_ok(output, "list failed services")
     return {"failed": [line.split()[0] for line in output.text.splitlines() if line.strip()]}
-
-
-def decoded(answer: bytes, context: Context) -> dict[str, Any]:
-    """Return an answer's JSON object; raises ProtocolError for anything else."""
-    try:
-        value = json.loads(answer)
-    except ValueError as error:
-        raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
-    if not isinstance(value, dict):
-        raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
-    return value

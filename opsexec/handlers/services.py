@@ -6,7 +6,7 @@ from typing import Any
 
 from opsexec.errors import BadStep, StepFailed
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.deadline import within
+from opsexec.handlers.limits import within
 from opsexec.handlers.systemctl import Systemctl
 from opsexec.steps.base import Step
 from opsexec.steps.services import ServiceControl, ServiceStatus

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from opsexec.capability import program_candidates
 from opsexec.errors import HostUnsuitable, ProgramNotFound, StepFailed
 from opsexec.executor import RunOutput
 from opsexec.handlers.context import Context
+from opsexec.handlers.limits import call, decoded
 from opsexec.hosts.port import ProcessSpec
 from opsexec.recorder import Recorder
 
@@ -86,8 +86,8 @@ class Systemctl:
         if self._env is None:
             self._env = {"LC_ALL": "C", "SYSTEMD_COLORS": "0"}
             if self._user:
-                (facts,) = await self._context.host.call("facts", [b"user"], run_as=self._run_as)
-                runtime = (json.loads(facts)["user"] or {}).get("runtime_dir")
+                (facts,) = await call("facts", [b"user"], self._run_as, self._context, items=1)
+                runtime = (decoded(facts, self._context).get("user") or {}).get("runtime_dir")
                 if runtime is not None:
                     self._env["XDG_RUNTIME_DIR"] = runtime
         return self._env

@@ -1,0 +1,58 @@
+"""A handler's calls under its step's limits: deadline, output, and an answer of the right shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+from opsexec.errors import LimitExceeded, ProtocolError, StepTimeout
+from opsexec.handlers.context import Context
+
+T = TypeVar("T")
+
+
+async def within(what: str, work: Awaitable[T], context: Context) -> T:
+    """Await `work` within the step's deadline; raises StepTimeout, which names `what`, when it passes."""
+    try:
+        async with asyncio.timeout(context.timeout_s) as deadline:
+            return await work
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        text = f"{what} took longer than {context.timeout_s:g} s"
+        raise StepTimeout(text, host=context.host.name, hint="raise timeout_s") from error
+
+
+async def call(
+    operation: str, args: Sequence[bytes], run_as: str | None, context: Context, *, items: int
+) -> list[bytes]:
+    """Do one operation on the host within the step's deadline, and return its answer of so many items.
+
+    Raises StepTimeout when the deadline passes, ProtocolError for an answer of another length.
+    """
+    answer = await within(operation, context.host.call(operation, args, run_as=run_as), context)
+    if len(answer) != items:
+        text = f"the host's answer to {operation} has {len(answer)} items, not {items}"
+        raise ProtocolError(text, host=context.host.name, hint="both sides must be the same version")
+    return answer
+
+
+def decoded(answer: bytes, context: Context) -> dict[str, Any]:
+    """Return an answer's JSON object; raises ProtocolError for anything else."""
+    try:
+        value = json.loads(answer)
+    except ValueError as error:
+        raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
+    if not isinstance(value, dict):
+        raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
+    return value
+
+
+def require_within_limit(context: Context) -> None:
+    """Raise LimitExceeded when the step's output passed the limit of its capabilities."""
+    recorder = context.recorder
+    if recorder.over_limit:
+        text = f"output is over the limit of {recorder.limit_bytes} bytes"
+        raise LimitExceeded(text, host=context.host.name, hint="ask for less, or raise max_output_bytes")
