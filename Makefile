@@ -37,7 +37,7 @@ check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy $(PACKAGES)
-	$(PY) -m mypy tests
+	$(PY) -m mypy tests demo
 	.venv/bin/lint-imports
 
 format: setup
