@@ -44,8 +44,9 @@ _NO_NEW_PRIVS = 38
 def confine(place: int | None, *, writes: bool, mounts: bool) -> None:
     """Let this process, and all it becomes, reach nothing but the directory or file open as `place`, and programs.
 
-    None: programs alone. `writes`: it may also change what is there. `mounts`: nothing else can be written, not even modes and times (needs
-    root); the working directory is then that directory. Raises FarError `unconfined` where the kernel can't.
+    None: programs alone. `writes`: it may also change what is there. `mounts`: nothing else can be written, not even
+    modes and times (needs root); the working directory is then that directory. Raises FarError `unconfined` where the
+    kernel can't.
     """
     libc = _libc()
     version = libc.syscall(LANDLOCK_CREATE, None, 0, 1)
@@ -86,7 +87,7 @@ def _call(libc: CDLL, name: str, number: int, *args: object) -> int:
 
 
 def _allow(libc: CDLL, rules: int, fd: int, rights: int) -> None:
-    if not os.path.isdir("/proc/self/fd/%d" % fd):
+    if not os.path.isdir(f"/proc/self/fd/{fd}"):
         rights &= FILE_RIGHTS
     _call(libc, "landlock_add_rule", LANDLOCK_ADD, rules, 1, pack("=Qi", rights, fd), 0)
 

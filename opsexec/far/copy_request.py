@@ -131,7 +131,7 @@ def answer_failed(error: FarError | OSError) -> None:
         from opsexec.far.faults import fault
 
         error = fault(error, "reach the place to copy to or from")
-    _answer([b"failed"] + [os.fsencode(text) for text in (error.code, error.text) + tuple(error.details)])
+    _answer([b"failed", *(os.fsencode(text) for text in (error.code, error.text, *error.details))])
 
 
 def _answer(items: list[bytes]) -> None:

@@ -1,9 +1,9 @@
 """rsync's exclude patterns, as rsync(1) FILTER RULES has them, for copies that rsync doesn't carry.
 
-Without a slash a pattern is about the last name; with one, about the last names of the path, or about the whole path when
-it begins with a slash (the root is what is copied) or holds `**`. `*` and `?` stay within a name, `**` crosses names,
-`[...]` is one byte; a trailing slash means directories only, a trailing `/***` a directory and all in it.
-What is understood is refused for rsync too when it isn't understood here, so that both carry the same.
+Without a slash a pattern is about the last name; with one, about the last names of the path, or about the whole path
+when it begins with a slash (the root is what is copied) or holds `**`. `*` and `?` stay within a name, `**` crosses
+names, `[...]` is one byte; a trailing slash means directories only, a trailing `/***` a directory and all in it.
+A pattern that isn't understood here is refused for rsync too, so that both always copy the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Pattern:
         self.crossing = b"**" in body
         self.tree = body.endswith(b"/***")
         self.slashes = body.count(b"/")
-        self.tokens = tokens_of(body) if self.wild else [byte for byte in body]
+        self.body = body
+        self.tokens = tokens_of(body) if self.wild else []
 
     def matches(self, path: bytes, directory: bool) -> bool:
         """True when it excludes this path, which is relative to what is copied and has no trailing slash."""
@@ -47,16 +48,19 @@ class Pattern:
 
     def _matches(self, path: bytes) -> bool:
         if self.anchored:
-            return accepts(self.tokens, path)
+            return self._accepts(path)
         if not self.crossing:
-            return accepts(self.tokens, _last_names(path, self.slashes + 1))
+            return self._accepts(_last_names(path, self.slashes + 1))
         if self.tokens[0] == _STARS:
-            return accepts(self.tokens, b"/" + path) or accepts(self.tokens, path)
-        while not accepts(self.tokens, path):
+            return self._accepts(b"/" + path)
+        while not self._accepts(path):
             _, slash, path = path.partition(b"/")
             if not slash:
                 return False
         return True
+
+    def _accepts(self, text: bytes) -> bool:
+        return accepts(self.tokens, text) if self.wild else text == self.body
 
 
 def tokens_of(body: bytes) -> list[object]:
@@ -125,9 +129,7 @@ def accepts(tokens: Sequence[object], text: bytes) -> bool:
             token = tokens[state]
             if token == _STARS or (token == _STAR and byte != SLASH):
                 following.add(state)
-            elif token == byte or (token == _ANY and byte != SLASH):
-                following.add(state + 1)
-            elif isinstance(token, frozenset) and byte in token:
+            elif token == byte or (token == _ANY and byte != SLASH) or (isinstance(token, frozenset) and byte in token):
                 following.add(state + 1)
         if not following:
             return False
@@ -163,7 +165,7 @@ class Excludes:
             try:
                 self.patterns.append(Pattern(text))
             except ValueError as error:
-                raise ValueError("exclude %r %s" % (text.decode("utf-8", "replace"), error)) from None
+                raise ValueError(f"exclude {text.decode('utf-8', 'replace')!r} {error}") from None
 
     def excludes(self, path: bytes, directory: bool) -> bool:
         """True when a pattern excludes this path."""

@@ -1,8 +1,8 @@
-"""The host's end of a copy by rsync: goes to the granted place by a walk that no link can move, then becomes `rsync --server`.
+"""The host's end of a copy by rsync: walks to the granted place and becomes `rsync --server` there.
 
-rsync is given `.` or a bare name in a directory that is already open. Unless the grants admit the whole host, the kernel
-then holds it to that place, because rsync itself follows links that appear on its way. What can't be held that way is
-answered with `take_tar`: the tar stream does each step by descriptors of its own.
+rsync is given `.` or a bare name in a directory that is already open. Unless the grants admit the whole host, the
+kernel then holds it to that place, because rsync itself follows links that appear on its way. What can't be held that
+way is answered with `take_tar`: the tar stream does each step by descriptors of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ else:
 FLAGS = frozenset(b"lnogtpri")
 """Letters of rsync's packed options that keep to what was asked: none follows links, none names another path."""
 WORDS = (b"--delete", b"--delete-during", b"--delete-before", b"--safe-links")
-VALUES = (b"--bwlimit=", b"--timeout=", b"--log-format=", b"--out-format=")
+VALUES = (b"--bwlimit=", b"--timeout=", b"--info=", b"--log-format=", b"--out-format=")
 OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -72,7 +72,7 @@ def require_plain(options: Sequence[bytes], sending: bool) -> None:
         flags, _, able = option[1:].partition(b"e")
         plain = option[:1] == b"-" and FLAGS.issuperset(flags) and able.replace(b".", b"").isalnum()
         if not plain:
-            raise FarError("take_tar", "the local rsync asks for %r" % option)
+            raise FarError("take_tar", f"the local rsync asks for {option!r}")
 
 
 def enter(request: CopyRequest) -> tuple[bytes, bool]:

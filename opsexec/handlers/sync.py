@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from opsexec.capability import clean_path
+from opsexec.errors import BadStep
+from opsexec.far.exclude import Excludes
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import SyncPlan
 from opsexec.steps.sync import Pull, Push, Sync
@@ -16,10 +20,11 @@ async def handle(step: Sync, context: Context) -> Outcome:
     plan = plan_of(step, context)
     result = await context.host.sync(plan)
     shown = list(result.changes[:SHOWN_CHANGES])
+    count = len(result.changes) if result.count is None else result.count
     return Outcome(
-        changed=bool(result.changes),
+        changed=count > 0,
         diff="\n".join(shown) + "\n" if context.diff and shown else None,
-        value={"changes": len(result.changes), "entries": shown, "method": result.method},
+        value={"changes": count, "entries": shown, "method": result.method, "skipped": list(result.skipped)},
     )
 
 
@@ -31,6 +36,10 @@ def plan_of(step: Sync, context: Context) -> SyncPlan:
         assert isinstance(step, Pull)
         verb, local, remote = "sync.pull", step.dest, step.src
     clean = clean_path(remote)
+    try:
+        Excludes(os.fsencode(pattern) for pattern in step.excludes)
+    except ValueError as error:
+        raise BadStep(str(error), host=context.host.name, hint="rsync(1) PATTERN MATCHING RULES") from error
     return SyncPlan(
         run=context.run,
         direction="push" if verb == "sync.push" else "pull",

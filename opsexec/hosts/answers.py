@@ -37,6 +37,8 @@ HINTS: dict[str, str] = {
     "loop": "a link on the way points to itself; read the links one by one with Stat",
     "raced": "something on the host keeps replacing it; stop that first",
     "busy": "something on the host uses it",
+    "too_deep": "copy the deep part by itself",
+    "too_many": "copy the parts of the tree one by one",
     "exhausted": "the host is out of memory or file descriptors",
     "io": "look at the host's kernel log",
 }

@@ -115,16 +115,21 @@ def opening_failure(
     """Return the error for a session that ended by itself: why it never began, or that it broke."""
     if session.ready.done():
         return ConnectionLost("the session on the host ended; whether its steps finished is unknown", host=session.host)
+    return no_start(session.host, session.run_as, status, said)
+
+
+def no_start(host: str, run_as: str | None, status: int | None, said: str) -> HostUnsuitable | PrivilegeDenied:
+    """Return the error for a far module that ended before it spoke, with this status and last words."""
     if status == NO_PYTHON:
-        return HostUnsuitable("no python3 (3.8 or newer) on the host", host=session.host, hint="install python3 there")
-    if session.run_as is not None:
+        return HostUnsuitable("no python3 (3.8 or newer) on the host", host=host, hint="install python3 there")
+    if run_as is not None:
         return PrivilegeDenied(
-            f"can't become {session.run_as}: {said or f'exit status {status}'}",
-            host=session.host,
-            hint=f"let this login run any command as {session.run_as} without a password (sudoers NOPASSWD)",
+            f"can't become {run_as}: {said or f'exit status {status}'}",
+            host=host,
+            hint=f"let this login run any command as {run_as} without a password (sudoers NOPASSWD)",
         )
     return HostUnsuitable(
         f"the login shell could not start a session: {said or f'exit status {status}'}",
-        host=session.host,
+        host=host,
         hint="check the login shell, and that /bin/sh and python3 exist",
     )

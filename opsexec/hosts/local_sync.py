@@ -1,4 +1,4 @@
-"""Copies on the caller's own machine: the same two rsyncs, the other end a child process."""
+"""Copies on the caller's own machine: the same two ends, the other one a child process."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import asyncio
 import subprocess
 from typing import TYPE_CHECKING, cast
 
-from opsexec.hosts.bootstrap import argv, new_nonce, opening
+from opsexec.hosts.bootstrap import argv, opening
+from opsexec.hosts.bridge import Bridge, Wire
+from opsexec.hosts.copies import copy_tree
 from opsexec.hosts.local_session import become, session_environment
-from opsexec.hosts.rsync import Bridge, NoRsync, Wire, run_rsync
 
 if TYPE_CHECKING:
     from opsexec.hosts.local import LocalHost
     from opsexec.hosts.port import SyncPlan, SyncResult
 
+CLOSE_S = 1.0
+"""Seconds the other end has to end by itself, with all it started, once its pipes are closed."""
+
 
 async def sync_local(host: LocalHost, plan: SyncPlan) -> SyncResult:
     """Copy between two local trees under the plan's grants."""
-    nonce = new_nonce()
 
-    async def open_wire(bridge: Bridge) -> Wire:
+    async def open_far(module: str, nonce: str, bridge: Bridge) -> Wire:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.subprocess_exec(
+        transport, pipes = await loop.subprocess_exec(
             lambda: _BridgePipes(bridge),
             *become(plan.run_as),
             *argv(),
@@ -32,40 +35,51 @@ async def sync_local(host: LocalHost, plan: SyncPlan) -> SyncResult:
             cwd="/",
             start_new_session=True,
         )
-        wire = _PipeWire(cast(asyncio.SubprocessTransport, transport))
-        wire.write(opening(nonce, "rsync_serve"))
+        wire = _PipeWire(transport, pipes)
+        wire.write(opening(nonce, module))
         return wire
 
-    try:
-        return await run_rsync(plan, host.name, nonce, open_wire)
-    except NoRsync:
-        from opsexec.hosts.tar_sync import sync_by_tar
-
-        return await sync_by_tar(host, plan)
+    return await copy_tree(plan, host.name, open_far)
 
 
 class _PipeWire:
     """A Wire over a child's stdin and stdout."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport) -> None:
+    def __init__(self, transport: asyncio.SubprocessTransport, pipes: _BridgePipes) -> None:
         self._transport = transport
+        self._pipes = pipes
         self._input = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
         self._output = cast(asyncio.ReadTransport, transport.get_pipe_transport(1))
 
     def write(self, data: bytes) -> None:
-        self._input.write(data)
+        if not self._input.is_closing():
+            self._input.write(data)
 
     def write_eof(self) -> None:
-        self._input.write_eof()
+        if not self._input.is_closing():
+            self._input.write_eof()
 
     def pause_reading(self) -> None:
-        self._output.pause_reading()
+        if not self._output.is_closing():
+            self._output.pause_reading()
 
     def resume_reading(self) -> None:
-        self._output.resume_reading()
+        if not self._output.is_closing():
+            self._output.resume_reading()
 
     def close(self) -> None:
-        self._transport.close()
+        """Close the pipes only: the child sees that and ends its own tree, which a signal to it would leave behind."""
+        if 0 not in self._pipes.closed:
+            self._input.abort()
+        self._output.close()
+
+    async def wait_closed(self) -> None:
+        waiting = asyncio.ensure_future(self._pipes.gone.wait())
+        try:
+            await asyncio.wait([waiting], timeout=CLOSE_S)
+        finally:
+            waiting.cancel()
+            self._transport.close()
 
 
 class _BridgePipes(asyncio.SubprocessProtocol):
@@ -74,6 +88,8 @@ class _BridgePipes(asyncio.SubprocessProtocol):
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._transport: asyncio.SubprocessTransport | None = None
+        self.gone = asyncio.Event()
+        self.closed: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -82,7 +98,10 @@ class _BridgePipes(asyncio.SubprocessProtocol):
         if fd == 1:
             self._bridge.data_received(data)
         else:
-            self._bridge.complaint = (self._bridge.complaint + data)[-4096:]
+            self._bridge.complain(data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self.closed.add(fd)
 
     def pause_writing(self) -> None:
         self._bridge.pause()
@@ -91,8 +110,8 @@ class _BridgePipes(asyncio.SubprocessProtocol):
         self._bridge.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._bridge.lost(None)
-
-    def process_exited(self) -> None:
+        """The child has ended and all it wrote has been read: `process_exited` comes before the last of its output."""
         assert self._transport is not None
-        self._bridge.lost(self._transport.get_returncode())
+        status = self._transport.get_returncode()
+        self._bridge.lost(128 - status if status is not None and status < 0 else status)
+        self.gone.set()

@@ -61,10 +61,16 @@ class SyncPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a copy changed: itemised lines (`rsync --itemize-changes` form), and which mechanism carried it."""
+    """What a copy changed: itemised lines (`rsync --itemize-changes` form), and which mechanism carried it.
+
+    `count`: how many lines there are in all, when not all are listed; None = these. `skipped`: sentences about entries
+    left out on purpose: special files, and links that lead out of what a host sends.
+    """
 
     changes: tuple[str, ...]
     method: Literal["rsync", "tar"]
+    count: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 class Host(Protocol):

@@ -9,209 +9,61 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from opsexec.errors import ConnectionLost, HostUnsuitable, OpsError, StepFailed, StepTimeout
-from opsexec.far.message import pack_layers, pack_message, unpack_message
-from opsexec.hosts.answers import as_error
+from opsexec.errors import HostUnsuitable, OpsError, StepFailed
+from opsexec.hosts.bridge import OpenFar, ended_early
+from opsexec.hosts.copies import READY_S, Carried, TarNeeded, carry
+from opsexec.hosts.copy_process import CopyProcess
+from opsexec.hosts.copy_report import CopyReport
 from opsexec.hosts.port import SyncPlan, SyncResult
 
-BLOCK = 256 << 10
-READY_S = 20.0
-"""Seconds the host's end may take to answer, and rsync to ask for it."""
-_NOT_CHANGES = ("sending incremental", "sent ", "total size", "created directory")
+IDLE_S = 120
+"""Seconds without a byte after which rsync gives up, on either side: rsync itself says something much more often."""
+MARK = "= "
+"""What our lines in rsync's output begin with: nothing that it says by itself does."""
+SKIPPING = (b"skipping non-regular file ", b"ignoring unsafe symlink ")
+_NOT_SPOKEN = (1, 2)
+"""rsync(1) EXIT VALUES: an option that it doesn't know, a protocol that is too old."""
+_PROTOCOL, _STALLED = 12, 30
 _OPTION_LIMIT = 64
+_WORDS_LIMIT = 65536
 
 
-class NoRsync(Exception):
-    """One side has no rsync: the caller takes the tar stream."""
-
-
-class Wire(Protocol):
-    """A byte stream to the host's end, as `open_wire` gives it."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        ...
-
-    def write_eof(self) -> None:
-        """Send no more."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Ask for no more bytes for now."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Take bytes again."""
-        ...
-
-    def close(self) -> None:
-        """Close both directions; the host's end ends."""
-        ...
-
-
-class Bridge:
-    """Carries bytes between rsync's pipes and a Wire, each way at the pace of the slower side."""
-
-    def __init__(self, nonce: str, host: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._nonce = nonce.encode()
-        self._host = host
-        self._buffer = b""
-        self._greeted = False
-        self.answer: asyncio.Future[list[bytes]] = self._loop.create_future()
-        self.closed: asyncio.Future[int | None] = self._loop.create_future()
-        self.complaint = b""
-        self._wire: Wire | None = None
-        self._from = self._to = -1
-        self._pending = bytearray()
-        self._ended = False
-        self._holding = False
-
-    # -- from the wire --------------------------------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes from the host: first its answer to the request, then what rsync says."""
-        if self.answer.done() and self._to >= 0:
-            self._deliver(data)
-            return
-        self._buffer += data
-        if not self._greeted:
-            at = self._buffer.find(self._nonce)
-            if at < 0:
-                return
-            self._greeted = True
-            self._buffer = self._buffer[at + len(self._nonce) :]
-        if not self.answer.done() and len(self._buffer) >= 4:
-            size = int.from_bytes(self._buffer[:4], "big")
-            if len(self._buffer) >= 4 + size:
-                answer, self._buffer = unpack_message(self._buffer[4 : 4 + size]), self._buffer[4 + size :]
-                self.answer.set_result(answer)
-
-    def lost(self, status: int | None) -> None:
-        """The wire is closed; `status` is the far program's, None when unknown."""
-        if not self.answer.done():
-            self.answer.set_exception(ConnectionLost("the host's end of the copy did not start", host=self._host))
-            self.answer.exception()  # it may have been given up already
-        self._ended = True
-        self._flush_end()
-        if not self.closed.done():
-            self.closed.set_result(status)
-
-    def pause(self) -> None:
-        """The wire takes no more for now."""
-        self._holding = True
-        if self._from >= 0:
-            self._loop.remove_reader(self._from)
-
-    def resume(self) -> None:
-        """The wire takes more."""
-        self._holding = False
-        if self._from >= 0:
-            self._loop.add_reader(self._from, self._readable)
-
-    # -- rsync's pipes --------------------------------------------------------------------------------------------
-
-    def join(self, wire: Wire, from_rsync: int, to_rsync: int) -> None:
-        """Begin to carry; takes both file descriptors over."""
-        self._wire, self._from, self._to = wire, from_rsync, to_rsync
-        for fd in (from_rsync, to_rsync):
-            os.set_blocking(fd, False)
-        if not self._holding:
-            self._loop.add_reader(from_rsync, self._readable)
-        if self._buffer:
-            data, self._buffer = self._buffer, b""
-            self._deliver(data)
-        self._flush_end()
-
-    def _readable(self) -> None:
-        assert self._wire is not None
-        try:
-            data = os.read(self._from, BLOCK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._wire.write(data)
-            return
-        self._loop.remove_reader(self._from)
-        os.close(self._from)
-        self._from = -1
-        self._wire.write_eof()
-
-    def _deliver(self, data: bytes) -> None:
-        if self._to < 0:
-            return
-        if not self._pending:
-            try:
-                done = os.write(self._to, data)
-            except BlockingIOError:
-                done = 0
-            except BrokenPipeError:
-                self._close_to()
-                return
-            if done == len(data):
-                return
-            data = data[done:]
-            self._loop.add_writer(self._to, self._writable)
-        self._pending += data
-        if len(self._pending) > BLOCK and self._wire is not None:
-            self._wire.pause_reading()
-
-    def _writable(self) -> None:
-        try:
-            done = os.write(self._to, self._pending)
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self._close_to()
-            return
-        del self._pending[:done]
-        if not self._pending:
-            self._loop.remove_writer(self._to)
-            if self._wire is not None and not self._ended:
-                self._wire.resume_reading()
-            self._flush_end()
-
-    def _flush_end(self) -> None:
-        if self._ended and not self._pending:
-            self._close_to()
-
-    def _close_to(self) -> None:
-        if self._to >= 0:
-            self._loop.remove_writer(self._to)
-            os.close(self._to)
-            self._to = -1
-            self._pending.clear()
-
-    def close(self) -> None:
-        """Let go of rsync's pipes and of the wire."""
-        if self._from >= 0:
-            self._loop.remove_reader(self._from)
-            os.close(self._from)
-            self._from = -1
-        self._close_to()
-        if self._wire is not None:
-            self._wire.close()
+async def sync_by_rsync(plan: SyncPlan, host: str, open_far: OpenFar) -> SyncResult:
+    """Copy by rsync. Raises TarNeeded before anything was copied, StepFailed with rsync's own words, ConnectionLost."""
+    end = RsyncEnd(plan, host)
+    carried = await carry(plan, host, "rsync_serve", open_far, end)
+    if end.status != 0:
+        if carried.status in _NOT_SPOKEN and end.report.count == 0:
+            raise TarNeeded("the host's rsync is too old for this one")
+        raise _failure(end, carried, host)
+    if b"made" in carried.details:
+        end.report.made_top()
+    return end.report.result("rsync")
 
 
 def local_rsync() -> str:
-    """Return this machine's rsync; raises NoRsync."""
+    """Return this machine's rsync; raises TarNeeded."""
     found = shutil.which("rsync")
     if found is None:
-        raise NoRsync("this machine has no rsync")
+        raise TarNeeded("this machine has no rsync")
     return found
 
 
 def rsync_argv(plan: SyncPlan, connector: str) -> list[str]:
-    """Return the local rsync's argv for a plan. The remote path is a stand-in: the real one goes by the request."""
-    words = [local_rsync(), "--archive", "--itemize-changes", "--out-format=%i %n%L", "--no-motd", "-e", connector]
+    """Return the local rsync's argv for a plan.
+
+    The remote path is a stand-in, but for its last name, without which rsync refuses what comes (rsync(1),
+    --trust-sender). Devices and other special files are never made; what comes from a host may not hold links that lead
+    out (`--info=name1` makes rsync say so), nor set-id bits.
+    """
+    words = [local_rsync(), "--archive", "--no-D", "--itemize-changes", f"--out-format={MARK}%i %n%L", "--no-motd"]
+    words += [f"--timeout={IDLE_S}", "-e", connector]
     if plan.delete:
         words.append("--delete")
     if plan.check:
@@ -219,104 +71,110 @@ def rsync_argv(plan: SyncPlan, connector: str) -> list[str]:
     if plan.bandwidth_bytes_s is not None:
         words.append(f"--bwlimit={max(1, plan.bandwidth_bytes_s // 1024)}")
     words += [f"--exclude={pattern}" for pattern in plan.excludes]
-    remote = "host:/copy/" if plan.remote.endswith("/") else "host:/copy"
     local = plan.local if plan.local.startswith(("/", "./", "../")) else f"./{plan.local}"
-    return [*words, "--", local, remote] if plan.direction == "push" else [*words, "--", remote, local]
+    if plan.direction == "push":
+        return [*words, "--", local, "host:/copy/" if plan.remote.endswith("/") else "host:/copy"]
+    name = "" if plan.remote.endswith("/") else plan.remote.rpartition("/")[2]
+    if any(byte in name for byte in "*?[\\"):
+        raise TarNeeded("rsync would take the name as a pattern")
+    return [*words, "--safe-links", "--info=name1", "--chmod=Fug-s", "--", f"host:/copy/{name}", local]
 
 
-async def run_rsync(
-    plan: SyncPlan, host: str, nonce: str, open_wire: Callable[[Bridge], asyncio.Future[Wire] | object]
-) -> SyncResult:
-    """Run one copy. `open_wire(bridge)` is awaited for the stream to the host's end, whose output feeds the bridge.
+class RsyncEnd:
+    """The local rsync, with the connector that it starts as its remote shell."""
 
-    Raises NoRsync before anything was copied, StepTimeout, StepFailed with rsync's own words.
-    """
-    ours, theirs = socket.socketpair()
-    connector = f"{sys.executable} -I -S {Path(__file__).with_name('rsync_connector.py')} {theirs.fileno()}"
-    bridge = Bridge(nonce, host)
-    process: asyncio.subprocess.Process | None = None
-    try:
-        ours.setblocking(False)
-        argv = rsync_argv(plan, connector)
-        async with asyncio.timeout(plan.timeout_s):
-            opening = asyncio.ensure_future(open_wire(bridge))  # type: ignore[arg-type]  # any awaitable
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.PIPE,
-                    pass_fds=[theirs.fileno()],
-                    env={"PATH": os.environ.get("PATH", os.defpath), "RSYNC_PROTECT_ARGS": "0", "LC_ALL": "C.UTF-8"},
-                    start_new_session=True,
-                )
-                theirs.close()
-                wire = await opening
-            finally:
-                if not opening.done():
-                    opening.cancel()
-            said = asyncio.create_task(process.communicate())
-            try:
-                await _join(bridge, wire, ours, plan, said, host)  # type: ignore[arg-type]  # as above
-                stdout, stderr = await said
-            finally:
-                if not said.done():
-                    said.cancel()
-                    await asyncio.wait([said])
-    except TimeoutError as error:
-        raise StepTimeout(f"the copy took over {plan.timeout_s:g} s", host=host, hint="raise timeout_s") from error
-    finally:
-        bridge.close()
-        ours.close()
-        theirs.close()
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
-    return _result(process.returncode, stdout, stderr, bridge, host)
+    def __init__(self, plan: SyncPlan, host: str) -> None:
+        self._plan = plan
+        self._host = host
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        try:
+            connector = Path(__file__).with_name("rsync_connector.py")
+            self._argv = rsync_argv(plan, f"{sys.executable} -I -S {connector} {self._theirs.fileno()}")
+        except BaseException:
+            self._close()
+            raise
+        self._process: CopyProcess | None = None
+        self._line = b""
+        self.report = CopyReport()
 
+    @property
+    def status(self) -> int | None:
+        """rsync's exit status, or minus the number of the signal that ended it."""
+        return None if self._process is None else self._process.status
 
-async def _join(
-    bridge: Bridge,
-    wire: Wire,
-    ours: socket.socket,
-    plan: SyncPlan,
-    said: asyncio.Task[tuple[bytes, bytes]],
-    host: str,
-) -> None:
-    """Take rsync's pipes from the connector, put the request to the host, and let the bytes flow."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(ours.fileno(), lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await asyncio.wait([ready, said], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        loop.remove_reader(ours.fileno())
-    if said.done():
-        return  # rsync refused by itself (a source that isn't there): its words say why
-    if not ready.done():
-        raise HostUnsuitable(f"rsync did not start within {READY_S:g} s", host=host)
-    words, fds, _, _ = socket.recv_fds(ours, 65536, 2)
-    if len(fds) != 2:
-        return
-    try:
-        wire.write(request(plan, server_options(words.split(b"\0"), host)))
-        async with asyncio.timeout(READY_S):
-            kind, *rest = await bridge.answer
-        if kind != b"ok":
-            code, text, *details = (os.fsdecode(item) for item in rest)
-            if code == "no_rsync":
-                raise NoRsync(text)
-            raise as_error(code, text, details, host=host)
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        raise
-    bridge.join(wire, *fds)
-    status = await bridge.closed
-    try:
-        ours.send(bytes([255 if status is None else status & 255]))
-    except OSError:
-        return  # the connector is gone with its rsync, whose status says how it went
+    @property
+    def stderr(self) -> str:
+        """What rsync said about errors."""
+        return "" if self._process is None else self._process.stderr.decode("utf-8", "replace")
+
+    async def start(self) -> None:
+        """As `LocalEnd.start`."""
+        self._process = await CopyProcess.start(
+            self._plan.run,
+            self._argv,
+            self._output,
+            pass_fds=[self._theirs.fileno()],
+            env={"PATH": os.environ.get("PATH", os.defpath), "RSYNC_PROTECT_ARGS": "0", "LC_ALL": "C.UTF-8"},
+        )
+        self._theirs.close()
+
+    async def streams(self) -> tuple[int, int, Sequence[bytes]] | None:
+        """As `LocalEnd.streams`: what the connector hands over."""
+        assert self._process is not None
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[object] = loop.create_future()
+        ended: asyncio.Future[object] = asyncio.ensure_future(self._process.wait())
+        loop.add_reader(self._ours.fileno(), lambda: None if ready.done() else ready.set_result(None))
+        try:
+            await asyncio.wait([ready, ended], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._ours.fileno())
+            ended.cancel()
+        if not ready.done() and self.status is None:
+            raise HostUnsuitable(f"rsync on this machine did not start within {READY_S:g} s", host=self._host)
+        words, fds, _, _ = socket.recv_fds(self._ours, _WORDS_LIMIT, 2) if ready.done() else (b"", [], 0, None)
+        if len(fds) != 2:
+            for fd in fds:
+                os.close(fd)
+            return None  # rsync refused by itself: its words say why
+        try:
+            return fds[0], fds[1], server_options(words.split(b"\0"), self._host)
+        except OpsError:
+            os.close(fds[0])
+            os.close(fds[1])
+            raise
+
+    def far_ended(self, status: int | None) -> None:
+        """As `LocalEnd.far_ended`: rsync learns it from the connector's own status."""
+        try:
+            self._ours.send(bytes([255 if status is None else min(status, 255)]))
+        except OSError:
+            return  # the connector is gone with its rsync, whose status says how it went
+
+    async def wait(self) -> None:
+        """As `LocalEnd.wait`."""
+        assert self._process is not None
+        await self._process.wait()
+
+    async def end(self) -> None:
+        """As `LocalEnd.end`."""
+        self._close()
+        if self._process is not None:
+            await self._process.end()
+
+    def _close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    def _output(self, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        self._line = self._line[:_WORDS_LIMIT]
+        for line in lines:
+            if line.startswith(MARK.encode()):
+                self.report.change(line[len(MARK) :])
+            elif line.startswith(SKIPPING):
+                self.report.skip(line)
 
 
 def server_options(words: Sequence[bytes], host: str) -> list[bytes]:
@@ -335,27 +193,28 @@ def server_options(words: Sequence[bytes], host: str) -> list[bytes]:
     return options
 
 
-def request(plan: SyncPlan, options: Sequence[bytes]) -> bytes:
-    """Return what is sent to the host's end: which place, under which grants, with which options."""
-    message = pack_message(
-        [
-            plan.run.encode(),
-            f"sync.{plan.direction}".encode(),
-            os.fsencode(plan.remote),
-            pack_layers(plan.grants),
-            *options,
-        ]
-    )
-    return len(message).to_bytes(4, "big") + message
+def _failure(end: RsyncEnd, carried: Carried, host: str) -> OpsError:
+    """Return why rsync failed: the wire, a signal, or what it says itself."""
+    status = end.status or 0
+    if carried.broken:
+        return ended_early(host)
+    if status < 0:
+        return StepFailed(f"rsync on this machine was ended by {_signal_name(-status)}", host=host, hint="copy again")
+    if carried.status is not None and carried.status > 128 and status in (_PROTOCOL, carried.status):
+        name = _signal_name(carried.status - 128)
+        return StepFailed(f"the host's rsync was ended by {name}", host=host, hint="look at the host's kernel log")
+    if status == _STALLED:
+        return ended_early(host)
+    said = end.stderr.strip() or carried.said
+    reason = next((line for line in said.splitlines() if line.strip()), "it gave no reason")[:300]
+    hint = "rsync(1) EXIT VALUES; what was copied stays"
+    if "No space left" in said or "quota" in said:
+        hint = "free space on that file system; what was copied stays"
+    return StepFailed(f"rsync ended with status {status}: {reason}", host=host, hint=hint)
 
 
-def _result(status: int | None, stdout: bytes, stderr: bytes, bridge: Bridge, host: str) -> SyncResult:
-    lines = stdout.decode("utf-8", "replace").splitlines()
-    changes = tuple(line for line in lines if line and not line.startswith(_NOT_CHANGES))
-    if status == 0:
-        return SyncResult(changes=changes, method="rsync")
-    said = (bridge.complaint + stderr).decode("utf-8", "replace").strip()
-    reason = next((line for line in said.splitlines() if line.startswith("rsync")), said[:200])
-    raise StepFailed(
-        f"rsync ended with status {status}: {reason}", host=host, hint="rsync(1) EXIT VALUES; what was copied stays"
-    )
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 from opsexec.errors import HostUnreachable
 from opsexec.hosts.asyncssh_loader import asyncssh
-from opsexec.hosts.bootstrap import new_nonce, opening
-from opsexec.hosts.rsync import Bridge, NoRsync, Wire, run_rsync
+from opsexec.hosts.bootstrap import opening
+from opsexec.hosts.bridge import Bridge, Wire
+from opsexec.hosts.copies import copy_tree
 
 if TYPE_CHECKING:
     from opsexec.hosts.port import SyncPlan, SyncResult
     from opsexec.hosts.ssh import SshHost
 
+OPEN_S = 20.0
+"""Seconds sshd may take to open a channel on an open connection."""
+CLOSE_S = 1.0
+"""Seconds to wait for sshd to confirm that a channel is closed; the host's end ends whether it does or not."""
+
 
 async def sync_over_ssh(host: SshHost, plan: SyncPlan) -> SyncResult:
-    """Copy by rsync, or by a tar stream where either side has none."""
-    nonce = new_nonce()
+    """Copy by rsync, or by a tar stream where rsync can't carry it."""
 
-    async def open_wire(bridge: Bridge) -> Wire:
+    async def open_far(module: str, nonce: str, bridge: Bridge) -> Wire:
         connection = await host.connection()
+        line = host.start_line(plan.run_as)
         try:
-            channel, _ = await connection.create_session(
-                lambda: _BridgeChannel(bridge), host.start_line(plan.run_as), encoding=None, request_pty=False
-            )
+            async with asyncio.timeout(OPEN_S):
+                channel, _ = await connection.create_session(
+                    lambda: _BridgeChannel(bridge), line, encoding=None, request_pty=False
+                )
+        except TimeoutError:
+            raise HostUnreachable(f"no channel for the copy within {OPEN_S:g} s", host=host.name) from None
         except asyncssh.Error as error:
             raise HostUnreachable(f"the host refused a channel: {error.reason}", host=host.name) from error
-        channel.write(opening(nonce, "rsync_serve"))
-        return channel
+        wire = _ChannelWire(channel)
+        wire.write(opening(nonce, module))
+        return wire
 
-    try:
-        return await run_rsync(plan, host.name, nonce, open_wire)
-    except NoRsync:
-        from opsexec.hosts.tar_sync import sync_by_tar
+    return await copy_tree(plan, host.name, open_far)
 
-        return await sync_by_tar(host, plan)
+
+class _ChannelWire:
+    """A Wire over a channel. asyncssh raises for a channel that is gone; its bridge has been told by then."""
+
+    def __init__(self, channel: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = channel
+
+    def write(self, data: bytes) -> None:
+        if not self._channel.is_closing():
+            self._channel.write(data)
+
+    def write_eof(self) -> None:
+        if not self._channel.is_closing():
+            self._channel.write_eof()
+
+    def pause_reading(self) -> None:
+        self._channel.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._channel.resume_reading()
+
+    def close(self) -> None:
+        self._channel.abort()
+
+    async def wait_closed(self) -> None:
+        waiting = asyncio.ensure_future(self._channel.wait_closed())
+        try:
+            await asyncio.wait([waiting], timeout=CLOSE_S)
+        finally:
+            waiting.cancel()
 
 
 class _BridgeChannel(asyncssh.SSHClientSession[bytes]):
@@ -48,7 +86,10 @@ class _BridgeChannel(asyncssh.SSHClientSession[bytes]):
         if datatype is None:
             self._bridge.data_received(data)
         else:
-            self._bridge.complaint = (self._bridge.complaint + data)[-4096:]
+            self._bridge.complain(data)
+
+    def eof_received(self) -> bool:
+        return True  # the other direction stays open until rsync here has ended it
 
     def pause_writing(self) -> None:
         self._bridge.pause()
@@ -58,6 +99,10 @@ class _BridgeChannel(asyncssh.SSHClientSession[bytes]):
 
     def exit_status_received(self, status: int) -> None:
         self._status = status
+
+    def exit_signal_received(self, name: str, core_dumped: bool, message: str, language: str) -> None:
+        number = getattr(signal, f"SIG{name}", signal.SIGKILL)
+        self._status = 128 + int(number)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._bridge.lost(self._status)

@@ -1,0 +1,112 @@
+"""The caller's own end of a copy: a process in a session of its own, which ends with the copy however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+from opsexec.far.launch import MARKER
+from opsexec.hosts.watchdog import Watchdog
+
+GRACE_S = 0.3
+"""Seconds between SIGTERM, on which half-written files are removed, and SIGKILL."""
+BLOCK = 65536
+STDERR_LIMIT = 16384
+"""How much of what it says about errors is kept: the beginning, where the reason is."""
+
+
+class CopyProcess:
+    """One started process. `stderr`: the first STDERR_LIMIT bytes; stdout goes to a callback block by block."""
+
+    def __init__(self, process: asyncio.subprocess.Process, slot: int, on_output: Callable[[bytes], None]) -> None:
+        self._process = process
+        self._slot = slot
+        self.stderr = b""
+        self._reading = asyncio.create_task(self._read_all(on_output))
+
+    @classmethod
+    async def start(
+        cls,
+        run: str,
+        argv: Sequence[str],
+        on_output: Callable[[bytes], None],
+        *,
+        pass_fds: Sequence[int],
+        env: Mapping[str, str],
+        stdin: bytes = b"",
+    ) -> CopyProcess:
+        """Start it, marked as part of `run`: should this process be killed, the watchdog ends it."""
+        watchdog = Watchdog.get()
+        slot = watchdog.open(run)
+        outer = os.environ.get(MARKER)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=pass_fds,
+                env={**env, MARKER: f"{outer}/{run}" if outer else run},
+                start_new_session=True,
+            )
+        except BaseException:
+            watchdog.done(slot)
+            raise
+        watchdog.began(slot, run, process.pid)
+        if process.stdin is not None:
+            process.stdin.write(stdin)
+            process.stdin.close()
+        return cls(process, slot, on_output)
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, minus the number of the signal that ended it, or None while it runs."""
+        return self._process.returncode
+
+    async def wait(self) -> int:
+        """Wait until it has ended and all it said is read."""
+        await asyncio.wait([self._reading])
+        return await self._process.wait()
+
+    async def end(self) -> None:
+        """End it and what it started, and leave nothing of it behind."""
+        try:
+            if self.status is None:
+                self._signal(signal.SIGTERM)
+                try:
+                    async with asyncio.timeout(GRACE_S):
+                        await self._process.wait()
+                except TimeoutError:
+                    self._signal(signal.SIGKILL)
+                await self._process.wait()
+            await asyncio.wait([self._reading], timeout=GRACE_S)
+        finally:
+            if self.status is None:
+                self._signal(signal.SIGKILL)
+            self._reading.cancel()
+            Watchdog.get().done(self._slot)
+
+    def _signal(self, number: int) -> None:
+        """Its group holds all it started, and its number is its own as long as its status is None."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return  # ended this very moment
+
+    async def _read_all(self, on_output: Callable[[bytes], None]) -> None:
+        stdout, stderr = self._process.stdout, self._process.stderr
+        assert stdout is not None
+        assert stderr is not None
+        complaining = asyncio.create_task(self._read_errors(stderr))
+        try:
+            while data := await stdout.read(BLOCK):
+                on_output(data)
+            await complaining
+        finally:
+            complaining.cancel()
+
+    async def _read_errors(self, stderr: asyncio.StreamReader) -> None:
+        while data := await stderr.read(BLOCK):
+            self.stderr += data[: STDERR_LIMIT - len(self.stderr)]
