@@ -235,12 +235,17 @@ class HostExecutor:
             run_as=step.run_as,
             timeout_s=self._capabilities.clamp_timeout(step.timeout_s, host=self.host),
         )
+        begun = time.monotonic()
         try:
             session = await self._host.open_tty(spec, step.term, step.columns, step.rows)
         except BaseException as error:
             self._record_failure(base, Recorder(), error, 0.0)
             raise
-        return AuditedTerminal(session, lambda output: self._record_outcome(base, output))
+        return AuditedTerminal(
+            session,
+            lambda output: self._record_outcome(base, output),
+            lambda error: self._record_failure(base, Recorder(), error, time.monotonic() - begun),
+        )
 
     async def aclose(self) -> None:
         """End what still runs and close the transport."""

@@ -33,7 +33,7 @@ def _run(argv: Sequence[str]) -> int:
 
     try:
         args = parse(argv)
-        return int(args.run(args))
+        return int(args.handler(args))
     except OpsError as error:
         say(error)
         return error.exit_code

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 GROUPS = {
     "exec": "exec shell",
     "run": "run caps",
+    "sync": "push pull",
+    "tty": "tty replay",
+    "facts": "facts observe",
+    "hosts": "hosts actions",
+    "audit": "audit",
+    "runs": "runs",
 }
 """Module -> its commands, in the order that help shows them; a command line loads the one it needs."""
 
@@ -50,6 +56,7 @@ TOP = Command(
         "opsexec exec 'web,&prod' --sudo -- systemctl restart nginx",
         "opsexec exec ssh://deploy@10.0.0.5 -- df -h",
         "opsexec run deploy.yaml --check --diff",
+        "opsexec audit verify",
     ),
 )
 
@@ -68,7 +75,7 @@ def _add(parser: Parser, chosen: Sequence[Command], dest: str) -> None:
         sub = subparsers.add_parser(command.name, command=command)
         parser.subparsers[command.name] = sub
         command.arguments(sub)
-        sub.set_defaults(run=command.run or _missing, parser=sub)
+        sub.set_defaults(handler=command.run or _missing, parser=sub)
         if command.subcommands:
             _add(sub, command.subcommands, dest + "_sub")
 
@@ -94,7 +101,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args, unknown = build(chosen).parse_known_args(words)
     if unknown:
         _refuse(unknown[0], args)
-    if getattr(args, "run", None) is None:
+    if getattr(args, "handler", None) is None:
         raise UsageError("no command was given", hint="see `opsexec --help`")
     if chosen[0].takes_program:
         args.program = program

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from opsexec.secret import Secret
     from opsexec.steps import Step
 
-Show = Callable[[Target, Result, Output], None]
+SinkFor = Callable[[str, Output, bool], "LogSink"]
+"""Makes the sink of one host (by name) from the command's output; the last says whether there are several hosts."""
 
 
 async def run_on_hosts(
@@ -26,26 +27,30 @@ async def run_on_hosts(
     step_for: Callable[[Target, bool], Step],
     *,
     reads_stdin: bool = False,
+    sink_for: SinkFor | None = None,
     check: bool = False,
     diff: bool = False,
 ) -> list[Result]:
     """Run `step_for(target, whether there are several)` on each host `args` selects; results in host order.
 
     One host: its output is the command's own, byte for byte, and piped input is streamed to it. Several:
-    whole lines, each `host | line`. With --json output goes into the results alone.
+    whole lines, each `host | line`. With --json output goes into the results alone. `sink_for` shows it in
+    another way.
     """
     targets = await find_targets(args)
     several = len(targets) > 1
     steps = [step_for(target, several) for target in targets]
     stdin = piped_input() if reads_stdin and not several else None
-    output = None if args.json else Output()
+    output = Output() if sink_for is not None or not args.json else None
     results: dict[str, Result] = {}
 
     async def one(target: Target, step: Step) -> None:
         sink: LogSink | None = output
-        prefixed = Prefixed(target.name, output) if several and output is not None else None
-        if prefixed is not None:
-            sink = prefixed
+        prefixed: Prefixed | None = None
+        if sink_for is not None and output is not None:
+            sink = sink_for(target.name, output, several)
+        elif several and output is not None:
+            sink = prefixed = Prefixed(target.name, output)
         try:
             async with open_executor(target, args) as executor:
                 done = await executor.run_streaming(step, sink, check=check, diff=diff, stdin=stdin)
@@ -55,7 +60,7 @@ async def run_on_hosts(
         if prefixed is not None:
             await prefixed.close()
         results[target.name] = result
-        if not args.json:
+        if not args.json or sink_for is not None:
             result.tell()
 
     await all_at_once([_bound(one, t, s) for t, s in zip(targets, steps, strict=True)], getattr(args, "forks", 1))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from opsexec.errors import StepTimeout
 from opsexec.executor import RunOutput, Stream
 from opsexec.far import frames
 from opsexec.far.frames import SIZE
@@ -38,13 +39,20 @@ class FarTerminal:
         self._spec = spec
         self._run = session.start(as_launch(spec, True, term, columns, rows), self._recorder)
         self._ending = asyncio.create_task(self._follow())
-        self._output: RunOutput | None = None
 
     async def _follow(self) -> RunOutput:
         """Wait for the program's end; the last thing on the screen is an empty block."""
         try:
-            async with asyncio.timeout(self._spec.timeout_s):
-                status = await self._run.done
+            over, _ = await asyncio.wait([self._run.done], timeout=self._spec.timeout_s)
+            if not over:
+                self._run.stop()
+                await self._run.done
+                raise StepTimeout(
+                    f"no end after {self._spec.timeout_s:g} s; its process tree was ended",
+                    host=self._session.host,
+                    hint="raise timeout_s",
+                )
+            status = self._run.done.result()
             await self._recorder.finish()
         finally:
             self._session.forget(self._run)
@@ -83,9 +91,17 @@ class FarTerminal:
 
     async def aclose(self) -> None:
         """End the program and all it started."""
-        if not self._run.done.done():
+        stopping = not self._run.done.done()
+        if stopping:
             self._run.stop()
-            while not self._ending.done():
-                await self.read()
-            await self._session.await_end(self._run)
+        dropping = asyncio.create_task(self._drop_output())  # nobody reads on, and the end comes after the output
         await asyncio.wait([self._ending])
+        dropping.cancel()
+        if self._screen.blocks.empty():
+            self._screen.blocks.put_nowait(b"")  # for a reader who still waits: the end may have been dropped
+        if stopping:
+            await self._session.await_end(self._run)
+
+    async def _drop_output(self) -> None:
+        while True:
+            await self._screen.blocks.get()

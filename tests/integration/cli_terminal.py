@@ -34,7 +34,7 @@ class Person:
         """Wait until the screen matches; what came before the match's end counts as read."""
         end = time.monotonic() + deadline_s
         while True:
-            match = re.search(pattern.encode(), self.screen)
+            match = re.search(pattern.encode("latin-1"), self.screen)
             if match:
                 self.screen = self.screen[match.end() :]
                 return match

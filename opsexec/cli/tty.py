@@ -1,0 +1,224 @@
+"""`opsexec tty`: an interactive terminal on a host. `opsexec replay`: a recorded one, shown again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from opsexec.cli.arguments import add_host, add_user
+from opsexec.cli.command import Command, seconds
+from opsexec.cli.drive import drive
+from opsexec.cli.ending import OK, tell
+from opsexec.errors import CapabilityDenied, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
+
+    from opsexec.cli.command import Parser
+    from opsexec.cli.screen import Modes
+    from opsexec.cli.streams import Output
+    from opsexec.executor import Executor, RunOutput, TtySession
+    from opsexec.recording import Recording
+
+
+def _arguments(parser: Parser) -> None:
+    add_host(parser, many=False)
+    parser.add_argument("--record", metavar="FILE", help="record the screen into a new file (asciicast v3)")
+    parser.add_argument("--cwd", metavar="DIR", help="directory to start in (default: the home directory)")
+    add_user(parser)
+
+
+def _tty(args: argparse.Namespace) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("tty needs a terminal on both its input and output", hint="without one, use `opsexec exec`")
+    return drive(lambda: _session(args))
+
+
+async def _session(args: argparse.Namespace) -> int:
+    from opsexec.cli.results import Result
+    from opsexec.cli.screen import size_of
+    from opsexec.cli.targets import find_target, open_executor
+    from opsexec.recording import Recording
+    from opsexec.steps import Tty
+
+    target = await find_target(args)
+    columns, rows = size_of(0)
+    term = os.environ.get("TERM", "xterm-256color")
+    async with open_executor(target, args) as executor:
+        argv = tuple(args.program or await login_shell(executor, args.run_as))
+        step = Tty(argv=argv, cwd=args.cwd, run_as=args.run_as, term=term, columns=columns, rows=rows)
+        recording = None
+        if args.record is not None:
+            recording = Recording.create(
+                args.record, columns=columns, rows=rows, term=term, title=target.name, command=shlex.join(argv)
+            )
+        try:
+            output = await show(await executor.open_tty(step), recording)
+        finally:
+            if recording is not None:
+                recording.close()
+    result = Result(target.name, output)
+    result.tell()
+    return result.code
+
+
+async def login_shell(executor: Executor, run_as: str | None) -> list[str]:
+    """Return the login shell of whoever the terminal runs as; /bin/sh where asking for it isn't granted."""
+    from opsexec.steps import Facts
+
+    try:
+        output = await executor.run(Facts(names=("user",), run_as=run_as))
+    except CapabilityDenied:
+        return ["/bin/sh", "-l"]
+    user = output.value.get("user") or {}
+    return [user.get("shell") or "/bin/sh", "-l"]
+
+
+async def show(session: TtySession, recording: Recording | None) -> RunOutput:
+    """Join the caller's terminal to the session until the program ends; however this ends, the session does too."""
+    import asyncio
+
+    from opsexec.cli.screen import Modes, raw_mode
+    from opsexec.cli.streams import Output
+
+    loop = asyncio.get_running_loop()
+    output, modes, resized = Output(), Modes(), asyncio.Event()
+    tasks = [
+        asyncio.create_task(_draw(session, output, modes, recording)),
+        asyncio.create_task(_type(session)),
+        asyncio.create_task(_resize(session, resized, recording)),
+    ]
+    with raw_mode(0):
+        loop.add_signal_handler(signal.SIGWINCH, resized.set)
+        try:
+            over, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*over)
+        finally:
+            loop.remove_signal_handler(signal.SIGWINCH)
+            await session.aclose()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await output.write("stdout", modes.undo())
+    ended = await session.wait()
+    if recording is not None:
+        recording.ended(status_of(ended))
+    return ended
+
+
+async def _type(session: TtySession) -> None:
+    """Send keys until the person leaves with `~.` or the terminal is gone."""
+    from opsexec.cli.screen import Escape, keys
+
+    escape = Escape()
+    while data := await keys(0):
+        passed = escape.passes(data)
+        if passed is None:
+            return
+        if passed:
+            await session.write(passed)
+
+
+async def _draw(session: TtySession, output: Output, modes: Modes, recording: Recording | None) -> None:
+    """Show output until there is no more; it is recorded before it is shown."""
+    while data := await session.read():
+        if recording is not None:
+            recording.output(data)
+        modes.watch(data)
+        await output.write("stdout", data)
+
+
+async def _resize(session: TtySession, resized: asyncio.Event, recording: Recording | None) -> None:
+    """Pass on each new size of this terminal."""
+    from opsexec.cli.screen import size_of
+
+    while await resized.wait():
+        resized.clear()
+        columns, rows = size_of(0)
+        session.resize(columns, rows)
+        if recording is not None:
+            recording.resized(columns, rows)
+
+
+def status_of(output: RunOutput) -> int:
+    """Return the status a shell would show: the exit code, or 128 + the signal's number."""
+    if output.signal is None:
+        return output.exit_code or 0
+    try:
+        return 128 + signal.Signals[output.signal]
+    except KeyError:
+        return 128
+
+
+def _replay_arguments(parser: Parser) -> None:
+    parser.add_argument("recording", metavar="FILE", help="recording (asciicast v3)")
+    parser.add_argument("--speed", metavar="N", type=seconds, default=1.0, help="so many times as fast")
+    parser.add_argument("--idle", metavar="S", type=seconds, help="wait no longer than this many seconds")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from opsexec.recording import read_recording
+
+    header, events = read_recording(args.recording)
+    if sys.stdout.isatty():
+        from opsexec.cli.screen import size_of
+
+        columns, rows = size_of(1)
+        if columns < header.columns or rows < header.rows:
+            tell(f"recorded on {header.columns}x{header.rows} characters, this terminal has {columns}x{rows}")
+
+    async def work() -> int:
+        import asyncio
+
+        from opsexec.cli.screen import Modes
+        from opsexec.cli.streams import Output
+
+        output, modes = Output(), Modes()
+        try:
+            for event in events:
+                wait = event.interval_s / args.speed
+                await asyncio.sleep(wait if args.idle is None else min(wait, args.idle))
+                if event.code == "o":
+                    data = event.text.encode("utf-8", "replace")
+                    modes.watch(data)
+                    await output.write("stdout", data)
+        finally:
+            if sys.stdout.isatty():
+                await output.write("stdout", modes.undo())
+        return OK
+
+    return drive(work)
+
+
+COMMANDS = (
+    Command(
+        name="tty",
+        usage="HOST [OPTIONS] [-- ARGV...]",
+        summary="Open an interactive terminal on a host.",
+        description="""
+        Open an interactive terminal on a host: its login shell, or the program after --. Keys pass through as they
+        are typed (Ctrl-C reaches the program there); the size follows this terminal's. `~.` at the beginning of a
+        line leaves a terminal that answers no more. However it ends, all that ran on it is ended too, and this
+        terminal is put back as it was. --record keeps what was on the screen, never what was typed.""",
+        arguments=_arguments,
+        run=_tty,
+        takes_program=True,
+        examples=(
+            "opsexec tty web1",
+            "opsexec tty web1 --record session.cast",
+            "opsexec tty db1 --as postgres -- psql app",
+        ),
+    ),
+    Command(
+        name="replay",
+        usage="FILE [OPTIONS]",
+        summary="Show a recorded terminal again.",
+        arguments=_replay_arguments,
+        run=_replay,
+        examples=("opsexec replay session.cast", "opsexec replay session.cast --speed 4 --idle 1"),
+    ),
+)
