@@ -36,8 +36,9 @@ def spawn_on_pipes(launch: Launch, null: int) -> tuple[int, int, int, int]:
     finally:
         for fd in (stdout, stderr) if stdin == null else (stdout, stderr, stdin):
             os.close(fd)
-    if into >= 0:
-        os.set_blocking(into, False)
+    for fd in (into, out, err):
+        if fd >= 0:
+            os.set_blocking(fd, False)  # a child that lives on holds the pipes: reading one must not wait for it
     return pid, into, out, err
 
 
