@@ -11,7 +11,7 @@ from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep, CapabilityDenied, OpsError
 from opsexec.executor import LogSink, RunOutput, SyncOpts, TtySession
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.registry import handler_of
+from opsexec.handlers.registry import Handler, handler_of
 from opsexec.recorder import Recorder
 from opsexec.steps.base import Step
 from opsexec.steps.registry import printable, redact
@@ -26,20 +26,35 @@ if TYPE_CHECKING:
     from opsexec.hosts.port import Host
     from opsexec.steps.tty import Tty
 
-PRINCIPAL_LAYER = "caller"
+CALLER = "caller"
+"""The layer that an executor is unless it was told otherwise: the one that asks."""
 
 
 class HostExecutor:
-    """An Executor over a Host port. `principal`: who is asking, for the audit, like "unix:deploy"."""
+    """An Executor over a Host port. `principal`: who is asking, for the audit, like "unix:deploy".
+
+    `layer`: which ceiling this is, in denials and in the audit. `run`: the id of its next run, where someone else has
+    chosen it already (an agent's caller); ids are random without it.
+    """
 
     def __init__(
-        self, host: Host, capabilities: CapabilitySet, audit: AuditSink, *, principal: str, listener: str = "library"
+        self,
+        host: Host,
+        capabilities: CapabilitySet,
+        audit: AuditSink,
+        *,
+        principal: str,
+        listener: str = "library",
+        layer: str = CALLER,
+        run: str | None = None,
     ) -> None:
         self._host = host
         self._capabilities = capabilities
         self._audit = audit
         self._principal = principal
         self._listener = listener
+        self._layer = layer
+        self._next_run = run
 
     @property
     def host(self) -> str:
@@ -74,7 +89,7 @@ class HostExecutor:
         stdin: AsyncIterator[bytes] | None = None,
     ) -> RunOutput:
         """As `run`, but an exit status is data, not an error."""
-        handler = handler_of(step)
+        handler = self._handler(step)
         run, base = self._admit(step)
         recorder = Recorder(sink, limit_bytes=self._capabilities.max_output_bytes)
         begun = time.monotonic()
@@ -102,9 +117,13 @@ class HostExecutor:
         self._record_outcome(base, output)
         return output
 
+    def _handler(self, step: Step) -> Handler:
+        """Return what does the step; raises BadStep where nothing does."""
+        return handler_of(step)
+
     def _admit(self, step: Step) -> tuple[str, dict[str, Any]]:
         """Check the step against the set and put the decision in the audit; nothing has touched the host yet."""
-        run = secrets.token_hex(8)
+        run, self._next_run = self._next_run or secrets.token_hex(8), None
         needs = step.requires()
         base: dict[str, Any] = {
             "host": self.host,
@@ -112,15 +131,15 @@ class HostExecutor:
             "principal": self._principal,
             "step": redact(step),
             "requires": [printable(str(need)) for need in needs],
-            "layer": PRINCIPAL_LAYER,
+            "layer": self._layer,
             "run": run,
         }
         try:
             if not needs:
                 raise BadStep(f"a {type(step).__name__} step asks for nothing, so nothing can admit it", host=self.host)
             for need in needs:
-                self._capabilities.require(need, host=self.host)
-            self._capabilities.require_user(step.run_as, host=self.host)
+                self._capabilities.require(need, host=self.host, layer=self._layer)
+            self._capabilities.require_user(step.run_as, host=self.host, layer=self._layer)
         except OpsError as error:
             self._audit.append({**base, "decision": "deny", "reason": printable(error.message)})
             raise
