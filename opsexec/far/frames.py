@@ -44,5 +44,3 @@ BEAT_S = 5.0
 """Seconds between the caller's BEAT frames while something runs."""
 GRACE_S = 0.25
 """Seconds a process tree gets between SIGTERM and SIGKILL."""
-DRAIN_S = 0.25
-"""Seconds of silence after which output that a surviving child still holds open is no longer waited for."""

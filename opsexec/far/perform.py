@@ -43,6 +43,7 @@ def perform_in_child(items: list[bytes]) -> tuple[int, int]:
         finally:
             os._exit(code)
     os.close(into)
+    os.set_blocking(out, False)
     return pid, out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from opsexec.far import frames
 
@@ -11,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
 
+    from opsexec.far.drain import Drain
     from opsexec.far.launch import Launch
     from opsexec.far.tree_end import TreeEnd
 else:
@@ -21,7 +21,7 @@ class Run:
     """One program under way."""
 
     __slots__ = (
-        "bulk", "call", "ending", "eof_input", "exited_at", "input", "launch", "left", "outputs", "pid", "ref", "status",
+        "bulk", "call", "drain", "ending", "eof_input", "input", "launch", "left", "outputs", "pid", "ref", "status",
         "stdin", "taken", "terminal",
     )  # fmt: skip
 
@@ -38,17 +38,9 @@ class Run:
         self.left = frames.OUTPUT_WINDOW
         self.bulk = False
         self.status = None  # type: int | None
-        self.exited_at = 0.0
+        self.drain: Drain | None = None
         self.ending: TreeEnd | None = None
         self.call = None  # type: list[bytes] | None  # an operation's answer, as it comes
-
-
-def waiting(fd: int) -> int:
-    """Return how many bytes stand in a pipe."""
-    import fcntl
-    import termios
-
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
 
 def widen(fd: int) -> bool:

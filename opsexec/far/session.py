@@ -12,11 +12,12 @@ import sys
 import time
 
 from opsexec.far import frames
+from opsexec.far.drain import SILENCE_S, Drain, waiting
 from opsexec.far.frames import HEADER, NUMBER, SIZE, STATUS
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError, pack_message, unpack_message
 from opsexec.far.outbox import Outbox
-from opsexec.far.run import Run, waiting, widen, write_whole
+from opsexec.far.run import Run, widen, write_whole
 from opsexec.far.spawn import resize, spawn_on_pipes, spawn_on_terminal
 
 TYPE_CHECKING = False
@@ -106,14 +107,13 @@ class Session:
                     self._maybe_finish(run, forced=True)
                 else:
                     waits.append(wait)
-            elif run.status is not None:
-                wait = run.exited_at + frames.DRAIN_S - time.monotonic()
+            elif run.drain is not None:
                 if run.left <= 0 or self.out.size > OUT_LIMIT:
-                    waits.append(frames.DRAIN_S)  # the caller is slow, not the program silent
-                elif wait <= 0:
-                    self._maybe_finish(run, forced=True)
-                else:
+                    waits.append(SILENCE_S)  # the caller is slow, not the program silent
+                elif wait := run.drain.wait(run.outputs):
                     waits.append(wait)
+                else:
+                    self._maybe_finish(run, forced=True)
         if self.runs:
             waits.append(max(0.05, self.heard_at + frames.LEASE_S - time.monotonic()))
         return min(waits) if waits else None
@@ -260,8 +260,8 @@ class Session:
             self._close_output(run, fd)
             self._maybe_finish(run)
             return
-        if run.status is not None:
-            run.exited_at = time.monotonic()
+        if run.drain is not None:
+            run.drain.heard(fd, len(data))
         if run.call is not None:
             run.call.append(data)
             return
@@ -283,8 +283,8 @@ class Session:
         run.left -= size
         if run.left <= 0:
             self._unwatch(fd)
-        if run.status is not None:
-            run.exited_at = time.monotonic()
+        if run.drain is not None:
+            run.drain.heard(fd, size)
         self.out.frame_from(run.outputs[fd], run.ref, fd, size)
         self._flush()
         return True
@@ -355,10 +355,11 @@ class Session:
             pid, status = os.waitpid(run.pid, os.WNOHANG)
             if pid:
                 run.status = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-                run.exited_at = time.monotonic()
                 for fd in list(run.outputs):
                     if run.left > 0 and fd in run.outputs:
                         self._output(run, fd)
+                if run.outputs:
+                    run.drain = Drain(run.outputs)
                 self._maybe_finish(run)
 
     def _maybe_finish(self, run: Run, forced: bool = False) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
-from opsexec.far.frames import DRAIN_S
+from opsexec.far.drain import SILENCE_S, Drain
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError
 
@@ -50,6 +50,7 @@ class LocalProcess:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._open: dict[int, int] = {}
         self._paused: set[int] = set()
+        self._drain: Drain | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._input: deque[bytes] = deque()
         self._room = asyncio.Event()
@@ -90,8 +91,8 @@ class LocalProcess:
             self._close_output(fd)
             self._maybe_over()
             return
-        if self._quiet is not None:
-            self._wait_for_silence()
+        if self._drain is not None:
+            self._drain.heard(fd, len(data))
         if not self._recorder.feed(self._open[fd], data):
             self._paused.add(fd)
             self._poller.remove(fd)
@@ -103,8 +104,6 @@ class LocalProcess:
             if fd in self._open:
                 self._poller.add(fd, self._readable)
         self._paused.clear()
-        if self._quiet is not None:
-            self._wait_for_silence()
 
     def _close_output(self, fd: int) -> None:
         self._poller.remove(fd)
@@ -121,19 +120,17 @@ class LocalProcess:
         for fd in list(self._open):
             if fd not in self._paused:
                 self._readable(fd)
-        if self._open:
-            self._wait_for_silence()
+        if self._open and not self._over.done():
+            self._drain = Drain(self._open)
+            self._quiet = self._loop.call_later(SILENCE_S, self._silent)
         self._maybe_over()
 
-    def _wait_for_silence(self) -> None:
-        """A child that lives on may hold the pipes open: stop once nothing more comes."""
-        if self._quiet is not None:
-            self._quiet.cancel()
-        self._quiet = self._loop.call_later(DRAIN_S, self._silent)
-
     def _silent(self) -> None:
-        if self._paused:
-            self._wait_for_silence()  # the sink is slow, not the program silent
+        """A child that lives on may hold the pipes open: stop once nothing more is to be waited for."""
+        assert self._drain is not None
+        wait = SILENCE_S if self._paused else self._drain.wait(self._open)  # paused: it's the sink that is slow
+        if wait:
+            self._quiet = self._loop.call_later(wait, self._silent)
             return
         for fd in list(self._open):
             self._close_output(fd)
