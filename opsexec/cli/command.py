@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from opsexec.errors import UsageError
 
+FEW = 6
+"""So many known words fit into a hint."""
+
 
 class Command(NamedTuple):
     """One command. `usage` is what follows its name; `takes_program`: the words after `--` are the program's.
@@ -94,7 +97,9 @@ def nearest(wrong: str, known: list[str], prog: str) -> str:
     import difflib
 
     near = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"see `{prog} --help`"
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return "one of: " + ", ".join(known) if 0 < len(known) <= FEW else f"see `{prog} --help`"
 
 
 def seconds(text: str) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def _arguments(parser: Parser) -> None:
     add_host(parser)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="only these facts, like os or disks")
+    parser.add_argument("names", metavar="FACT", nargs="*", help="only these facts, like os or disks")
     add_user(parser)
     add_timeout(parser)
     add_json(parser)
@@ -56,7 +56,7 @@ def _print(result: Result, *, several: bool) -> None:
 
 def _observe_arguments(parser: Parser) -> None:
     add_host(parser)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="only these: load memory disks services")
+    parser.add_argument("names", metavar="READING", nargs="*", help="only these: load memory disks services")
     parser.add_argument("--count", metavar="N", type=count, help="stop after this many samples of each host")
     parser.add_argument(
         "--interval", metavar="S", type=seconds, default=5.0, help="seconds between samples (default 5)"
@@ -127,7 +127,7 @@ def in_words(sample: dict[str, Any]) -> str:
 COMMANDS = (
     Command(
         name="facts",
-        usage="HOST [NAME...] [OPTIONS]",
+        usage="HOST [FACT...] [OPTIONS]",
         summary="Read facts about a host.",
         description="""
         Read facts about a host: os, kernel, cpu, memory, disks, network, user, python, tools; all of them when
@@ -143,7 +143,7 @@ COMMANDS = (
     ),
     Command(
         name="observe",
-        usage="HOST [NAME...] [OPTIONS]",
+        usage="HOST [READING...] [OPTIONS]",
         summary="Follow a host's load, memory, disks and failed services.",
         description="""
         Follow a host's load, memory, disks and failed services: one line a sample, until Ctrl-C or --count.""",

@@ -22,6 +22,8 @@ GROUPS = {
     "hosts": "hosts actions",
     "audit": "audit",
     "runs": "runs",
+    "schema": "schema",
+    "complete": "completion",
 }
 """Module -> its commands, in the order that help shows them; a command line loads the one it needs."""
 

@@ -100,7 +100,7 @@ async def _copy(args: argparse.Namespace, step_for: Any) -> int:
 
 def _print(result: Result, *, check: bool, several: bool) -> None:
     """Print the entries that changed, itemised as rsync does, and how many there are."""
-    from opsexec.cli.ending import printable
+    from opsexec.cli.ending import printable, tell
 
     if result.output is None or not isinstance(result.output.value, dict):
         return
@@ -108,6 +108,8 @@ def _print(result: Result, *, check: bool, several: bool) -> None:
     prefix = f"{result.host} | " if several else ""
     for entry in value["entries"]:
         print(f"{prefix}{printable(entry)}")
+    for sentence in value.get("skipped", ()):
+        tell(f"{result.host}: {sentence}")
     changes = value["changes"]
     if changes > len(value["entries"]):
         print(f"{prefix}... and {changes - len(value['entries'])} more")

@@ -11,7 +11,8 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from tests.integration.cli_runs import Cli
 
@@ -69,12 +70,21 @@ class Person:
 
 @contextlib.contextmanager
 def at_terminal(cli: Cli, *words: object, columns: int = 90, rows: int = 30) -> Iterator[Person]:
-    """Start a command on a terminal of its own; the terminal stays open after the command has ended."""
+    """Start `opsexec` on a terminal of its own."""
+    with on_terminal(cli.argv(*words), cwd=cli.home, env=cli.env, columns=columns, rows=rows) as person:
+        yield person
+
+
+@contextlib.contextmanager
+def on_terminal(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], columns: int = 90, rows: int = 30
+) -> Iterator[Person]:
+    """Start a program on a terminal of its own, which stays open after the program has ended."""
     main, other = os.openpty()
     process = subprocess.Popen(
-        cli.argv(*words),
-        cwd=cli.home,
-        env=cli.env,
+        argv,
+        cwd=cwd,
+        env=env,
         stdin=other,
         stdout=other,
         stderr=other,

@@ -39,7 +39,7 @@ def test_every_example_is_understood_by_the_parser_itself() -> None:
         for example in parser.command.examples:
             words = shlex.split(example.partition(" | jq")[0].rpartition("| ")[2].partition(" > ")[0])
             words = words[words.index("opsexec") + 1 :]
-            assert parse(words).run is not None, example
+            assert parse(words).handler is not None, example
 
 
 def test_the_name_of_every_command_stands_in_the_module_that_is_loaded_for_it() -> None:

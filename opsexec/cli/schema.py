@@ -1,0 +1,47 @@
+"""`opsexec schema`: JSON Schemas of the files that people write, for editors and checks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from opsexec.cli.command import Command
+from opsexec.errors import HostUnsuitable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from opsexec.cli.command import Parser
+
+NAMES = ("runbook", "inventory", "agent-config")
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help="runbook, inventory or agent-config")
+
+
+def _schema(args: argparse.Namespace) -> int:
+    if args.name == "agent-config":
+        raise HostUnsuitable(
+            "the configuration of ops-agent comes with ops-agent, which this version doesn't have yet",
+            hint="schemas of this version: runbook, inventory",
+        )
+    from opsexec.schema import schema
+
+    print(json.dumps(schema(args.name), indent=2, ensure_ascii=False))
+    return 0
+
+
+COMMANDS = (
+    Command(
+        name="schema",
+        usage="NAME",
+        summary="Print the JSON Schema of a kind of file.",
+        description="""
+        Print the JSON Schema of runbooks, of inventories (as the JSON that their TOML stands for), or of ops-agent's
+        configuration.""",
+        arguments=_arguments,
+        run=_schema,
+        examples=("opsexec schema runbook > runbook.schema.json", "opsexec schema inventory"),
+    ),
+)
