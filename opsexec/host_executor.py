@@ -11,6 +11,7 @@ from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep, CapabilityDenied, OpsError
 from opsexec.executor import LogSink, RunOutput, SyncOpts, TtySession
 from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.limits import within
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.recorder import Recorder
 from opsexec.steps.base import Step
@@ -94,20 +95,19 @@ class HostExecutor:
         recorder = Recorder(sink, limit_bytes=self._capabilities.max_output_bytes)
         begun = time.monotonic()
         try:
-            timeout_s = self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
-            outcome = await handler(
-                step,
-                Context(
-                    run=run,
-                    host=self._host,
-                    capabilities=self._capabilities,
-                    recorder=recorder,
-                    check=check,
-                    diff=diff,
-                    timeout_s=timeout_s,
-                    stdin=stdin,
-                ),
+            context = Context(
+                run=run,
+                host=self._host,
+                capabilities=self._capabilities,
+                recorder=recorder,
+                check=check,
+                diff=diff,
+                timeout_s=self._capabilities.clamp_timeout(step.timeout_s, host=self.host),
+                stdin=stdin,
             )
+            outcome = await handler(step, context)
+            if recorder.behind:
+                await within("handing the last output to its sink", recorder.finish(), context)
             await recorder.finish()
         except BaseException as error:
             recorder.abandon()

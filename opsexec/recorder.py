@@ -83,6 +83,11 @@ class Recorder:
         finally:
             self._pump = None
 
+    @property
+    def behind(self) -> bool:
+        """True while the sink has not taken everything."""
+        return self._pump is not None
+
     async def finish(self) -> None:
         """Wait until the sink has taken everything; raises what the sink raised."""
         while self._pump is not None:

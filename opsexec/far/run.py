@@ -21,7 +21,7 @@ class Run:
     """One program under way."""
 
     __slots__ = (
-        "bulk", "call", "drain", "ending", "eof_input", "input", "launch", "left", "outputs", "pid", "ref", "status",
+        "bulk", "call", "drain", "ended", "ending", "eof_input", "input", "launch", "left", "outputs", "pid", "ref", "status",
         "stdin", "taken", "terminal",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Run:
         self.status = None  # type: int | None
         self.drain: Drain | None = None
         self.ending: TreeEnd | None = None
+        self.ended = False
         self.call = None  # type: list[bytes] | None  # an operation's answer, as it comes
 
 

@@ -104,7 +104,8 @@ class Session:
                 if wait is None:
                     self.send(frames.ENDED, run.ref, NUMBER.pack(run.ending.survivors))
                     run.ending = None
-                    self._maybe_finish(run, forced=True)
+                    run.ended = True  # reaped or not yet: what it has said till now is all that is waited for
+                    self._maybe_finish(run)
                 else:
                     waits.append(wait)
             elif run.drain is not None:
@@ -364,7 +365,9 @@ class Session:
 
     def _maybe_finish(self, run: Run, forced: bool = False) -> None:
         """Report the end once the program is gone and its output is read (or silent, held open by a child)."""
-        if run.status is None or run.ref not in self.runs or (run.outputs and not forced) or run.ending is not None:
+        if run.status is None or run.ref not in self.runs or run.ending is not None:
+            return
+        if run.outputs and not forced and not run.ended:
             return
         for fd in list(run.outputs):
             self._close_output(run, fd)

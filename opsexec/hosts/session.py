@@ -59,7 +59,8 @@ class FarRun:
             self.grant()
         if self.recorder.over_limit and self.why is None:
             limit = self.recorder.limit_bytes
-            self.why = LimitExceeded(f"output is over the limit of {limit} bytes", hint="its process tree was ended")
+            text = f"output is over the limit of {limit} bytes"
+            self.why = LimitExceeded(text, host=self.session.host, hint="its process tree was ended")
             self.stop()
 
     def grant(self) -> None:
