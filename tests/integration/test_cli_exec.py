@@ -58,9 +58,7 @@ def test_one_hosts_output_is_the_commands_own_byte_for_byte(cli: Cli, web1: Endp
     assert done.returncode == 0
 
 
-def test_what_is_piped_in_reaches_the_program_and_a_large_output_comes_whole(
-    cli: Cli, web1: Endpoint
-) -> None:
+def test_what_is_piped_in_reaches_the_program_and_a_large_output_comes_whole(cli: Cli, web1: Endpoint) -> None:
     data = os.urandom(3 << 20)
     done = cli.run("exec", web1.url, *login(web1), "--", "cat", stdin=data)
     assert done.stdout == data
@@ -81,9 +79,7 @@ def test_a_failing_program_exits_1_and_its_own_status_stands_on_stderr(cli: Cli,
 
 
 def test_json_is_one_object_with_the_programs_status_and_output(cli: Cli, web1: Endpoint) -> None:
-    done = cli.run(
-        "exec", web1.url, *login(web1), "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3"
-    )
+    done = cli.run("exec", web1.url, *login(web1), "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     assert done.returncode == 1
     assert error_lines(done) == []
     report = json.loads(done.stdout)
@@ -145,9 +141,7 @@ def test_a_deadline_ends_the_program_and_exits_1(cli: Cli, web1: Endpoint) -> No
     assert sleeping(seconds) == []
 
 
-def test_a_script_runs_as_a_named_action_from_a_file_a_pipe_or_the_command_line(
-    cli: Cli, web1: Endpoint
-) -> None:
+def test_a_script_runs_as_a_named_action_from_a_file_a_pipe_or_the_command_line(cli: Cli, web1: Endpoint) -> None:
     (cli.home / "s.sh").write_text('echo "file $WHO"')
     base = ["shell", web1.url, *login(web1), "--action", "test.say", "--env", "WHO=me"]
     assert cli.run(*base, "s.sh").stdout == b"file me\n"
@@ -244,10 +238,7 @@ def test_an_unknown_and_a_changed_host_key_are_refused_with_their_fingerprints(c
         for accept in ([], ["--accept-new"]):
             done = cli.run(*words, *accept, "--", "true")
             assert done.returncode == 3
-            assert (
-                f"the host key changed: known {old}, offered {server.host_fingerprint()}"
-                in error_lines(done)[0]
-            )
+            assert f"the host key changed: known {old}, offered {server.host_fingerprint()}" in error_lines(done)[0]
 
 
 def test_without_an_audit_nothing_runs(cli: Cli, web1: Endpoint, sshd: Sshd) -> None:
