@@ -224,11 +224,8 @@ class Session:
     def _spawn(self, ref: int, launch: Launch) -> None:
         run = Run(ref, launch)
         if launch.term:
-            run.pid, run.terminal = spawn_on_terminal(launch)
-            os.set_blocking(run.terminal, False)
+            run.pid, run.terminal, run.stdin = spawn_on_terminal(launch)
             run.outputs[run.terminal] = frames.OUTPUT
-            run.stdin = os.dup(run.terminal)
-            os.set_blocking(run.stdin, False)
         else:
             run.pid, run.stdin, out, err = spawn_on_pipes(launch, self.null)
             run.outputs = {out: frames.OUTPUT, err: frames.ERRORS}

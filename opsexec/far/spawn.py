@@ -23,9 +23,8 @@ def spawn_on_pipes(launch: Launch, null: int) -> tuple[int, int, int, int]:
     `null`: an open /dev/null, the stdin of a program that is given none.
     """
     wants_stdin = bool(launch.stdin) or launch.streams_stdin
-    stdin, into = os.pipe() if wants_stdin else (null, -1)
-    out, stdout = os.pipe()
-    err, stderr = os.pipe()
+    (out, stdout), (err, stderr), *third = pipes(3 if wants_stdin else 2)
+    stdin, into = third[0] if third else (null, -1)
     try:
         pid = _spawn(launch, stdin, stdout, stderr)
     except BaseException:
@@ -42,6 +41,20 @@ def spawn_on_pipes(launch: Launch, null: int) -> tuple[int, int, int, int]:
     return pid, into, out, err
 
 
+def pipes(count: int) -> list[tuple[int, int]]:
+    """Return that many pipes, (reading end, writing end). Raises OSError, and then none is left open."""
+    made = []  # type: list[tuple[int, int]]
+    try:
+        for _ in range(count):
+            made.append(os.pipe())
+    except OSError:
+        for ends in made:
+            for fd in ends:
+                os.close(fd)
+        raise
+    return made
+
+
 def _spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
     program = launch.program()
     environment = launch.environment(kept_environment())
@@ -49,12 +62,14 @@ def _spawn(launch: Launch, stdin: int, stdout: int, stderr: int) -> int:
     return _start(launch, program, environment, actions)
 
 
-def spawn_on_terminal(launch: Launch) -> tuple[int, int]:
-    """Start the program on a new terminal; returns (pid, the terminal's own end). Raises FarError."""
+def spawn_on_terminal(launch: Launch) -> tuple[int, int, int]:
+    """Start the program on a new terminal; returns (pid, the terminal's own end, the same again). Raises FarError."""
     program = launch.program()
     environment = launch.environment(kept_environment())
     main, other = os.openpty()
+    again = -1
     try:
+        again = os.dup(main)
         resize(main, launch.columns, launch.rows)
         name = os.ttyname(other)
         # A session leader without a terminal gets the first one it opens: that is why fd 0 is opened, not inherited.
@@ -65,11 +80,15 @@ def spawn_on_terminal(launch: Launch) -> tuple[int, int]:
         ]
         pid = _start(launch, program, environment, actions)
     except BaseException:
-        os.close(main)
+        for fd in (main, again):
+            if fd >= 0:
+                os.close(fd)
         raise
     finally:
         os.close(other)
-    return pid, main
+    for fd in (main, again):
+        os.set_blocking(fd, False)
+    return pid, main, again
 
 
 def _start(launch: Launch, program: str, environment: dict[str, str], actions: Sequence[tuple[object, ...]]) -> int:

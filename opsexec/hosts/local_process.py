@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from opsexec.far.drain import SILENCE_S, Drain
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError
+from opsexec.far.spawn import pipes
 
 if TYPE_CHECKING:
     from opsexec.hosts.poller import Poller
@@ -30,10 +32,13 @@ class LocalProcess:
 
     def __init__(self, launch: Launch, recorder: Recorder, poller: Poller, kept: Mapping[str, str]) -> None:
         program = launch.program()
-        out, stdout = os.pipe()
-        err, stderr = os.pipe()
+        try:
+            (out, stdout), (err, stderr) = pipes(2)
+        except OSError as error:
+            raise _start_error(error, launch, program) from error
         try:
             self._popen = _start(launch, program, kept, stdout, stderr)
+            self._pidfd = _watch(self._popen)
         except OSError as error:
             os.close(out)
             os.close(err)
@@ -54,7 +59,6 @@ class LocalProcess:
         self._quiet: asyncio.TimerHandle | None = None
         self._input: deque[bytes] = deque()
         self._room = asyncio.Event()
-        self._pidfd = os.pidfd_open(self.pid)
         poller.add(self._pidfd, self._exited)
         for fd, stream in ((out, 0), (err, 1)):
             os.set_blocking(fd, False)
@@ -242,6 +246,18 @@ def _start(launch: Launch, program: str, kept: Mapping[str, str], stdout: int, s
         if launch.cwd or home == "/" or error.filename != home:
             raise
     return popen("/")
+
+
+def _watch(process: subprocess.Popen[bytes]) -> int:
+    """Return a pidfd of a process that was just started; where there is none to be had it is not left running."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        raise
 
 
 def _start_error(error: OSError, launch: Launch, program: str) -> FarError:
