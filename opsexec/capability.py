@@ -7,6 +7,7 @@ admits it, so `a.intersect(b)` (the union of their layers) admits exactly what b
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -165,8 +166,10 @@ class CapabilitySet:
         Raises BadCapability for a malformed string or a limit that isn't positive.
         """
         for limit in (max_timeout_s, max_output_bytes):
-            if limit is not None and limit <= 0:
-                raise BadCapability(f"limit {limit} is not positive", hint="leave it out for no limit")
+            if limit is not None and not 0 < limit < math.inf:
+                raise BadCapability(f"limit {limit} is not a positive number", hint="leave it out for no limit")
+        if isinstance(run_as, str):
+            raise BadCapability(f"run_as is the text {run_as!r}, not a list of users", hint=f"give [{run_as!r}]")
         parsed = frozenset(Capability.parse(text) for text in capabilities)
         return cls([Layer(parsed, frozenset(run_as), max_timeout_s, max_output_bytes)])
 
@@ -273,6 +276,15 @@ def program_candidates(argv0: str) -> tuple[str, ...]:
     if not argv0.startswith("/"):
         raise BadStep(f"argv[0] {argv0!r} is relative to a directory", hint="use its absolute path or a bare name")
     return (clean_path(argv0),)
+
+
+def plain_argv(argv: Sequence[str]) -> tuple[str, ...]:
+    """Return an argv whose first word, when a path, is normalised: what is matched is also what the program is told.
+
+    A program may look for its parts beside argv[0], and to the kernel `/tmp/link/../usr/bin/gcc` is another place.
+    """
+    first, *rest = argv
+    return (clean_path(first) if first.startswith("/") else first, *rest)
 
 
 def clean_path(path: str) -> str:

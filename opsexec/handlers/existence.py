@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 from opsexec.capability import clean_path
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context
+from opsexec.handlers.limits import call, decoded
+from opsexec.steps.text import as_bytes
 
 
 async def exists(path: str, run_as: str | None, context: Context) -> bool:
-    """True when the path exists (a dangling link counts)."""
+    """True when the path exists (a dangling link counts); within the step's deadline."""
     grants = pack_layers(context.capabilities.path_layers("fs.read"))
-    (answer,) = await context.host.call("stat", [clean_path(path).encode(), grants], run_as=run_as)
-    return bool(json.loads(answer)["exists"])
+    (answer,) = await call("stat", [as_bytes(clean_path(path)), grants], run_as, context, items=1)
+    return decoded(answer, context).get("exists") is True

@@ -11,7 +11,7 @@ from opsexec.runbook.reference import Reference, UndefinedVariable, descend, nea
 from opsexec.runbook.template import render, scalar_text, whole_reference
 from opsexec.secret import Secret
 from opsexec.secret_source import SecretSource
-from opsexec.steps.base import LOADER_PREFIXES, LOADER_VARIABLES, RUN_MARKER
+from opsexec.steps.environment import RUN_MARKER, is_loader
 
 _EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MAX_DEPTH = 32
@@ -86,7 +86,7 @@ class Scope:
         for name in self.names():
             if name in self.registered or not _EXPORTABLE.match(name) or name == RUN_MARKER:
                 continue
-            if name in LOADER_VARIABLES or name.startswith(LOADER_PREFIXES):
+            if is_loader(name):
                 continue
             reference = Reference(name, ())
             value = self.lookup(reference)

@@ -9,57 +9,13 @@ import msgspec
 
 from opsexec.capability import Requirement
 from opsexec.errors import BadStep
-from opsexec.secret import Secret
+from opsexec.steps.text import require_text
 
 if TYPE_CHECKING:
     from opsexec.steps.process import Shell
 
-LOADER_VARIABLES = frozenset(
-    [
-        "PATH",
-        "IFS",
-        "ENV",
-        "BASH_ENV",
-        "SHELLOPTS",
-        "BASHOPTS",
-        "PS4",
-        "CDPATH",
-        "GLOBIGNORE",
-        "NODE_OPTIONS",
-        "NODE_PATH",
-        "RUBYOPT",
-        "RUBYLIB",
-        "JAVA_TOOL_OPTIONS",
-        "_JAVA_OPTIONS",
-        "CLASSPATH",
-        "GCONV_PATH",
-        "LOCPATH",
-        "NLSPATH",
-        "HOSTALIASES",
-        "RES_OPTIONS",
-        "TERMINFO",
-        "TERMINFO_DIRS",
-        "TERMCAP",
-        "EDITOR",
-        "VISUAL",
-        "PAGER",
-        "BROWSER",
-        "OPENSSL_CONF",
-        "OPENSSL_MODULES",
-        "OPENSSL_ENGINES",
-        "XDG_CONFIG_HOME",
-        "HOME",
-    ]
-)
-"""Variables that decide which code or configuration a program loads; from ld.so(8), bash(1), environ(7), sudoers(5)."""
-
-LOADER_PREFIXES = ("LD_", "DYLD_", "PYTHON", "PERL", "GIT_", "BASH_FUNC_", "MALLOC_", "GLIBC_", "NPM_CONFIG_", "SSH_")
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9_:.@\\][A-Za-z0-9_:.@\\-]{0,254}\Z")
-RUN_MARKER = "OPSEXEC_RUN"
-"""Every process of a run carries this variable; it is how the tree is found again (see docs/architecture.md)."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -83,6 +39,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_def
             raise BadStep(f"run_as {self.run_as[:40]!r} is not a user name", hint="letters, digits, _ . -")
         if self.timeout_s is not None and not 0 < self.timeout_s < 10**9:
             raise BadStep(f"timeout_s {self.timeout_s} is not a positive number of seconds")
+        for name in self.__struct_fields__:
+            require_text(name, getattr(self, name))
 
     @staticmethod
     def shell(action: str, script: str) -> Shell:
@@ -90,24 +48,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_def
         from opsexec.steps.process import Shell
 
         return Shell(action, script)
-
-
-def environment_needs(env: dict[str, str | Secret]) -> tuple[Requirement, ...]:
-    """Return an `env` requirement for each variable that decides which code a program loads.
-
-    Raises BadStep for a malformed name, a value with NUL, or the marker that opsexec itself sets.
-    """
-    needs = []
-    for name, value in env.items():
-        if not _VARIABLE.match(name):
-            raise BadStep(f"environment name {name[:40]!r} is malformed", hint="letters, digits and _")
-        if name == RUN_MARKER:
-            raise BadStep(f"{RUN_MARKER} is set by opsexec itself", hint="use another name")
-        if "\0" in (value.reveal() if isinstance(value, Secret) else value):
-            raise BadStep(f"the value of {name} holds a NUL byte", hint="an environment can't carry it; use stdin")
-        if name in LOADER_VARIABLES or name.startswith(LOADER_PREFIXES):
-            needs.append(Requirement("env", name))
-    return tuple(needs)
 
 
 def service_name(name: str) -> str:

@@ -6,8 +6,9 @@ import re
 
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
-from opsexec.secret import Secret
+from opsexec.secret import Secret, reveal
 from opsexec.steps.base import Step
+from opsexec.steps.text import as_bytes
 
 _MODE = re.compile(r"0?[0-7]{3,4}\Z")
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\Z")
@@ -93,7 +94,7 @@ class WriteFile(FileStep, frozen=True, tag="write_file"):
         if self.data is not None:
             return self.data
         assert self.content is not None
-        return (self.content.reveal() if isinstance(self.content, Secret) else self.content).encode()
+        return as_bytes(reveal(self.content))
 
     def requires(self) -> tuple[Requirement, ...]:
         return self._need("fs.write", self.path)

@@ -16,6 +16,7 @@ from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
+from opsexec.steps.text import as_bytes
 from opsexec.steps.tty import Tty
 
 STEP_TYPES: tuple[type[Step], ...] = (
@@ -63,7 +64,7 @@ def redact(step: Step) -> dict[str, Any]:
         elif isinstance(value, Secret):
             info[name] = MASK
         elif name in _BULK:
-            body = value.encode() if isinstance(value, str) else value
+            body = as_bytes(value) if isinstance(value, str) else value
             info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
         elif isinstance(value, tuple):
             info[name] = [printable(item) for item in value]

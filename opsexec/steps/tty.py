@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
-from opsexec.capability import Requirement, clean_path, program_candidates
+from opsexec.capability import Requirement, clean_path, plain_argv
 from opsexec.errors import BadStep
 from opsexec.secret import Secret
-from opsexec.steps.base import Step, environment_needs
+from opsexec.steps.argv import checked_argv
+from opsexec.steps.base import Step
+from opsexec.steps.environment import environment_needs
+
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}\Z")
+"""A path here would choose the terminal description that programs load."""
 
 
 class Tty(Step, frozen=True, tag="tty"):
@@ -26,17 +32,13 @@ class Tty(Step, frozen=True, tag="tty"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.argv, str):
-            raise BadStep("argv is one string", hint="give a list of words")
-        msgspec.structs.force_setattr(self, "argv", tuple(self.argv))
-        if not self.argv or any("\0" in word for word in self.argv):
-            raise BadStep("argv is empty or holds NUL", hint="name a program, like /bin/bash -l")
-        program_candidates(self.argv[0])
+        msgspec.structs.force_setattr(self, "argv", checked_argv(self.argv))
         if self.cwd is not None:
             clean_path(self.cwd)
+        if not _TERM.match(self.term):
+            raise BadStep(f"term {self.term[:40]!r} is not a terminal's name", hint="like xterm-256color")
         if not (0 < self.columns < 10_000 and 0 < self.rows < 10_000):
             raise BadStep("the terminal's size is out of range")
 
     def requires(self) -> tuple[Requirement, ...]:
-        argv = (clean_path(self.argv[0]), *self.argv[1:]) if self.argv[0].startswith("/") else self.argv
-        return (Requirement("tty", tuple(argv)), *environment_needs(self.env))
+        return (Requirement("tty", plain_argv(self.argv)), *environment_needs(self.env))

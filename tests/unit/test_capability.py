@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 import time
@@ -343,3 +344,14 @@ def test_the_least_capabilities_admit_what_they_were_made_from(needs):
     assume(all("*" not in text for text in texts))
     granted = CapabilitySet.of(*texts)
     assert all(granted.admits(need) for need in needs)
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
+def test_a_limit_is_a_positive_number(limit):
+    with pytest.raises(BadCapability):
+        CapabilitySet.of("exec:**", max_timeout_s=limit)
+
+
+def test_one_user_given_as_text_is_not_taken_for_its_letters():
+    with pytest.raises(BadCapability):
+        CapabilitySet.of("exec:**", run_as="root")

@@ -389,7 +389,7 @@ async def test_scripts_get_variables_as_environment_and_keep_their_text():
     )
     await fleet.run(book)
     (spec,) = fleet.hosts["a"].specs
-    assert spec.argv[2] == script
+    assert spec.argv[3] == script
     given = dict(spec.env)
     assert len(given.pop("run")) > 10
     assert given == {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsexec.capability import CapabilitySet, Requirement
+from opsexec.capability import CapabilitySet, Requirement, plain_argv
 from opsexec.errors import BadStep
 from opsexec.secret import Secret
 from opsexec.steps import (
@@ -122,7 +122,7 @@ def test_an_environments_values_are_not_recorded():
     "make",
     [
         lambda: Exec([]),
-        lambda: Exec("ls -l"),  # type: ignore[arg-type]  # what a caller may do by mistake
+        lambda: Exec("ls -l"),
         lambda: Exec(["ls", Secret(HUSH)]),  # type: ignore[list-item]  # what must not pass
         lambda: Exec(["ls", 1]),  # type: ignore[list-item]  # what a YAML file may hold
         lambda: Exec(["ls", "a\0b"]),
@@ -266,3 +266,46 @@ def in_range(value) -> bool:
     if isinstance(value, dict):
         return all(in_range(each) for each in value.values())
     return True
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Exec(["/bin/x", LONE]),
+        lambda: Exec(["/bin/x"], stdin=Secret(f"{HUSH}{LONE}")),
+        lambda: Exec(["/bin/x"], env={"A": Secret(f"{HUSH}{LONE}")}),
+        lambda: Exec(["/bin/x"], cwd=f"/{LONE}"),
+        lambda: Shell("act", LONE),
+        lambda: ReadFile(path=f"/{LONE}"),
+        lambda: WriteFile(path="/a", content=Secret(f"{HUSH}{LONE}")),
+        lambda: Link(path="/a", target=LONE),
+        lambda: Push(src=LONE, dest="/a"),
+        lambda: Pull(src="/a", dest="x", excludes=(LONE,)),
+        lambda: Tty(argv=["/bin/sh", LONE]),
+    ],
+)
+def test_text_that_no_byte_stands_for_is_refused_before_it_is_sent(make):
+    with pytest.raises(BadStep, match=r"U\+D800") as caught:
+        make()
+    assert HUSH not in str(caught.value)
+    assert caught.value.__context__ is None or HUSH not in repr(caught.value.__cause__)
+
+
+def test_bytes_that_were_no_utf_8_are_themselves_again():
+    assert WriteFile(path="/a", content="\udcff").body == b"\xff"
+    assert Shell("act", "echo \udcff").digest != Shell("act", "echo \udcfe").digest
+
+
+def test_a_secret_on_a_terminals_argv_is_refused_too():
+    with pytest.raises(BadStep, match="every user"):
+        Tty(argv=["/bin/sh", Secret(HUSH)])  # type: ignore[list-item]  # what is tested
+
+
+def test_a_program_is_told_the_path_that_was_matched():
+    """Behind a link, `..` leads elsewhere; a program that looks for its parts beside argv[0] must not be led there."""
+    assert Exec(["/tmp/link/../../usr/bin/gcc"]).requires()[0].resource == ("/usr/bin/gcc",)
+    assert plain_argv(["/tmp/link/../../usr/bin/gcc", "a/../b"]) == ("/usr/bin/gcc", "a/../b")
+    assert plain_argv(["gcc"]) == ("gcc",)
