@@ -1,1 +1,1 @@
-"""The on-host half of opsexec: empty until it arrives with the ops-agent daemon."""
+"""ops-agent: the on-host half. It proves who asks, holds the host's own ceiling, runs the step and audits it."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opsexec.executor import Executor, LogSink, RunOutput, SyncOpts
     from opsexec.inventory import Inventory
     from opsexec.local import LocalExec
+    from opsexec.rpc import AgentRpc
     from opsexec.runbook import Runbook
     from opsexec.secret import Secret
     from opsexec.sinks import CollectSink, LineSink
@@ -58,6 +59,7 @@ _HOME = {
     "opsexec.executor": "Executor LogSink RunOutput SyncOpts",
     "opsexec.inventory": "Inventory",
     "opsexec.local": "LocalExec",
+    "opsexec.rpc": "AgentRpc",
     "opsexec.runbook": "Runbook",
     "opsexec.secret": "Secret",
     "opsexec.sinks": "CollectSink LineSink",
@@ -68,11 +70,11 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __version__ = "0.1.0"
 __all__ = [
-    "AuditLog", "AuditUnavailable", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink", "ConnectionLost",
-    "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "Inventory", "LineSink", "Link", "LocalExec",
-    "LogSink", "MakeDir", "NullAudit", "Observe", "OpsError", "Pull", "Push", "ReadFile", "RemoveFile", "Requirement",
-    "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode", "Shell", "SshExec", "Stat", "Step",
-    "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile", "connect",
+    "AgentRpc", "AuditLog", "AuditUnavailable", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink",
+    "ConnectionLost", "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "Inventory", "LineSink",
+    "Link", "LocalExec", "LogSink", "MakeDir", "NullAudit", "Observe", "OpsError", "Pull", "Push", "ReadFile",
+    "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode",
+    "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile", "connect",
 ]  # fmt: skip
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from opsexec.executor import AuditSink
     from opsexec.host_executor import HostExecutor
 
-SCHEMES = ("local:", "ssh://")
-COMING = ("agent+unix://", "agent+ssh://", "agent+tcp://", "tailnet://")
+SCHEMES = ("local:", "ssh://", "agent+unix://", "agent+ssh://")
+COMING = ("agent+tcp://", "tailnet://")
 
 
 def connect(
@@ -32,17 +32,21 @@ def connect(
 ) -> HostExecutor:
     """Return the Executor that a URL names, to be used as `async with connect(...) as ex`.
 
-    `local:` is this machine; `ssh://[user@]host[:port]` goes through sshd. Nothing is opened before the first admitted
-    step. `audit`: None = the user's own log. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a
-    URL that names no executor.
+    `local:` is this machine; `ssh://[user@]host[:port]` goes through sshd; `agent+unix:///path` asks an ops-agent here,
+    `agent+ssh://[user@]host[:port][/path]` one behind sshd. Nothing is opened before the first admitted step.
+    `audit`: None = the user's own log. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a URL
+    that names no executor.
     """
     if url in ("local:", "local://"):
         from opsexec.local import LocalExec
 
         return LocalExec(capabilities=capabilities, audit=audit, name=name or "local")
-    if url.startswith("ssh://"):
+    if url.startswith("agent+unix://"):
+        from opsexec.rpc import AgentRpc
+
+        return AgentRpc(url, capabilities=capabilities, audit=audit, name=name)
+    if url.startswith(("ssh://", "agent+ssh://")):
         from opsexec.hosts.ssh_login import SshOptions
-        from opsexec.ssh import SshExec
 
         options = SshOptions(
             identity_files=None if identity_files is None else tuple(map(str, identity_files)),
@@ -53,12 +57,20 @@ def connect(
             connect_timeout_s=connect_timeout_s,
             keepalive_s=keepalive_s,
         )
+        if url.startswith("agent+"):
+            from opsexec.rpc import AgentRpc
+
+            return AgentRpc(url, capabilities=capabilities, audit=audit, name=name, options=options)
+        from opsexec.ssh import SshExec
+
         return SshExec(
             url.removeprefix("ssh://").rstrip("/"), capabilities=capabilities, audit=audit, name=name, options=options
         )
     if url.startswith(COMING):
-        raise UsageError(f"{url!r} needs ops-agent, which this version doesn't have yet", hint="use ssh:// or local:")
-    raise UsageError(f"{url!r} is not an executor URL", hint="use local: or ssh://[user@]host[:port]")
+        raise UsageError(f"{url!r} has no way in this version", hint="use agent+ssh:// or ssh://")
+    raise UsageError(
+        f"{url!r} is not an executor URL", hint="use local:, ssh://[user@]host[:port] or agent+unix:///path"
+    )
 
 
 def _files(paths: str | Sequence[str] | None) -> tuple[str, ...] | None:

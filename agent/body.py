@@ -1,0 +1,114 @@
+"""The body of a step's request: frames, or one JSON object from a caller like curl."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import StreamReader, web
+
+from opsexec.errors import ProtocolError
+from opsexec.steps.base import Step
+from opsexec.steps.registry import AnyStep, encode_step
+from opsexec.wire import (
+    REQUEST,
+    STDIN,
+    STDIN_END,
+    TO_AGENT,
+    FrameParser,
+    Grants,
+    StepRequest,
+    decode_request,
+    require_run_id,
+)
+
+JSON_TYPE = "application/json"
+
+
+class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request as JSON: a StepRequest with the step written out; `run` may be left out, input goes in the step."""
+
+    step: AnyStep
+    run: str | None = None
+    check: bool = False
+    diff: bool = False
+    detach: bool = False
+    attenuation: tuple[Grants, ...] | None = None
+
+
+class Body:
+    """Reads a request's body under its limits: `max_bytes` for the request, `within_s` seconds until it is whole."""
+
+    def __init__(self, request: web.BaseRequest, max_bytes: int, within_s: float) -> None:
+        self._content: StreamReader = request.content
+        self._json = request.content_type == JSON_TYPE
+        self._max_bytes = max_bytes
+        self._within_s = within_s
+        self._frames: deque[tuple[int, bytes]] = deque()
+        self._parser = FrameParser(self._take, TO_AGENT, max_bytes)
+
+    def _take(self, kind: int, data: bytes) -> None:
+        self._frames.append((kind, data))
+
+    async def request(self) -> StepRequest:
+        """Return the request; its step is not decoded yet. Raises ProtocolError or UsageError."""
+        try:
+            async with asyncio.timeout(self._within_s):
+                found = await (self._json_request() if self._json else self._frame_request())
+        except TimeoutError as error:
+            raise ProtocolError(f"the request wasn't whole within {self._within_s:g} s", hint="send faster") from error
+        require_run_id(found.run)
+        return found
+
+    async def _frame_request(self) -> StepRequest:
+        first = await self._next()
+        if first is None or first[0] != REQUEST:
+            raise ProtocolError("a body begins with a REQUEST frame", hint="see docs/agent.md")
+        return decode_request(first[1])
+
+    async def _json_request(self) -> StepRequest:
+        blocks, size = [], 0
+        while block := await self._content.readany():
+            size += len(block)
+            if size > self._max_bytes:
+                raise ProtocolError(f"the request is over {self._max_bytes} bytes", hint="send less at once")
+            blocks.append(block)
+        try:
+            found = msgspec.json.decode(b"".join(blocks), type=JsonRequest)
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
+            raise ProtocolError(f"not a request: {error}", hint="see docs/agent.md") from error
+        step: Step = found.step
+        return StepRequest(
+            run=found.run or secrets.token_hex(8),
+            step=msgspec.Raw(encode_step(step)),
+            check=found.check,
+            diff=found.diff,
+            detach=found.detach,
+            attenuation=found.attenuation,
+        )
+
+    async def _next(self) -> tuple[int, bytes] | None:
+        """Return the next frame, or piece of a bulk one; None at the end of the body."""
+        while not self._frames:
+            data = await self._content.readany()
+            if not data:
+                if not self._parser.between_frames:
+                    raise ProtocolError("the body ends in the middle of a frame")
+                return None
+            self._parser.feed(data)
+        return self._frames.popleft()
+
+    async def stdin(self) -> AsyncIterator[bytes]:
+        """Yield the program's input as it comes; a body that ends without saying that the input does is an error."""
+        while True:
+            found = await self._next()
+            if found is None or found[0] == REQUEST:
+                raise ProtocolError("the input ends without its last frame")
+            kind, data = found
+            if kind == STDIN_END:
+                return
+            if kind == STDIN and data:
+                yield data

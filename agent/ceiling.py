@@ -1,0 +1,62 @@
+"""The host's own ceiling: which grants a principal holds, and which of them a step falls under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from agent.config import Config
+from opsexec.capability import CapabilitySet, Layer
+from opsexec.steps.base import Step
+
+Number = TypeVar("Number", int, float)
+
+
+class Ceiling:
+    """The grants of one config. Each stands for itself: what two of them allow together, neither allows."""
+
+    def __init__(self, config: Config) -> None:
+        limits = config.limits
+        self._grants: dict[str, list[CapabilitySet]] = {}
+        for grant in config.grants:
+            held = _with_limits(grant.capability_set, limits.max_timeout_s, limits.max_output_bytes)
+            self._grants.setdefault(grant.principal, []).append(held)
+
+    def grants(self, principal: str | None) -> list[CapabilitySet]:
+        """Return the sets a principal holds; none for who has no grant, and for nobody."""
+        return [] if principal is None else self._grants.get(principal, [])
+
+
+def _with_limits(held: CapabilitySet, max_timeout_s: float | None, max_output_bytes: int | None) -> CapabilitySet:
+    """Narrow a set by the agent's own limits."""
+    (layer,) = held.layers
+    return CapabilitySet(
+        [
+            Layer(
+                layer.capabilities,
+                layer.run_as,
+                _least(layer.max_timeout_s, max_timeout_s),
+                _least(layer.max_output_bytes, max_output_bytes),
+            )
+        ]
+    )
+
+
+def _least(a: Number | None, b: Number | None) -> Number | None:
+    return b if a is None else a if b is None else min(a, b)
+
+
+def effective(grants: Iterable[CapabilitySet], attenuation: CapabilitySet | None, step: Step) -> CapabilitySet:
+    """Return the set a step is judged by: the grant that admits most of what it needs, narrowed by the caller's own.
+
+    The first that admits all of it wins, so a step runs under one grant as a whole, never under two halves.
+    """
+    needs = step.requires()
+    best, best_score = CapabilitySet.nothing(), -1
+    for held in grants:
+        narrowed = held if attenuation is None else held & attenuation
+        users = all(step.run_as in (None, *layer.run_as) or "*" in layer.run_as for layer in narrowed.layers)
+        score = sum(narrowed.admits(need) for need in needs) * 2 + users
+        if score > best_score:
+            best, best_score = narrowed, score
+    return best

@@ -1,0 +1,99 @@
+"""`ops-agent`: serve, check a config file, ask an agent who it takes you for."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """examples:
+  ops-agent --config /etc/ops-agent/config.toml
+  ops-agent check-config /etc/ops-agent/config.toml
+  ops-agent whoami agent+unix:///run/ops-agent/agent.sock
+
+exit status: 0 ok, 1 the work failed, 2 usage, 3 could not run"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ops-agent",
+        description="The on-host half of opsexec: it proves who asks, holds the host's ceiling, runs steps, audits.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="serve with this config.toml until SIGTERM; SIGHUP reloads it")
+    parser.add_argument("--version", action="store_true", help="show the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    check = commands.add_parser("check-config", help="check a config file, and say where it is wrong")
+    check.add_argument("file", metavar="FILE")
+    who = commands.add_parser("whoami", help="ask an agent who it takes you for, and what you may do there")
+    who.add_argument("url", metavar="URL", nargs="?", help="default: agent+unix:///run/ops-agent/agent.sock")
+    who.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    from opsexec.errors import OpsError
+
+    try:
+        return _run(parser, arguments)
+    except OpsError as error:
+        print(f"ops-agent: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if arguments.version:
+        from opsexec import __version__
+
+        print(f"ops-agent {__version__}")
+        return 0
+    if arguments.command == "check-config":
+        return _check_config(arguments.file)
+    if arguments.command == "whoami":
+        return asyncio.run(_whoami(arguments.url, arguments.json))
+    if arguments.config is None:
+        parser.print_usage(sys.stderr)
+        print("ops-agent: --config FILE is missing", file=sys.stderr)
+        return 2
+    from agent.server import serve
+
+    asyncio.run(serve(Path(arguments.config)))
+    return 0
+
+
+def _check_config(file: str) -> int:
+    from agent.config import load_config
+
+    config = load_config(file)
+    print(f"{file}: ok, {len(config.grants)} grants, listening on {', '.join(config.agent.listen)}")
+    return 0
+
+
+async def _whoami(url: str | None, as_json: bool) -> int:
+    from opsexec.capability import CapabilitySet
+    from opsexec.rpc import AgentRpc
+    from opsexec.wire import DEFAULT_SOCKET
+
+    async with AgentRpc(url or f"agent+unix://{DEFAULT_SOCKET}", capabilities=CapabilitySet.nothing()) as agent:
+        found = await agent.whoami()
+    if as_json:
+        print(json.dumps(found))
+        return 0
+    print(f"{found['principal']} on {found['host']} ({found['listener']})")
+    for number, grant in enumerate(found["grants"], 1):
+        for text in grant["capabilities"]:
+            print(f"  grant {number}: {text}")
+        for user in grant["run_as"]:
+            print(f"  grant {number}: as {user}")
+    return 0

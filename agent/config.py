@@ -1,0 +1,186 @@
+"""config.toml: what an agent listens on, who may do what, and its limits. Anything unclear in it is refused."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import socket
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from agent.address import Address, require_plain_path
+from agent.config_lines import place
+from agent.errors import BadConfig
+from agent.principal import check_principal
+from opsexec.capability import CapabilitySet
+from opsexec.errors import OpsError
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+class Table(BaseModel):
+    """A table of the file: nothing is converted, nothing unknown is let through."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+OURS = "opsexec"
+
+
+@contextmanager
+def _located() -> Iterator[None]:
+    """Turn an OpsError into one that pydantic gives a place in the file."""
+    try:
+        yield
+    except OpsError as error:
+        context = {"message": error.message, "hint": error.hint}
+        raise PydanticCustomError(OURS, "{message}", context) from error
+
+
+class AgentTable(Table):
+    """`[agent]`. `name`: how audit and errors call this host; `socket_mode`, `socket_group`: of every unix socket."""
+
+    listen: list[str] = Field(min_length=1)
+    state_dir: str
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
+    socket_mode: str = Field(default="0660", pattern=r"^0[0-7]{3}$")
+    socket_group: str | None = None
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, listen: list[str]) -> list[str]:
+        with _located():
+            for each in listen:
+                Address.parse(each)
+            if len(set(listen)) < len(listen):
+                raise BadConfig("an address stands twice", hint="name each once")
+        return listen
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        with _located():
+            require_plain_path(path)
+        return path
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses to listen on."""
+        return tuple(Address.parse(each) for each in self.listen)
+
+
+class Limits(Table):
+    """`[limits]`. Times in seconds, sizes in bytes."""
+
+    max_connections: int = Field(default=512, ge=1, le=100_000)
+    max_connections_per_principal: int = Field(default=128, ge=1, le=100_000)
+    max_runs_per_principal: int = Field(default=32, ge=1, le=10_000)
+    max_request_bytes: int = Field(default=32 << 20, ge=1024, le=1 << 30)
+    max_output_bytes: int | None = Field(default=None, ge=1)
+    max_timeout_s: float | None = Field(default=None, gt=0)
+    request_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    idle_timeout_s: float = Field(default=60.0, ge=1, le=3600)
+    stall_timeout_s: float = Field(default=900.0, gt=0)
+    max_run_log_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    keep_runs: int = Field(default=200, ge=0, le=100_000)
+
+
+class Grant(Table):
+    """One `[[grants]]`: what a principal may do here, at most."""
+
+    principal: str
+    capabilities: list[str]
+    run_as: list[str] = []
+    max_timeout_s: float | None = Field(default=None, gt=0)
+    max_output_bytes: int | None = Field(default=None, ge=1)
+
+    @field_validator("capabilities")
+    @classmethod
+    def _parsed(cls, capabilities: list[str]) -> list[str]:
+        with _located():
+            CapabilitySet.of(*capabilities)
+        return capabilities
+
+    @property
+    def capability_set(self) -> CapabilitySet:
+        """The grant as a set."""
+        return CapabilitySet.of(
+            *self.capabilities,
+            run_as=self.run_as,
+            max_timeout_s=self.max_timeout_s,
+            max_output_bytes=self.max_output_bytes,
+        )
+
+
+class Config(Table):
+    """The whole file."""
+
+    agent: AgentTable
+    limits: Limits = Limits()
+    grants: list[Grant] = []
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a config file; raises BadConfig with file:line and what to do."""
+    file = Path(path)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadConfig(f"{file}: can't be read ({error.strerror})", hint="name another with --config") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise BadConfig(f"{file}: over {MAX_CONFIG_BYTES} bytes", hint="is it a config file?")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{file}: not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
+    return parse_config(text, str(file))
+
+
+def parse_config(text: str, file: str = "config.toml") -> Config:
+    """Check the text of a config file; raises BadConfig with file:line."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found[1]) if found else max(1, text.count("\n"))
+        raise BadConfig(f"{file}:{line}: {str(error).partition(' (at ')[0]}", hint="it is TOML") from error
+    try:
+        config = Config.model_validate(tables)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message, hint = _sentence(first)
+        raise BadConfig(f"{file}:{place(text, first['loc'])}: {message}", hint=hint) from error
+    kinds = {address.proves for address in config.agent.addresses}
+    for at, grant in enumerate(config.grants):
+        try:
+            check_principal(grant.principal, kinds)
+        except OpsError as error:
+            where = place(text, ("grants", at, "principal"))
+            raise BadConfig(f"{file}:{where}: {error.message}", hint=error.hint) from error
+    return config
+
+
+def _sentence(fault: ErrorDetails) -> tuple[str, str | None]:
+    """Return what is wrong in one sentence, and what to do."""
+    where = ".".join(str(each) for each in fault["loc"] if isinstance(each, str)) or "the file"
+    if fault["type"] == OURS:
+        return f"{where}: {fault['ctx']['message']}", fault["ctx"]["hint"]
+    if fault["type"] == "extra_forbidden":
+        known = _keys(fault["loc"])
+        name = str(fault["loc"][-1])
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"unknown key {name!r}", f'did you mean "{near[0]}"?' if near else "known keys: " + ", ".join(known)
+    if fault["type"] == "missing":
+        return f"{where} is missing", "see examples/ops-agent.toml"
+    return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}", None
+
+
+def _keys(path: Sequence[str | int]) -> list[str]:
+    """Return the keys that may stand beside the last one of a path."""
+    tables: dict[str | int, type[Table]] = {"agent": AgentTable, "limits": Limits, "grants": Grant}
+    return list((tables[path[0]] if len(path) > 1 else Config).model_fields)

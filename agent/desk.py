@@ -1,0 +1,121 @@
+"""Everything that requests share: who may do what now, the audit, the machine, and what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from agent.ceiling import Ceiling
+from agent.config import Config
+from opsexec.capability import CapabilitySet
+from opsexec.errors import LimitExceeded, OpsError, UsageError
+from opsexec.executor import AuditSink
+from opsexec.hosts.local import LocalHost
+from opsexec.steps.registry import printable
+
+LAYER = "agent"
+REMEMBERED_RUNS = 50_000
+
+
+class Asker:
+    """Who asks, as the listener proved it, and what they hold. Nothing in a message changes it."""
+
+    def __init__(self, principal: str, listener: str, grants: list[CapabilitySet]) -> None:
+        self.principal = principal
+        self.listener = listener
+        self.grants = grants
+
+
+class ActiveRun:
+    """A run whose caller is connected."""
+
+    def __init__(self, run: str, asker: Asker, step: Mapping[str, Any]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.run = run
+        self.principal = asker.principal
+        self.step = step
+        self.begun = time.time()
+        self.ended_by: OpsError | None = None
+        self._task = task
+
+    def end(self, why: OpsError) -> None:
+        """End it and its process tree; its caller is told why."""
+        if self.ended_by is None:
+            self.ended_by = why
+            self._task.cancel()
+
+
+class Desk:
+    """One agent's shared state. The ceiling is replaced as a whole when the config is read again."""
+
+    def __init__(self, config: Config, audit: AuditSink) -> None:
+        self.config = config
+        self.ceiling = Ceiling(config)
+        self.audit = audit
+        self.name = config.agent.name
+        self.host = LocalHost(self.name)
+        self.active: dict[str, ActiveRun] = {}
+        self._held: Counter[str] = Counter()
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def refuse(self, listener: str, principal: str | None, step: Mapping[str, Any] | None, why: str) -> None:
+        """Put a refusal in the audit; raises AuditUnavailable."""
+        self._append(listener, principal, step, "deny", why, None)
+
+    def allow(self, asker: Asker, step: Mapping[str, Any], why: str, run: str | None = None) -> None:
+        """Put something other than a step that is let happen in the audit; raises AuditUnavailable."""
+        self._append(asker.listener, asker.principal, step, "allow", why, run)
+
+    def allow_self(self, step: Mapping[str, Any], why: str) -> None:
+        """Put in the audit what the agent does of itself; raises AuditUnavailable."""
+        self._append("agent", None, step, "allow", why, None)
+
+    def _append(
+        self,
+        listener: str,
+        principal: str | None,
+        step: Mapping[str, Any] | None,
+        decision: str,
+        why: str,
+        run: str | None,
+    ) -> None:
+        self.audit.append(
+            {
+                "host": self.name,
+                "listener": listener,
+                "principal": principal,
+                "step": None if step is None else dict(step),
+                "decision": decision,
+                "layer": LAYER,
+                "reason": printable(why[:2000]),
+                "run": run,
+            }
+        )
+
+    @contextmanager
+    def slot(self, asker: Asker) -> Iterator[None]:
+        """Hold one of a principal's places; raises LimitExceeded when all are taken."""
+        limit = self.config.limits.max_runs_per_principal
+        if self._held[asker.principal] >= limit:
+            text = f"{asker.principal} has {limit} runs under way, which is its limit"
+            raise LimitExceeded(text, hint="wait for one to end, or raise max_runs_per_principal")
+        self._held[asker.principal] += 1
+        try:
+            yield
+        finally:
+            self._held[asker.principal] -= 1
+            if not self._held[asker.principal]:
+                del self._held[asker.principal]
+
+    def claim(self, run: str) -> None:
+        """Take a run's id, once and for all; raises UsageError for one that was used before."""
+        if run in self._seen:
+            raise UsageError(f"the run {run} was asked for before: it is not run again", hint="choose another run id")
+        self._seen[run] = None
+        if len(self._seen) > REMEMBERED_RUNS:
+            self._seen.popitem(last=False)

@@ -1,0 +1,68 @@
+"""The door: every request passes here first. Who asks is settled before anything of what they ask is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from agent.answer import Answer
+from agent.desk import Asker, Desk
+from agent.steps import run_step
+from agent.whoami import whoami
+from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
+from opsexec.steps.registry import printable
+from opsexec.wire import VERSION_HEADER, require_same_major
+
+Handler = Callable[[Desk, web.BaseRequest, Asker], Awaitable[web.StreamResponse]]
+
+ROUTES: dict[tuple[str, str], Handler] = {
+    ("POST", "/v1/steps"): run_step,
+    ("GET", "/v1/whoami"): whoami,
+}
+
+
+class Door:
+    """Answers requests for one desk. `principal` comes from the connection alone."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def handle(self, request: web.BaseRequest, listener: str, principal: str | None) -> web.StreamResponse:
+        """Answer one request."""
+        desk = self._desk
+        grants = desk.ceiling.grants(principal)
+        if principal is None or not grants:
+            who = principal or "nobody who is known here"
+            denied = CapabilityDenied("a grant", (), layer="agent", reason=f"{who} has no grant on this host")
+            return await self._refuse(request, listener, principal, denied, denied.reason or "")
+        try:
+            said = request.headers.get(VERSION_HEADER)
+            if said is not None:
+                require_same_major(said)
+            handler = _route(request)
+        except OpsError as error:
+            return await self._refuse(request, listener, principal, error, error.message)
+        return await handler(desk, request, Asker(principal, listener, grants))
+
+    async def _refuse(
+        self, request: web.BaseRequest, listener: str, principal: str | None, error: OpsError, why: str
+    ) -> web.StreamResponse:
+        """Audit a request that gets no further, and say so; its body stays unread."""
+        shown = {"type": "request", "request": printable(f"{request.method} {request.path}"[:200])}
+        try:
+            self._desk.refuse(listener, principal, shown, why)
+        except OpsError as unavailable:
+            error = unavailable
+        answer = await Answer(request, self._desk.config.limits.stall_timeout_s).error(error)
+        answer.force_close()
+        return answer
+
+
+def _route(request: web.BaseRequest) -> Handler:
+    found = ROUTES.get((request.method, request.path))
+    if found is not None:
+        return found
+    if any(path == request.path for _, path in ROUTES):
+        raise ProtocolError(f"{request.method[:20]} is not for {request.path}", hint="see docs/agent.md")
+    raise UsageError(f"there is no {request.path[:80]!r} here", hint="see docs/agent.md")

@@ -1,0 +1,29 @@
+"""What is told to the service manager (sd_notify(3)): ready, reloading, stopping, and one line of status."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+
+def notify(*lines: str) -> None:
+    """Send lines like "READY=1" to the manager that started us; does nothing where there is none.
+
+    A manager that can't be reached is no reason to stop serving.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address or address[0] not in "/@":
+        return
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            return
+
+
+def reloading() -> str:
+    """Return the line that says since when this reloads."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"

@@ -1,0 +1,79 @@
+"""Principals: who the kernel says is at the other end of a unix socket, and which names of theirs can ever match."""
+
+from __future__ import annotations
+
+import pwd
+import socket
+import struct
+import time
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+
+from agent.errors import BadConfig
+
+_CREDENTIALS = struct.Struct("3i")
+NAME_TTL_S = 5.0
+"""Seconds a user's name is remembered: a connection's uid never changes, whom it names may."""
+
+_names: dict[int, tuple[float, str | None]] = {}
+
+
+def peer_principal(connection: socket.socket) -> str | None:
+    """Return `unix:<user>` of who connected, as the kernel noted it then (unix(7), SO_PEERCRED); None for nobody known.
+
+    A uid without a name is `unix:<uid>`, unless that text is another user's name.
+    """
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(data)
+    now = time.monotonic()
+    known = _names.get(uid)
+    if known is None or now - known[0] > NAME_TTL_S:
+        if len(_names) > 4096:
+            _names.clear()
+        known = _names[uid] = (now, _name(uid))
+    return None if known[1] is None else f"unix:{known[1]}"
+
+
+def _name(uid: int) -> str | None:
+    if uid in (-1, overflow_uid()):
+        return None
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    owner = _uid_of(name)
+    return name if owner in (None, uid) else None
+
+
+def _uid_of(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+@cache
+def overflow_uid() -> int:
+    """Return the uid that stands for every user of another namespace who has none here (user_namespaces(7)).
+
+    Whoever shows as it is nobody in particular: it proves no identity, whatever name it has.
+    """
+    return int(Path("/proc/sys/kernel/overflowuid").read_text())
+
+
+def check_principal(principal: str, proven: Collection[str]) -> None:
+    """Raise BadConfig for a principal that no listener of this agent can ever prove."""
+    kind, colon, name = principal.partition(":")
+    if not colon or kind not in ("unix", "tailnet", "bottle"):
+        raise BadConfig(f"{principal!r} is not a principal", hint='like "unix:deploy"')
+    if kind not in proven:
+        raise BadConfig(
+            f"nobody can be {principal!r}: no listener proves {kind} principals", hint='use "unix:<user>", or remove it'
+        )
+    uid = int(name) if name.isascii() and name.isdigit() else _uid_of(name)
+    if uid == overflow_uid():
+        text = f"{principal!r} is no identity: users of other namespaces show as it too"
+        raise BadConfig(text, hint="give the program a user of its own")
+    if uid is None:
+        raise BadConfig(f"nobody can be {principal!r}: there is no such user here", hint="create the user first")

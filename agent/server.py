@@ -1,0 +1,138 @@
+"""The agent as a process: its state directory, its listeners, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import stat
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent.ceiling import Ceiling
+from agent.config import Config, load_config
+from agent.connection import Gate
+from agent.desk import Desk
+from agent.door import Door
+from agent.errors import AgentUnable
+from agent.notify import notify, reloading
+from agent.unix_listener import bind_unix
+from opsexec.audit import AuditLog
+from opsexec.errors import ConnectionLost, OpsError
+
+STOP_S = 10.0
+"""Seconds the runs that are under way get to end once the agent is told to stop."""
+
+
+async def serve(file: Path) -> None:
+    """Serve until SIGTERM or SIGINT; raises BadConfig or AgentUnable before the first listener is open."""
+    config = load_config(file)
+    with ExitStack() as held:
+        state = open_state(config, held)
+        audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
+        agent = Agent(file, config, audit)
+        try:
+            await agent.run()
+        finally:
+            await agent.desk.host.aclose()
+
+
+def open_state(config: Config, held: ExitStack) -> Path:
+    """Make and lock the state directory; raises AgentUnable when it isn't ours alone or another agent has it."""
+    state = Path(config.agent.state_dir)
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = state.lstat()
+    except OSError as error:
+        raise AgentUnable(f"can't make {state}: {error.strerror}", hint="name another state_dir") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise AgentUnable(f"{state} is not this user's own directory", hint=f"chown it, and chmod go-w {state}")
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    held.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AgentUnable(f"another agent holds {state}", hint="stop it, or give this one its own state_dir") from error
+    return state
+
+
+class Agent:
+    """One agent from its first listener to its last answer."""
+
+    def __init__(self, file: Path, config: Config, audit: AuditLog) -> None:
+        self._file = file
+        self.desk = Desk(config, audit)
+        self._gate = Gate(Door(self.desk).handle, config.limits)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, say so, serve until told to stop, and end in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        sockets: list[tuple[socket.socket, str]] = []
+        servers: list[asyncio.Server] = []
+        agent = self.desk.config.agent
+        try:
+            for address in agent.addresses:
+                listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group)
+                sockets.append((listener, address.path))
+                servers.append(await self._listen(listener, address.text))
+            count = len(self.desk.config.grants)
+            self._say(f"serving {count} grants on {', '.join(agent.listen)}")
+            notify("READY=1", f"STATUS=serving {count} grants")
+            await self._stop.wait()
+            notify("STOPPING=1")
+        finally:
+            for server in servers:
+                server.close()
+            for listener, path in sockets:
+                listener.close()
+                _unlink_own(path)
+            await self._end_runs()
+
+    async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)
+
+    async def _end_runs(self) -> None:
+        """End what runs for connected callers, telling them why; runs that were started to live on do."""
+        for active in list(self.desk.active.values()):
+            active.end(ConnectionLost("the agent was stopped, and with it this run", hint="look, then resume"))
+        self._gate.server.pre_shutdown()
+        await self._gate.server.shutdown(STOP_S)
+
+    def reload(self) -> None:
+        """Read the config again; what is wrong with it is said, and the old one stays as it is."""
+        notify(reloading())
+        try:
+            config = load_config(self._file)
+            self._require_same_place(config)
+            self.desk.allow_self({"type": "agent.reload"}, f"{len(config.grants)} grants")
+        except OpsError as error:
+            self._say(f"not reloaded, the old configuration stays: {error}")
+            notify("READY=1", f"STATUS=not reloaded: {error}"[:500].replace("\n", " "))
+            return
+        self.desk.config = config
+        self.desk.ceiling = Ceiling(config)
+        self._gate.limits = config.limits
+        self._say(f"reloaded: {len(config.grants)} grants")
+        notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
+
+    def _require_same_place(self, config: Config) -> None:
+        if config.agent != self.desk.config.agent:
+            raise AgentUnable("[agent] has changed, which takes a restart", hint="restart ops-agent")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"ops-agent: {text}", file=sys.stderr, flush=True)
+
+
+def _unlink_own(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,96 @@
+"""`POST /v1/steps`: one step, judged, run and audited while its caller is connected."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from agent.answer import Answer
+from agent.body import Body
+from agent.ceiling import effective
+from agent.desk import LAYER, ActiveRun, Asker, Desk
+from opsexec.errors import AuditUnavailable, OpsError, UsageError
+from opsexec.handlers.registry import handler_of
+from opsexec.host_executor import HostExecutor
+from opsexec.steps.base import Step
+from opsexec.steps.registry import redact
+from opsexec.wire import StepRequest
+
+
+async def run_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
+    """Read the request, run its step, and answer; whatever goes wrong before it is admitted is audited here."""
+    limits = desk.config.limits
+    answer = Answer(request, limits.stall_timeout_s)
+    body = Body(request, limits.max_request_bytes, limits.request_timeout_s)
+    step: Step | None = None
+    try:
+        with desk.slot(asker):
+            try:
+                wanted = await body.request()
+                step = wanted.decoded_step()
+                attenuation = wanted.ceiling()
+                _require_runnable(step)
+                desk.claim(wanted.run)
+            except OpsError as error:
+                return await answer.error(_refused(desk, asker, step, error))
+            held = effective(asker.grants, attenuation, step)
+            executor = HostExecutor(
+                desk.host,
+                held,
+                desk.audit,
+                principal=asker.principal,
+                listener=asker.listener,
+                layer=LAYER,
+                run=wanted.run,
+            )
+            return await _attended(desk, asker, answer, executor, wanted, step, body)
+    except OpsError as error:
+        return await answer.error(_refused(desk, asker, step, error))
+    finally:
+        answer.close()
+
+
+async def _attended(
+    desk: Desk,
+    asker: Asker,
+    answer: Answer,
+    executor: HostExecutor,
+    wanted: StepRequest,
+    step: Step,
+    body: Body,
+) -> web.StreamResponse:
+    """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
+    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
+    answer.begin()
+    try:
+        stdin = body.stdin() if wanted.streams_stdin else None
+        output = await executor.run_streaming(step, answer, check=wanted.check, diff=wanted.diff, stdin=stdin)
+    except OpsError as error:
+        return await answer.error(error)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if active.ended_by is None or task is None:
+            raise
+        task.uncancel()
+        return await answer.error(active.ended_by)
+    finally:
+        del desk.active[wanted.run]
+    return await answer.output(output)
+
+
+def _require_runnable(step: Step) -> None:
+    """Raise BadStep or UsageError for what doesn't go through an agent."""
+    handler_of(step)
+    if step.family == "sync":
+        raise UsageError("push and pull don't go through the agent yet", hint="use ssh:// for them")
+
+
+def _refused(desk: Desk, asker: Asker, step: Step | None, error: OpsError) -> OpsError:
+    """Audit a refusal; returns what the caller is told, which is that there is no audit when there is none."""
+    shown = {"type": "request"} if step is None else redact(step)
+    try:
+        desk.refuse(asker.listener, asker.principal, shown, error.message)
+    except AuditUnavailable as unavailable:
+        return unavailable
+    return error

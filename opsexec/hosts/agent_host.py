@@ -1,0 +1,132 @@
+"""A host behind ops-agent: a bounded pool of links, over a unix socket here or one reached through SSH."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from opsexec.errors import ConnectionLost, HostUnreachable, UsageError
+from opsexec.hosts.agent_link import AgentLink
+
+if TYPE_CHECKING:
+    from opsexec.executor import TtySession
+    from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
+    from opsexec.recorder import Recorder
+
+MAX_LINKS = 16
+"""Requests under way at once; more wait here, not at the agent."""
+
+IDLE_S = 20.0
+"""Seconds a link may wait for the next request; the agent's own limit is longer, so that it never closes first."""
+
+CONNECT_S = 10.0
+
+
+class Way(Protocol):
+    """How links to one agent are opened."""
+
+    async def open(self, host: str) -> AgentLink:
+        """Open one; raises HostUnreachable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what carries them."""
+        ...
+
+
+class UnixWay:
+    """Through a unix socket of this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def open(self, host: str) -> AgentLink:
+        """Connect; raises HostUnreachable."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, link = await asyncio.get_running_loop().create_unix_connection(lambda: AgentLink(host), self.path)
+        except TimeoutError as error:
+            raise HostUnreachable(f"no answer within {CONNECT_S:g} s", host=host, hint="is the agent hung?") from error
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            hint = "is ops-agent running, and may this user open its socket?"
+            raise HostUnreachable(f"can't connect to {self.path}: {reason}", host=host, hint=hint) from error
+        return link
+
+    async def aclose(self) -> None:
+        """Nothing lies under it."""
+
+
+class AgentHost:
+    """A machine whose agent is asked for whole steps. Implements the Host port as far as that makes sense."""
+
+    def __init__(self, name: str, way: Way) -> None:
+        self._name = name
+        self._way = way
+        self._idle: list[AgentLink] = []
+        self._used: set[AgentLink] = set()
+        self._free = asyncio.Semaphore(MAX_LINKS)
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return self._name
+
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[AgentLink]:
+        """Lend a link for one request; one that is left unfit for the next is dropped."""
+        async with self._free:
+            link = self._warm() or await self._way.open(self._name)
+            self._used.add(link)
+            try:
+                yield link
+            finally:
+                self._used.discard(link)
+                if link.reusable:
+                    self._idle.append(link)
+                else:
+                    link.abort(ConnectionLost("left by the caller", host=self._name))
+
+    def _warm(self) -> AgentLink | None:
+        """Return the link that was used last, if it is still good."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            link = self._idle.pop()
+            if link.reusable and now - link.idle_since < IDLE_S:
+                return link
+            link.abort(ConnectionLost("idle for too long", host=self._name))
+        return None
+
+    async def run_process(
+        self, spec: ProcessSpec, recorder: Recorder, stdin: AsyncIterator[bytes] | None = None
+    ) -> ProcessExit:
+        """Refuse: the agent decides what a step's process is."""
+        self._whole_steps()
+
+    async def call(self, operation: str, args: Sequence[bytes], *, run_as: str | None = None) -> list[bytes]:
+        """Refuse: the agent decides what a step's operations are."""
+        self._whole_steps()
+
+    def _whole_steps(self) -> NoReturn:
+        raise UsageError("an agent is asked for whole steps", host=self._name, hint="use AgentRpc.run()")
+
+    async def sync(self, plan: SyncPlan) -> SyncResult:
+        """Refuse: trees don't go through the agent yet."""
+        raise UsageError("push and pull don't go through the agent yet", host=self._name, hint="use ssh:// for them")
+
+    async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
+        """Refuse: terminals don't go through the agent yet."""
+        raise UsageError("terminals don't go through the agent yet", host=self._name, hint="use ssh:// for them")
+
+    async def aclose(self) -> None:
+        """Drop every link: the agent ends what it runs for them."""
+        links = (*self._idle, *self._used)
+        self._idle.clear()
+        for link in links:
+            link.abort(ConnectionLost("the executor was closed", host=self._name))
+        for link in links:
+            await link.gone.wait()
+        await self._way.aclose()
