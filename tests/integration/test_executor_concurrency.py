@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -73,10 +74,10 @@ async def test_a_host_out_of_file_descriptors_says_so_and_recovers(ssh_root: Tar
     async with ssh_root.connect() as ex:
         await ex.run(Exec(argv=("true",)))
         (far,) = set(far_halves(sshd)) - before
-        held = set(os.listdir(f"/proc/{far}/fd"))
+        held, (_, most) = set(os.listdir(f"/proc/{far}/fd")), resource.prlimit(far, resource.RLIMIT_NOFILE)
         steps = [Shell(action="t", script="cat; sleep 0.1", stdin="x") for _ in range(8)]
         for room in range(1, 16):  # each place where the last descriptor may be taken
-            subprocess.run(["prlimit", "--pid", str(far), f"--nofile={len(held) + room}:"], check=True)
+            resource.prlimit(far, resource.RLIMIT_NOFILE, (len(held) + room, most))
             done = await asyncio.gather(*map(ex.run, steps), return_exceptions=True)
             failed = [error for error in done if isinstance(error, BaseException)]
             for error in failed:
@@ -84,7 +85,7 @@ async def test_a_host_out_of_file_descriptors_says_so_and_recovers(ssh_root: Tar
                 assert "Too many open files" in error.message
             assert failed
             assert set(os.listdir(f"/proc/{far}/fd")) == held
-        subprocess.run(["prlimit", "--pid", str(far), "--nofile=1024:"], check=True)
+        resource.prlimit(far, resource.RLIMIT_NOFILE, (most, most))
         assert (await ex.run(Shell(action="t", script="echo on"))).text == "on\n"
 
 
