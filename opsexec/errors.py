@@ -82,11 +82,21 @@ class CapabilityDenied(OpsError):
         message = f"denied by the {layer}: needs {needed}, held: {shown or 'nothing'}"
         if reason:
             message += f" ({reason})"
-        super().__init__(message, host=host, hint=f'grant "{needed}" if this is wanted')
+        super().__init__(message, host=host, hint=_how_to_grant(needed))
         self.needed = needed
         self.held = tuple(held)
         self.layer = layer
         self.reason = reason
+
+
+def _how_to_grant(needed: str) -> str:
+    """Return what to do about a denial; a program's bare name is not a capability until its path is known."""
+    verb, _, resource = needed.partition(":")
+    if verb in ("exec", "tty") and not resource.startswith("/"):
+        return f"grant it by the program's path on the host, like {verb}:/usr/bin/{resource}"
+    if verb == "run_as":
+        return f"add {resource} to the grant's run_as if this is wanted"
+    return f'grant "{needed}" if this is wanted'
 
 
 class LimitExceeded(OpsError):
