@@ -41,8 +41,7 @@ def _log(args: argparse.Namespace) -> Path:
     path = Path(args.log)
     if not path.exists() and os.sep not in args.log and not args.log.endswith(".jsonl"):
         raise HostUnsuitable(
-            f"{args.log!r} is no file, and the audit of a host is read through ops-agent, "
-            "which this version doesn't have yet",
+            f"{args.log!r} is no file, and the audit that ops-agent keeps on a host can't be read from here yet",
             hint="name a log's file",
         )
     return path

@@ -10,6 +10,10 @@ from opsexec.cli.ending import say, tell
 from opsexec.errors import OpsError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAME_S = 0.3
+"""Signals closer together than this have one cause: a terminal that is closed sends several."""
+
+_caught: list[signal.Signals] = []
 before_leaving: list[Callable[[], None]] = []
 """What must be put right even when the process leaves at once: a terminal in raw mode."""
 
@@ -18,7 +22,9 @@ def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
     """Run it to its end and return its exit code, or 128 + the signal's number when one ended it."""
     import asyncio
 
-    caught: list[signal.Signals] = []
+    caught = _caught
+    caught.clear()
+    since: list[float] = []
 
     async def main() -> int:
         loop = asyncio.get_running_loop()
@@ -26,12 +32,14 @@ def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
         assert task is not None
 
         def stop(number: signal.Signals) -> None:
-            if caught:
+            if not caught:
+                caught.append(number)
+                since.append(loop.time())
+                task.cancel()
+            elif loop.time() - since[0] > SAME_S:
                 for put_right in before_leaving:
                     put_right()
                 os._exit(128 + number)
-            caught.append(number)
-            task.cancel()
 
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells ask for that
@@ -40,18 +48,19 @@ def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
 
     try:
         code = asyncio.run(main())
+        told = ""
     except asyncio.CancelledError:
-        code = 0
+        code, told = 0, ": what was under way has been ended"
     except OpsError as error:
         if not caught:
             raise
         say(error)
-        code = error.exit_code
+        code, told = error.exit_code, ""
     except BaseExceptionGroup as errors:
         raise _the_one(errors) from errors
     if not caught:
         return code
-    tell(f"interrupted by {caught[0].name}: what was under way has been ended")
+    tell(f"interrupted by {caught[0].name}{told}")
     return 128 + caught[0]
 
 
@@ -67,6 +76,11 @@ def _flat(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
             yield from _flat(error)
         else:
             yield error
+
+
+def interrupted() -> bool:
+    """True once a signal has ended what the running command was doing."""
+    return bool(_caught)
 
 
 async def all_at_once(works: list[Callable[[], Awaitable[None]]], at_most: int) -> None:

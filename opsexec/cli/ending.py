@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from opsexec.errors import OpsError, UsageError
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 OK, FAILED, USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 INTERRUPTED = 130
 READER_GONE = 141
 """What a shell shows for a program that SIGPIPE ended: here, the reader of stdout went away."""
+
+
+class OutputFailed(OpsError):
+    """The command's own stdout or stderr can't be written (a full disk, a terminal that is gone)."""
+
+    code = "output"
+    exit_code = COULD_NOT_RUN
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output can't be written: {error.strerror}", hint="make room, or write it elsewhere")
 
 
 def guarded(argv: Sequence[str] | None) -> int:
@@ -23,8 +37,12 @@ def guarded(argv: Sequence[str] | None) -> int:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        _forget(sys.stdout)
         return READER_GONE
+    except OSError as error:
+        _forget(sys.stdout)
+        say(OutputFailed(error))
+        return COULD_NOT_RUN
     return code
 
 
@@ -58,9 +76,12 @@ def tell(sentence: str, *, hint: str | None = None) -> None:
     text = f"opsexec: {printable(sentence)}\n"
     if hint:
         text += f"  hint: {printable(hint)}\n"
-    sys.stdout.flush()
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr)  # nobody can be told (the terminal is gone, its disk full): the exit code says it
 
 
 def printable(text: str) -> str:
@@ -109,15 +130,12 @@ def _keep(text: str) -> str:
     return name
 
 
-def _forget_stdout() -> None:
-    """Point stdout at nothing: the interpreter's last flush would complain about the reader that went."""
+def _forget(stream: TextIO) -> None:
+    """Point a stream at nothing: the interpreter's last flush would complain about a reader that went."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(null, sys.stdout.fileno())
-    except (
-        OSError,
-        ValueError,
-    ):  # stdout is no file at all (a test's buffer): nothing will be flushed into a pipe
+        os.dup2(null, stream.fileno())
+    except (OSError, ValueError):  # it is no file at all (a test's buffer): nothing will be flushed into a pipe
         return
     finally:
         os.close(null)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opsexec.cli.arguments import FORKS, add_inventory, add_json, add_ssh
 from opsexec.cli.command import Command, count
@@ -14,6 +14,7 @@ from opsexec.errors import UsageError
 if TYPE_CHECKING:
     import argparse
     from contextlib import AbstractAsyncContextManager
+    from typing import TextIO
 
     from opsexec.capability import CapabilitySet
     from opsexec.cli.command import Parser
@@ -53,6 +54,7 @@ def _run(args: argparse.Namespace) -> int:
 
     async def work() -> int:
         from opsexec.cli.targets import open_host
+        from opsexec.cli.unblocked import LAST_WAIT_S, Unblocked
         from opsexec.inventory import Inventory
         from opsexec.runbook import Engine, Journal, progress_for
 
@@ -60,13 +62,19 @@ def _run(args: argparse.Namespace) -> int:
             return open_host(host, capabilities, args)
 
         inventory = await Inventory.load(args.inventory)
-        progress = progress_for(sys.stdout, json=args.json)
-        engine = Engine(runbook, inventory, connect, options, progress, Journal())
+        out = Unblocked()
+        engine = Engine(
+            runbook, inventory, connect, options, progress_for(cast("TextIO", out), json=args.json), Journal()
+        )
         try:
             report = await engine.run()
+        except BaseException:
+            await out.drain(LAST_WAIT_S)
+            raise
         finally:
             if args.json and engine.report.hosts:
                 print(json.dumps(engine.report.as_json(), ensure_ascii=False))
+        await out.drain()
         return report.exit_code
 
     return drive(work)

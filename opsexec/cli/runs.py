@@ -55,7 +55,7 @@ def _state(file: Path, last: str) -> str:
 
 def _needs_agent(host: str) -> HostUnsuitable:
     return HostUnsuitable(
-        "runs on a host are kept by ops-agent, which this version doesn't have yet",
+        "runs on a host are kept by ops-agent, and this version can't ask it for them yet",
         host=host,
         hint="without HOST this lists the runbook runs of your own",
     )

@@ -23,7 +23,7 @@ def _arguments(parser: Parser) -> None:
 def _schema(args: argparse.Namespace) -> int:
     if args.name == "agent-config":
         raise HostUnsuitable(
-            "the configuration of ops-agent comes with ops-agent, which this version doesn't have yet",
+            "the schema of ops-agent's configuration can't be printed by this version yet",
             hint="schemas of this version: runbook, inventory",
         )
     from opsexec.schema import schema

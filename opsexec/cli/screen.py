@@ -54,7 +54,8 @@ def raw_mode(fd: int) -> Iterator[None]:
     before = termios.tcgetattr(fd)
 
     def put_back() -> None:
-        termios.tcsetattr(fd, termios.TCSANOW, before)
+        with contextlib.suppress(termios.error):  # the terminal is gone: there is nothing to put back
+            termios.tcsetattr(fd, termios.TCSANOW, before)
 
     before_leaving.append(put_back)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from opsexec.cli.drive import all_at_once
+from opsexec.cli.drive import all_at_once, interrupted
 from opsexec.cli.results import Result, conclude
 from opsexec.cli.streams import Output, Prefixed, piped_input
 from opsexec.cli.targets import Target, find_targets, open_executor
@@ -56,6 +56,8 @@ async def run_on_hosts(
                 done = await executor.run_streaming(step, sink, check=check, diff=diff, stdin=stdin)
             result = Result(target.name, done)
         except OpsError as error:
+            if interrupted():
+                raise
             result = Result(target.name, None, at(error, target.name))
         if prefixed is not None:
             await prefixed.close()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from opsexec.cli.ending import tell
+from opsexec.cli.ending import OutputFailed, tell
 
 if TYPE_CHECKING:
     from opsexec.executor import Stream
@@ -71,7 +71,7 @@ def _settle(answer: asyncio.Future[Any], value: Any, failure: OSError | None) ->
 
 
 class Output:
-    """The caller's stdout and stderr as a LogSink. `write` raises BrokenPipeError when a reader went."""
+    """The caller's stdout and stderr as a LogSink; raises BrokenPipeError when a reader went, else OutputFailed."""
 
     def __init__(self, stdout: int = 1, stderr: int = 2) -> None:
         self._fds: dict[Stream, int] = {"stdout": stdout, "stderr": stderr}
@@ -83,10 +83,15 @@ class Output:
         """Write a whole block; blocks of several hosts never mix."""
         fd = self._fds[stream]
         async with self._turn:
-            if self._is_free(fd, len(data)):
-                write_all(fd, data)
-            else:
-                await self._aside.do(lambda: write_all(fd, data))
+            try:
+                if self._is_free(fd, len(data)):
+                    write_all(fd, data)
+                else:
+                    await self._aside.do(lambda: write_all(fd, data))
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputFailed(error) from error
 
     def _is_free(self, fd: int, size: int) -> bool:
         """True when writing can't block: a file, or a pipe with room for PIPE_BUF (pipe(7))."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from opsexec.cli.arguments import add_host, add_user
 from opsexec.cli.command import Command, seconds
 from opsexec.cli.drive import drive
-from opsexec.cli.ending import OK, tell
+from opsexec.cli.ending import OK, OutputFailed, tell
 from opsexec.errors import CapabilityDenied, UsageError
 
 if TYPE_CHECKING:
@@ -103,11 +103,19 @@ async def show(session: TtySession, recording: Recording | None) -> RunOutput:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await output.write("stdout", modes.undo())
+            await _put_back(output, modes)
     ended = await session.wait()
     if recording is not None:
         recording.ended(status_of(ended))
     return ended
+
+
+async def _put_back(output: Output, modes: Modes) -> None:
+    """Switch back what programs left switched; a terminal that is gone needs nothing."""
+    try:
+        await output.write("stdout", modes.undo())
+    except (OutputFailed, BrokenPipeError):
+        return
 
 
 async def _type(session: TtySession) -> None:
@@ -188,7 +196,7 @@ def _replay(args: argparse.Namespace) -> int:
                     await output.write("stdout", data)
         finally:
             if sys.stdout.isatty():
-                await output.write("stdout", modes.undo())
+                await _put_back(output, modes)
         return OK
 
     return drive(work)

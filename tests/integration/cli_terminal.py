@@ -57,6 +57,12 @@ class Person:
         """The terminal's settings, as tcgetattr(3) has them."""
         return list(termios.tcgetattr(self.other))
 
+    def closes_the_window(self) -> None:
+        """Hang the terminal up, as closing its window does."""
+        os.close(self.other)
+        os.close(self.main)
+        self.main = self.other = -1
+
     def leaves(self, deadline_s: float = DEADLINE_S) -> int:
         """Wait for the command to end, reading on; return its exit code."""
         end = time.monotonic() + deadline_s
@@ -98,5 +104,6 @@ def on_terminal(
     finally:
         process.kill()
         process.wait(10)
-        os.close(main)
-        os.close(other)
+        for fd in (person.main, person.other):
+            if fd >= 0:
+                os.close(fd)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -179,7 +180,6 @@ def test_a_denied_program_never_opens_the_connection(cli: Cli, sshd: Sshd, web1:
         ("ssh://127.0.0.1:1", 3, "can't connect: Connection refused", "is sshd listening there?"),
         ("web1", 2, "'web1' names no host: there is no inventory", "ssh://web1"),
         ("shs://web1", 2, "unknown scheme 'shs'", "did you mean ssh:?"),
-        ("agent+ssh://web1", 2, "needs ops-agent", "use ssh:// or local:"),
         ("local:", 1, "no such program: nosuchprogram", "install it"),
     ],
 )
@@ -295,6 +295,18 @@ def test_a_reader_that_goes_away_ends_the_program(cli: Cli, web1: Endpoint) -> N
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "end of the program", 3)
 
 
+@pytest.mark.parametrize("words", [["exec", "local:", "--", "yes"], ["actions"]])
+def test_a_full_disk_behind_the_output_is_one_sentence(cli: Cli, words: list[str]) -> None:
+    require(Path("/dev/full"), "needs /dev/full")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            cli.argv(*words), stdout=full, stderr=subprocess.PIPE, cwd=cli.home, env=cli.env, check=False, timeout=20
+        )
+    assert done.returncode == 3
+    assert b"the output can't be written: No space left on device" in done.stderr
+    assert b"internal error" not in done.stderr
+
+
 def test_a_reader_that_stalls_does_not_keep_the_command_from_ending(cli: Cli, web1: Endpoint) -> None:
     with cli.start("exec", web1.url, *login(web1), "--", "sh", "-c", "echo $$; exec yes") as running:
         assert running.stdout is not None
@@ -312,3 +324,40 @@ def _waits_in(pid: int) -> bytes:
         with open(f"/proc/{pid}/task/{thread}/wchan", "rb") as file:
             found += file.read() + b" "
     return found if found.strip(b"0 ") else b"pipe"
+
+
+def test_a_host_that_froze_does_not_keep_the_command_from_ending(cli: Cli) -> None:
+    seconds = unique_sleep(SECONDS)
+    with Sshd(listen=["127.0.0.69"]) as server:
+        end = server.endpoint()
+        with cli.start("exec", end.url, *login(end), "--", "sleep", seconds) as running:
+            wait_for(lambda: sleeping(seconds), "program")
+            _freeze(server)
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=15)
+        assert running.returncode == 130
+        assert b"Traceback" not in said
+        assert b"look on the host" in said
+        assert said.endswith(b"opsexec: interrupted by SIGINT\n")
+
+
+def test_a_second_signal_leaves_at_once(cli: Cli) -> None:
+    seconds = unique_sleep(SECONDS)
+    with Sshd(listen=["127.0.0.69"]) as server:
+        end = server.endpoint()
+        with cli.start("exec", end.url, *login(end), "--", "sleep", seconds) as running:
+            wait_for(lambda: sleeping(seconds), "program")
+            _freeze(server)
+            running.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.wait(1)
+            begun = time.monotonic()
+            running.send_signal(signal.SIGINT)
+            assert running.wait(10) == 130
+            assert time.monotonic() - begun < 1.5
+
+
+def _freeze(server: Sshd) -> None:
+    """Stop the server's side of every connection, as a host does that hangs."""
+    for pid in server.session_pids():
+        os.kill(pid, signal.SIGSTOP)

@@ -195,3 +195,14 @@ def test_caps_lists_what_an_inventory_must_grant_and_contacts_nobody(cli: Cli, s
         "run_as": ["bob"],
     }
     assert sshd.connections_accepted() == before
+
+
+def test_a_pager_that_is_not_scrolled_does_not_stop_the_run(cli: Cli) -> None:
+    mark = cli.home / "finished"
+    many = "".join(f'  - name: "{"x" * 3000}"\n    exec: [/bin/true]\n' for _ in range(40))
+    write(cli, many + f"  - exec: [/usr/bin/touch, {mark}]\n")
+    with cli.start("run", "book.yaml", "--limit", "dev1") as running:
+        wait_for(mark.exists, "last step", 20)  # 120 kB of progress, of which the pipe holds 64
+        out, _ = running.communicate(timeout=20)
+    assert running.returncode == 0
+    assert out.count(b"x" * 3000) == 40

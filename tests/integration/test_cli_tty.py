@@ -114,6 +114,17 @@ def test_a_connection_that_is_cut_ends_the_terminal_with_a_sentence(cli: Cli, ss
         wait_for(lambda: not sleeping(seconds), "end of the program", 3)
 
 
+def test_a_terminal_window_that_is_closed_ends_the_tree_quietly(cli: Cli, host: list[str]) -> None:
+    seconds = unique_sleep(SECONDS)
+    with at_terminal(cli, "tty", *host, *SHELL) as person:
+        person.types(f"sleep {seconds}\r")
+        wait_for(lambda: sleeping(seconds), "program")
+        person.closes_the_window()
+        assert person.process.wait(10) == 129
+        assert sleeping(seconds) == []
+    assert not list(cli.home.glob("**/crash-*"))
+
+
 def test_tilde_dot_leaves_a_terminal_that_answers_no_more(cli: Cli, host: list[str]) -> None:
     seconds = unique_sleep(SECONDS)
     with at_terminal(cli, "tty", *host, "--", "/bin/sh", "-c", f"trap '' INT HUP; echo up; sleep {seconds}") as person:

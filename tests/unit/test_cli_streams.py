@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from opsexec.cli.streams import MAX_LINE, Output, Prefixed, piped_input
+from opsexec.cli.unblocked import Unblocked
 
 pytestmark = pytest.mark.anyio
 
@@ -92,3 +93,22 @@ async def test_a_terminal_dev_null_and_a_closed_stdin_are_no_piped_input() -> No
     for fd in (main, other, null):
         os.close(fd)
     assert piped_input(null) is None
+
+
+async def test_text_for_a_reader_that_does_not_read_never_stops_the_writer() -> None:
+    reading, writing = os.pipe()
+    out = Unblocked(writing)
+    for _ in range(64):
+        out.write("x" * (1 << 16))
+    await out.drain(0.05)
+    draining = threading.Thread(target=_drain, args=(reading, 64 << 16))
+    draining.start()
+    await asyncio.wait_for(out.drain(), 10)
+    draining.join(10)
+    os.close(reading)
+    out.write("more")
+    with pytest.raises(BrokenPipeError):
+        await asyncio.wait_for(out.drain(), 10)
+    with pytest.raises(BrokenPipeError):
+        out.write("and more")
+    os.close(writing)
