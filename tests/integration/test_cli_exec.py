@@ -361,3 +361,17 @@ def _freeze(server: Sshd) -> None:
     """Stop the server's side of every connection, as a host does that hangs."""
     for pid in server.session_pids():
         os.kill(pid, signal.SIGSTOP)
+
+
+def test_a_connection_that_breaks_is_one_sentence_and_exit_3(cli: Cli) -> None:
+    seconds = unique_sleep(SECONDS)
+    with Sshd(listen=["127.0.0.69"]) as server:
+        end = server.endpoint()
+        with cli.start("exec", end.url, *login(end), "--", "sleep", seconds) as running:
+            wait_for(lambda: sleeping(seconds), "program")
+            server.kill_connections()
+            _, said = running.communicate(timeout=15)
+        wait_for(lambda: not sleeping(seconds), "end of the program", 3)
+    assert running.returncode == 3
+    assert said.count(b"\n") == 2
+    assert b"the connection was lost; whether its steps finished is unknown" in said
