@@ -47,7 +47,7 @@ class Unblocked(io.TextIOBase):
         """Do nothing: all is written as soon as the reader takes it."""
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Wait until everything is written, `timeout_s` seconds at most (None = as long as it takes); raises as `write`."""
+        """Wait until all is written, `timeout_s` seconds at most (None: as long as it takes); raises as `write`."""
         written = threading.Event()
         self._texts.put(written)
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
