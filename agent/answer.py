@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from agent.connection import Connection
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, Stream
 from opsexec.wire import (
@@ -66,6 +67,13 @@ class Answer:
         self._beat: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._spoke = self._loop.time()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection it goes out on."""
+        connection = self._request.protocol
+        assert isinstance(connection, Connection)
+        return connection
 
     def begin(self) -> None:
         """Start to beat: from now on the client hears of us at least every BEAT_S seconds."""

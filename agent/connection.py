@@ -16,6 +16,9 @@ from agent.principal import peer_principal
 NEVER_S = 1e6
 """Handed to aiohttp for its own clock of idle connections, which begins with the first answer; ours begins at once."""
 
+LINGER_S = 5.0
+"""Seconds that input nobody reads is thrown away after an answer: closing at once could lose the answer with it."""
+
 Serve = Callable[[web.BaseRequest, str, str | None], Awaitable[web.StreamResponse]]
 
 
@@ -52,7 +55,7 @@ class Connection(web.RequestHandler):
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # None turns the log off; the audit has every request
             keepalive_timeout=NEVER_S,
-            lingering_time=0,
+            lingering_time=LINGER_S,
             max_line_size=4096,
             max_field_size=4096,
         )
@@ -63,6 +66,7 @@ class Connection(web.RequestHandler):
         self.listener = listener
         self.principal: str | None = None
         self.busy = False
+        self.on_left: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Settle who this is; over the bounds it is closed before it is served."""
@@ -77,6 +81,14 @@ class Connection(web.RequestHandler):
         self._counted = True
         super().connection_made(transport)
         self.rest()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the answer; aiohttp never keeps one open
+        """Half a close ends what runs for this connection, and its caller waits to hear so; else it is a close."""
+        if self.on_left is None:
+            return False
+        self.close()
+        self.on_left()
+        return True
 
     def rest(self) -> None:
         """No request is under way: the next must be whole within the idle time, however its bytes drip in."""

@@ -10,7 +10,7 @@ from agent.answer import Answer
 from agent.body import Body
 from agent.ceiling import effective
 from agent.desk import LAYER, ActiveRun, Asker, Desk
-from opsexec.errors import AuditUnavailable, OpsError, UsageError
+from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
 from opsexec.handlers.registry import handler_of
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.base import Step
@@ -62,6 +62,8 @@ async def _attended(
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
     active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
+    connection = answer.connection
+    connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
     answer.begin()
     try:
         stdin = body.stdin() if wanted.streams_stdin else None
@@ -75,6 +77,7 @@ async def _attended(
         task.uncancel()
         return await answer.error(active.ended_by)
     finally:
+        connection.on_left = None
         del desk.active[wanted.run]
     return await answer.output(output)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from opsexec.default_audit import default_audit
-from opsexec.errors import ProtocolError, StepTimeout, UsageError
+from opsexec.errors import ProtocolError, UsageError
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.host_executor import HostExecutor
 from opsexec.hosts.agent_exchange import Exchange, request_head
 from opsexec.hosts.agent_host import AgentHost, UnixWay, Way
+from opsexec.hosts.agent_http import chunk
 from opsexec.hosts.port import ProcessExit
 from opsexec.principal import local_principal
 from opsexec.wire import DEFAULT_SOCKET, Result, encode_request, pack_grants
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from opsexec.executor import AuditSink
     from opsexec.hosts.ssh_login import SshOptions
     from opsexec.steps.base import Step
-
-GRACE_S = 10.0
-"""Seconds an agent may be late with the word that a deadline passed, before the caller gives it up."""
 
 
 class AgentRpc(HostExecutor):
@@ -63,21 +60,13 @@ class AgentRpc(HostExecutor):
             streams_stdin=context.stdin is not None,
             attenuation=self._attenuation,
         )
-        late = None if context.timeout_s is None else context.timeout_s + GRACE_S
-        try:
-            async with asyncio.timeout(late) as deadline, self._agent.link() as link:
-                exchange = Exchange(link, self.host, context.recorder)
-                if context.stdin is None:
-                    head = request_head("POST", "/v1/steps", len(request))
-                    end = await exchange.run(head + request)
-                else:
-                    head = request_head("POST", "/v1/steps", None)
-                    end = await exchange.run(head + b"%x\r\n%b\r\n" % (len(request), request), context.stdin)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            text = f"no end after {late:g} s, and no word of it from the agent"
-            raise StepTimeout(text, host=self.host, hint="whether it was ended is unknown: look") from error
+        async with self._agent.link() as link:
+            exchange = Exchange(link, self.host, context.recorder)
+            if context.stdin is None:
+                whole = request_head("POST", "/v1/steps", len(request)) + request
+            else:
+                whole = request_head("POST", "/v1/steps", None) + chunk(request)
+            end = await exchange.run(whole, context.stdin, context.timeout_s)
         if not isinstance(end, Result):
             raise ProtocolError("the agent started a run instead of doing the step", host=self.host)
         return self._outcome(end, context)
@@ -89,7 +78,7 @@ class AgentRpc(HostExecutor):
     async def _read(self, target: str) -> dict[str, Any]:
         """Return the JSON object that a GET answers with."""
         async with self._agent.link() as link:
-            end = await Exchange(link, self.host, None).run(request_head("GET", target))
+            end = await Exchange(link, self.host).run(request_head("GET", target))
         if not isinstance(end, Result) or not isinstance(end.value, dict):
             raise ProtocolError(f"the agent's answer to {target} is not an object", host=self.host)
         return end.value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from opsexec.errors import ConnectionLost, LimitExceeded, OpsError, ProtocolError
+from opsexec.errors import ConnectionLost, LimitExceeded, OpsError, ProtocolError, StepTimeout
 from opsexec.hosts.agent_http import LAST_CHUNK, chunk
 from opsexec.wire import (
     BEAT_S,
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 SILENCE_S = 4 * BEAT_S
 """Seconds without a byte after which an agent counts as gone: it beats every BEAT_S."""
 
+LEAVE_S = 5.0
+"""Seconds the agent gets to end what it does for a caller who leaves, before the link is dropped."""
+
+GRACE_S = 10.0
+"""Seconds the agent may be late with the word that a deadline passed."""
+
 _COMMON = f"Host: ops-agent\r\n{VERSION_HEADER}: {PROTOCOL}\r\nAccept: {FRAMES_TYPE}\r\n"
 
 
@@ -50,44 +56,76 @@ def request_head(method: str, target: str, length: int | None = 0) -> bytes:
 class Exchange:
     """An answer of frames. `recorder` takes the output; None where none is expected."""
 
-    def __init__(self, link: AgentLink, host: str, recorder: Recorder | None) -> None:
+    def __init__(self, link: AgentLink, host: str, recorder: Recorder | None = None) -> None:
         self._link = link
         self._host = host
         self._recorder = recorder
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self._frames = FrameParser(self._take, FROM_AGENT, MAX_ANSWER_FRAME)
         self._end: Result | OpsError | str | None = None
-        self._broken: BaseException | None = None
-        self._timer: asyncio.TimerHandle
+        self._left = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self.headers: Mapping[str, str] = {}
         if recorder is not None:
             recorder.on_drain = link.release
-            recorder.on_failure = self._sink_failed
+            recorder.on_failure = lambda: self._drop(recorder.failure)
 
-    async def run(self, request: bytes, stdin: AsyncIterator[bytes] | None = None) -> Result | str:
+    async def run(
+        self, request: bytes, stdin: AsyncIterator[bytes] | None = None, timeout_s: float | None = None
+    ) -> Result | str:
         """Send a request and return its end: a Result, or the id of a run that was started and lives on.
 
-        Raises what the agent answers, ConnectionLost when it goes away, and what the sink or `stdin` raise. However
-        it is left, the link is either ready for the next request or dropped.
+        Raises what the agent answers, ConnectionLost when it goes away, StepTimeout when it is late with the word that
+        `timeout_s` seconds passed, and what the sink or `stdin` raise. However it is left, what it had the agent do has
+        ended by then, if the agent could still be told; and the link is either ready for the next request or dropped.
         """
         link = self._link
-        self._timer = asyncio.get_running_loop().call_later(BEAT_S, self._watch)
+        self._later("watch", BEAT_S, self._watch)
+        if timeout_s is not None:
+            self._later("deadline", timeout_s, lambda: self._late(timeout_s))
         feeding: asyncio.Task[None] | None = None
         try:
-            answered = link.ask(request, self._head, self._frames.feed)
+            link.ask(request, self._head, self._frames.feed).add_done_callback(self._answered)
             if stdin is not None:
                 feeding = asyncio.create_task(self._feed(stdin))
                 feeding.add_done_callback(self._fed)
-            await answered
-        except BaseException as error:
-            gone = error if isinstance(error, OpsError) else ConnectionLost("left by the caller", host=self._host)
-            link.abort(gone)
-            if self._broken is not None and not isinstance(error, asyncio.CancelledError):
-                raise self._broken from error
+            await self._over
+        except BaseException:
+            self._left = True
+            await link.leave(LEAVE_S)
             raise
         finally:
-            self._timer.cancel()
+            for timer in self._timers.values():
+                timer.cancel()
             await self._stop_feeding(feeding)
         return self._checked()
+
+    def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        self._timers[name] = self._loop.call_later(seconds, call)
+
+    def _answered(self, answered: asyncio.Future[None]) -> None:
+        error = None if answered.cancelled() else answered.exception()
+        if self._over.done():
+            return
+        if error is not None:
+            self._over.set_exception(error)
+        else:
+            self._over.set_result(None)
+
+    def _drop(self, why: BaseException | None) -> None:
+        """Let `run` raise this, once it has had the agent end what it does."""
+        if not self._over.done() and why is not None:
+            self._over.set_exception(why)
+
+    def _late(self, timeout_s: float) -> None:
+        """The deadline passed: the agent says so, unless its words wait behind output that the sink doesn't take."""
+        text = f"no end after {timeout_s:g} s; its process tree was ended"
+        error = StepTimeout(text, host=self._host, hint="raise timeout_s")
+        if self._link.held:
+            self._drop(error)
+        else:
+            self._later("deadline", GRACE_S, lambda: self._drop(error))
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         if headers.get("content-type") != FRAMES_TYPE:
@@ -95,6 +133,8 @@ class Exchange:
         self.headers = headers
 
     def _take(self, kind: int, data: bytes) -> None:
+        if self._left:
+            return
         if self._end is not None:
             raise ProtocolError("a frame after the answer's last one")
         if kind in (OUT, ERR):
@@ -116,16 +156,9 @@ class Exchange:
             self._link.hold()
         if recorder.over_limit:
             text = f"output is over the limit of {recorder.limit_bytes} bytes"
-            raise LimitExceeded(text, hint="ask for less, or raise max_output_bytes")
-
-    def _sink_failed(self) -> None:
-        """The sink raised: the run is ended by dropping the link, and the sink's own error is what is raised."""
-        assert self._recorder is not None
-        self._drop(self._recorder.failure)
-
-    def _drop(self, why: BaseException | None) -> None:
-        self._broken = self._broken or why
-        self._link.abort(ConnectionLost("left by the caller", host=self._host))
+            hint = "ask for less, or raise max_output_bytes"
+            self._left = True
+            self._drop(LimitExceeded(text, host=self._host, hint=hint))
 
     def _checked(self) -> Result | str:
         end = self._end
@@ -138,12 +171,11 @@ class Exchange:
 
     def _watch(self) -> None:
         """Give an agent up that says nothing, not even that it lives; a caller who holds is not its fault."""
-        loop = asyncio.get_running_loop()
-        if not self._link.held and loop.time() - self._link.heard_at > SILENCE_S:
+        if not self._link.held and self._loop.time() - self._link.heard_at > SILENCE_S:
             text = f"nothing was heard of the agent for {SILENCE_S:g} s; whether its step finished is unknown"
             self._link.abort(ConnectionLost(text, host=self._host, hint="is it stopped, or the way to it cut?"))
             return
-        self._timer = loop.call_later(BEAT_S, self._watch)
+        self._later("watch", BEAT_S, self._watch)
 
     async def _feed(self, stdin: AsyncIterator[bytes]) -> None:
         async for block in stdin:

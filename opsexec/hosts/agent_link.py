@@ -15,6 +15,7 @@ class Transport(Protocol):
     """What a link needs of what carries it: a socket's transport, or an SSH channel."""
 
     def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def abort(self) -> None: ...
@@ -102,7 +103,8 @@ class AgentLink(asyncio.Protocol):
         return self._answered
 
     async def send(self, data: bytes) -> None:
-        """Send more of the request, when there is room."""
+        """Send more of the request, when there is room; lets others have the loop, as input may never wait itself."""
+        await asyncio.sleep(0)
         await self._room.wait()
         if self.lost is None and self._transport is not None:
             self._transport.write(data)
@@ -130,6 +132,23 @@ class AgentLink(asyncio.Protocol):
     def reusable(self) -> bool:
         """True when the next request may go out on it."""
         return self.lost is None and self._parser is None and not self._held
+
+    async def leave(self, within_s: float) -> None:
+        """Tell the agent to end what it does for this link, wait until it has, and drop the link.
+
+        Half a close is how it is told: the other half still brings its answer, which nobody reads any more.
+        """
+        answered = self._answered
+        if answered is None or self.lost is not None:
+            self.abort(ConnectionLost("left by the caller", host=self._host))
+            return
+        assert self._transport is not None
+        self.release()
+        self._transport.write_eof()
+        try:
+            await asyncio.wait([answered], timeout=within_s)
+        finally:
+            self.abort(ConnectionLost("left by the caller", host=self._host))
 
     def abort(self, error: OpsError) -> None:
         """Drop the connection: the agent ends what it runs for it."""

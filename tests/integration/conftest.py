@@ -11,6 +11,7 @@ import pytest
 
 from opsexec import AuditLog
 from tests.conftest import require
+from tests.parts.ops_agent import OpsAgent
 from tests.parts.sshd import Sshd, find_sshd
 from tests.parts.targets import Target, over_ssh
 from tests.parts.unix_user import current_user, unix_user
@@ -75,9 +76,30 @@ def ssh_user(sshd: Sshd, plain_user: str, audit: AuditLog) -> Target:
     return over_ssh("ssh-user", sshd.endpoint(user=plain_user), audit)
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user"])
+@pytest.fixture(scope="session")
+def ops_agent() -> Iterator[OpsAgent]:
+    """An agent that lets this user do everything; every test of a worker shares it."""
+    with OpsAgent(max_runs_per_principal=1000, max_connections_per_principal=500) as running:
+        yield running
+
+
+@pytest.fixture
+def agent(ops_agent: OpsAgent, audit: AuditLog) -> Target:
+    """This machine, its agent between."""
+    return Target("agent", ops_agent.url, current_user(), audit)
+
+
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent"])
 def target(request: pytest.FixtureRequest) -> Target:
     """Every kind of target in turn; a new kind of executor joins the suite here."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Target)
+    return found
+
+
+@pytest.fixture(params=["local", "ssh_root", "ssh_user"])
+def terminal_target(request: pytest.FixtureRequest) -> Target:
+    """Every target that has terminals: an agent doesn't yet (docs/agent.md)."""
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Target)
     return found

@@ -53,18 +53,18 @@ async def test_an_executor_can_be_used_again_after_it_was_closed(target: Target)
         await ex.aclose()
 
 
-async def test_nothing_is_left_after_closing(target: Target) -> None:
+async def test_nothing_is_left_after_closing(terminal_target: Target) -> None:
     Watchdog.get()  # one for the life of this process
-    async with target.connect() as ex:
+    async with terminal_target.connect() as ex:
         await ex.run(Exec(argv=("true",)))
     before = Holdings.now()
     for _ in range(3):
-        async with target.connect() as ex:
+        async with terminal_target.connect() as ex:
             await ex.run(Exec(argv=("cat",), stdin="x"))
             await asyncio.gather(*(ex.run(Shell(action="t", script=f"echo {n}")) for n in range(10)))
             terminal = await ex.open_tty(Tty(argv=("/bin/sh",)))
             await terminal.aclose()
-            if target.login == "root":
+            if terminal_target.login == "root":
                 await ex.run(Exec(argv=("true",), run_as="nobody"))
     await eventually(lambda: not before.left_since(), within_s=2, what="the end of " + str(before.left_since()))
 
@@ -85,11 +85,11 @@ asyncio.run(main())
 """
 
 
-async def test_a_program_that_used_an_executor_ends_without_a_word(target: Target) -> None:
+async def test_a_program_that_used_an_executor_ends_without_a_word(terminal_target: Target) -> None:
     """No ResourceWarning, no task that was never awaited, no exception in a callback."""
-    key = str(target.identity_files[0]) if target.identity_files else ""
-    as_other = ["nobody"] if target.login == "root" else []
-    argv = [sys.executable, "-W", "error", "-c", PROGRAM, target.url, key, str(target.known_hosts)]
+    key = str(terminal_target.identity_files[0]) if terminal_target.identity_files else ""
+    as_other = ["nobody"] if terminal_target.login == "root" else []
+    argv = [sys.executable, "-W", "error", "-c", PROGRAM, terminal_target.url, key, str(terminal_target.known_hosts)]
     done = await asyncio.to_thread(
         subprocess.run, [*argv, *as_other], capture_output=True, text=True, timeout=50, cwd=Path(__file__).parents[2]
     )

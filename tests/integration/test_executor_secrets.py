@@ -92,9 +92,9 @@ async def test_a_secret_on_stdin_is_on_no_argv_and_in_no_audit(target: Target, s
 
 
 async def test_a_secret_given_to_a_terminal_is_on_no_argv_and_in_no_audit(
-    target: Target, secret: Secret, tmp_path: Path
+    terminal_target: Target, secret: Secret, tmp_path: Path
 ) -> None:
-    async with target.connect() as ex:
+    async with terminal_target.connect() as ex:
         with ArgvWatch(secret.reveal()) as watch:
             terminal = await ex.open_tty(Tty(argv=("/usr/bin/printenv", "TOKEN"), env={"TOKEN": secret}))
             said = b""

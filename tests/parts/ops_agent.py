@@ -1,0 +1,113 @@
+"""A real ops-agent of the test's own: its config, its process, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from opsexec.verbs import ANY_PATTERN, VERBS
+from tests.parts.unix_user import current_user
+from tests.parts.waiting import eventually_now
+
+REPOSITORY = Path(__file__).parents[2]
+EVERYTHING = [f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()]
+
+
+class OpsAgent:
+    """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything."""
+
+    def __init__(
+        self,
+        grants: Sequence[dict[str, Any]] | None = None,
+        *,
+        mode: str = "0600",
+        environment: dict[str, str] | None = None,
+        **limits: float,
+    ) -> None:
+        self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
+        self.directory = Path(self._held.name)
+        self.directory.chmod(0o711)
+        self.socket = self.directory / "run" / "agent.sock"
+        self.state = self.directory / "state"
+        self.config = self.directory / "config.toml"
+        self.log = self.directory / "stderr"
+        self.mode = mode
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        everything = [{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING, "run_as": ["*"]}]
+        self.write_config(everything if grants is None else grants, **limits)
+
+    def write_config(self, grants: Sequence[dict[str, Any]], **limits: float) -> None:
+        """Write the config file anew; SIGHUP has it read."""
+        lines = ["[agent]", f'listen = ["unix:{self.socket}"]', f'state_dir = "{self.state}"']
+        lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"', "[limits]"]
+        lines += [f"{name} = {value}" for name, value in limits.items()]
+        for grant in grants:
+            # A JSON text or list of texts is a TOML one too.
+            lines += ["[[grants]]", *(f"{name} = {json.dumps(value)}" for name, value in grant.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def url(self) -> str:
+        """How an executor reaches it."""
+        return f"agent+unix://{self.socket}"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        argv = [sys.executable, "-W", "error", "-m", "agent", "--config", str(self.config)]
+        before = self.said().count("serving")
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(argv, stderr=log, cwd=REPOSITORY, env=self._environment)
+        eventually_now(
+            lambda: self.said().count("serving") > before or self._process is None or self._process.poll() is not None,
+            within_s=20,
+            what="the agent serves",
+        )
+        if self._process.poll() is not None:
+            raise AssertionError(f"the agent ended: {self.said()}")
+
+    def said(self) -> str:
+        """What it has said on stderr."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it and return its exit status."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self._process.wait(20)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What its audit holds."""
+        return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._process is not None:
+                self.end()
+        finally:
+            self._held.cleanup()
