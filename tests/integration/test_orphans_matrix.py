@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -18,15 +17,9 @@ from tests.parts.delay_proxy import delay_proxy
 from tests.parts.sshd import Sshd
 from tests.parts.targets import Target
 from tests.parts.tree_caller import argv
-from tests.parts.trees import SHAPES, Tree, grow_all, stand, standing
-from tests.parts.waiting import eventually
+from tests.parts.trees import LATER_S, SHAPES, SOON_S, Tree, gone, grow_all, stand
 
 pytestmark = pytest.mark.anyio
-
-SOON_S = 1.0
-"""After Ctrl-C, a deadline or a cancelled task, where the caller can still say so."""
-LATER_S = 3.0
-"""After SIGKILL of the caller or a cut connection, which the host has to notice by itself."""
 
 WAYS = {
     "local": ("local", False),
@@ -60,20 +53,7 @@ def far_way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def trees() -> list[Tree]:
-    return [Tree.new(shape) for shape in SHAPES]
-
-
-async def gone(trees: list[Tree], within_s: float) -> None:
-    """Every shape is; the error names those that aren't, which are then ended for the tests that follow."""
-    try:
-        await eventually(lambda: not standing(trees), within_s=within_s, what="the end of the trees")
-    except TimeoutError:
-        left = standing(trees)
-        for tree in trees:
-            for pid in tree.pids():
-                os.kill(pid, signal.SIGKILL)
-        if left:
-            pytest.fail(f"still running after {within_s:g} s: {', '.join(left)}")
+    return [Tree.new(shape) for shape in SHAPES if shape != "left behind"]
 
 
 @asynccontextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import signal
 from dataclasses import dataclass
 
 from opsexec import Shell, Tty
@@ -13,14 +15,23 @@ from opsexec.host_executor import HostExecutor
 from tests.parts.process_tree import processes_with_argument
 from tests.parts.waiting import eventually
 
+SOON_S = 1.0
+"""After Ctrl-C, a deadline or a cancelled task, where the caller can still say so, a tree is gone."""
+LATER_S = 3.0
+"""After SIGKILL of the caller or a cut connection, which the host has to notice by itself."""
+
 SHAPES = {
     "plain": "exec sleep {nap}",
     "grandchild": "sh -c 'sh -c \"sleep {nap}; true\"; true'; true",
     "setsid child": "setsid sleep {nap} & wait",
     "daemon": "setsid sh -c 'sleep {nap} & exit 0'; exec sleep {nap}",
+    "left behind": "setsid sh -c 'sleep {nap} & exit 0' >/dev/null 2>&1 </dev/null",
     "stubborn": "trap '' TERM HUP INT QUIT; sleep {nap}; sleep {nap}",
 }
-"""Scripts. A daemon is forked twice into a session of its own, so that its parent is the host's first process."""
+"""Scripts, to be ended all but one: a step that ends well leaves its daemon behind on purpose.
+
+A daemon is forked twice into a session of its own, so that its parent is the host's first process.
+"""
 
 _numbers = itertools.count(1)
 
@@ -71,9 +82,19 @@ async def stand(trees: list[Tree]) -> None:
         )
 
 
-def standing(trees: list[Tree]) -> list[str]:
-    """The shapes of which something still runs."""
-    return [tree.shape for tree in trees if tree.pids()]
+async def gone(trees: list[Tree], within_s: float) -> None:
+    """Wait until all of them are; raises AssertionError that names what is left, which is then killed."""
+    try:
+        await eventually(lambda: not any(tree.pids() for tree in trees), within_s=within_s, what="their end")
+    except TimeoutError as error:
+        left = [tree for tree in trees if tree.pids()]
+        for tree in left:
+            for pid in tree.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if left:
+            shapes = ", ".join(tree.shape for tree in left)
+            raise AssertionError(f"still running after {within_s:.2f} s: {shapes}") from error
 
 
 async def grow_all(
