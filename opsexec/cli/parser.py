@@ -120,6 +120,10 @@ def _missing(args: argparse.Namespace) -> int:
 def _refuse(word: str, args: argparse.Namespace) -> NoReturn:
     parser: Parser | None = getattr(args, "parser", None)
     prog = "opsexec" if parser is None else parser.prog
+    if not word.startswith("-") and parser is not None and parser.command.takes_program:
+        raise UsageError(
+            f"{word[:60]!r} is one argument too many", hint=f"a program goes after --: {prog} HOST -- ARGV"
+        )
     if not word.startswith("-"):
         raise UsageError(f"{word[:60]!r} is one argument too many", hint=f"see `{prog} --help`")
     known = [] if parser is None else [name for action in parser._actions for name in action.option_strings]

@@ -56,7 +56,11 @@ def test_the_name_of_every_command_stands_in_the_module_that_is_loaded_for_it() 
         (["exec"], "exec: the following arguments are required: HOST", "see `opsexec exec --help`"),
         (["exec", "web", "--tiemout", "3"], "unknown option '--tiemout'", "did you mean `--timeout`?"),
         (["exec", "web", "--time", "3"], "unknown option '--time'", "did you mean `--timeout`?"),
-        (["exec", "web", "web2", "--", "ls"], "'web2' is one argument too many", "see `opsexec exec --help`"),
+        (
+            ["exec", "web", "web2", "--", "ls"],
+            "'web2' is one argument too many",
+            "a program goes after --: opsexec exec HOST -- ARGV",
+        ),
         (["exec", "web", "--forks", "0"], "'0' is not a positive whole number", "see `opsexec exec --help`"),
         (["exec", "web", "--timeout", "soon"], "'soon' is not a positive number of seconds", None),
         (["exec", "web", "--sudo", "--as", "bob"], "not allowed with argument --sudo", None),
