@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,15 @@ class DefaultAudit:
         if self._log is None or self._owner != os.getpid():
             self._log = AuditLog.open(default_path())
             self._owner = os.getpid()
+            atexit.register(self.close)
         return self._log.append(record)
+
+
+    def close(self) -> None:
+        """Put the last lines on disk; called when the process ends. Raises AuditUnavailable when they can't be."""
+        log, self._log = self._log, None
+        if log is not None and self._owner == os.getpid():
+            log.close()
 
 
 _DEFAULT = DefaultAudit()

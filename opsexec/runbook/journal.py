@@ -45,6 +45,12 @@ def journal_dir(state_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(state) / "opsexec" / "runs"
 
 
+_STRUCTURE = frozenset(
+    "version run file digest hosts check limit tags host step status changed exit_code duration_s totals".split()
+)
+"""Fields that a resume reads and no secret can reach: a short secret, masked in them, would break the journal."""
+
+
 class Journal:
     """Writes one run's journal. `start` makes a new file, `reopen` goes on with one; both lock it."""
 
@@ -104,7 +110,8 @@ class Journal:
 
     def record(self, kind: str, /, **fields: Any) -> None:
         """Write one record at once; raises JournalUnavailable when it can't (a full disk)."""
-        entry = self.masker.data({"kind": kind, "ts": round(time.time(), 3), **fields})
+        shown = {name: value if name in _STRUCTURE else self.masker.data(value) for name, value in fields.items()}
+        entry = {"kind": kind, "ts": round(time.time(), 3), **shown}
         line = (json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n").encode()
         try:
             written = os.write(self._fd, line)

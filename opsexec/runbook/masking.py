@@ -43,13 +43,13 @@ class Masker:
         return text
 
     def data(self, value: Any) -> Any:
-        """Return JSON data with every text in it masked."""
+        """Return JSON data with every text in it masked, but not the names of its members: those are never secret."""
         if not self._values:
             return value
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.data(each) for key, each in value.items()}
+            return {str(key): self.data(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.data(each) for each in value]
         return value

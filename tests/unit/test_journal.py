@@ -210,3 +210,23 @@ def test_no_secret_is_left_in_masked_text(secrets, before, after):
 @given(st.text(alphabet="abcdef", min_size=8, max_size=20), st.integers(1, 5))
 def test_what_is_left_of_a_secret_at_a_cut_is_masked(secret, lost):
     assert secret[lost:] not in Masker([secret]).text(secret[lost:] + " tail", cut=True)
+
+
+@pytest.mark.parametrize("secret", ["x", "e", "1", "step", "failed", "finished"])
+def test_a_short_secret_spoils_no_journal(secret, tmp_path):
+    journal = Journal(tmp_path)
+    journal.masker = Masker([secret])
+    run = new_run_id()
+    journal.start(run, {"digest": "d" * 64, "hosts": {"web1": "local:"}, "vars": {"token": secret}})
+    journal.record("started", host="web1", step="0", name="step one")
+    journal.record(
+        "finished", host="web1", step="0", name="step one", status="ok", changed=True, exit_code=1, stdout_tail=secret
+    )
+    journal.close()
+    (file,) = tmp_path.iterdir()
+    state = read_journal(file.read_bytes(), "j")
+    assert state.header["digest"] == "d" * 64
+    assert state.header["vars"]["token"] == "***"
+    last = json.loads(file.read_text().splitlines()[-1])
+    assert (last["host"], last["step"], last["status"]) == ("web1", "0", "ok")
+    assert secret not in last["stdout_tail"].replace("***", "")
