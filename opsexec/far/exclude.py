@@ -70,7 +70,9 @@ def tokens_of(body: bytes) -> list[object]:
     while at < len(body):
         byte = body[at : at + 1]
         at += 1
-        if byte == b"\\" and at < len(body):
+        if byte == b"\\":
+            if at == len(body):
+                raise ValueError("ends in a backslash that escapes nothing")
             tokens.append(body[at])
             at += 1
         elif byte == b"*":
@@ -105,10 +107,14 @@ def _class(body: bytes, at: int) -> tuple[frozenset[int], int]:
         if byte == 0x5C and at + 1 < len(body):
             at += 1
             byte = body[at]
+        if byte == SLASH:
+            raise ValueError("has a slash in [...]")
         if body[at + 1 : at + 2] == b"-" and body[at + 2 : at + 3] not in (b"]", b""):
             at += 2
             if body[at] == 0x5C and at + 1 < len(body):
                 at += 1
+            if body[at] == SLASH:
+                raise ValueError("has a slash in [...]")
             members.update(range(byte, body[at] + 1))
         else:
             members.add(byte)

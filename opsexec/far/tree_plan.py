@@ -49,7 +49,8 @@ class TreePlan:
     """The comparison. `directories`: the destination, None when it doesn't exist yet.
 
     `distrust`: the list comes from a side that may be hostile: links that lead out are left out, set-id bits too.
-    `admit(name)` raises FarError for an entry that no grant admits. `busy`: directories in which something changes.
+    `admit(name)` raises FarError for an entry that no grant admits. `label`: how a
+    single entry that gets another name is called at its source. `busy`: directories in which something changes.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class TreePlan:
         distrust: bool,
         admit: Callable[[bytes], None] | None,
         alive: Callable[[], None],
+        label: bytes = b"",
     ) -> None:
         self.entries = entries
         self.directories = directories
@@ -74,10 +76,12 @@ class TreePlan:
         self.distrust = distrust
         self.admit = admit
         self.alive = alive
+        self.label = label
         self.actions = []  # type: list[Action]
         self.removals = []  # type: list[tuple[bytes, bool]]  # what goes, in order; True = a directory
         self.lines = []  # type: list[bytes]
         self.skipped = []  # type: list[bytes]
+        self.problems = []  # type: list[bytes]
         self.busy = set()  # type: set[bytes]
         self.existing = []  # type: list[bytes]  # listed directories that are there already
         self._absent = {b""} if directories is None else set()  # type: set[bytes]
@@ -106,6 +110,8 @@ class TreePlan:
                 self.existing.append(entry.name)
             else:
                 self._absent.add(entry.name)
+        if kind == DIRECTORY and entry.kind != DIRECTORY and not self._make_way(entry):
+            return
         if info is None or kind != entry.kind:
             self._change(Action(place, entry, None, entry.kind == FILE, kind == DIRECTORY), NEW)
             return
@@ -146,14 +152,14 @@ class TreePlan:
         if entry.name != b"." and (action.info is None or entry.kind != DIRECTORY):
             self.busy.add(entry.parent)
         first = self.arrow if action.fills else b"c" if flags == NEW or flags[:1] == b"c" else b"."
-        name = entry.name + b"/" if entry.kind == DIRECTORY else entry.name
+        name = (self.label or entry.name) + (b"/" if entry.kind == DIRECTORY else b"")
         arrow = b" -> " + entry.target if entry.kind == LINK else b""
         self.lines.append(first + LETTERS[entry.kind] + flags + b" " + name + arrow)
 
     # -- what the source lacks ------------------------------------------------------------------------------------
 
     def _find_extra(self) -> None:
-        """Find what the source lacks in the listed directories, and what stands in the way of a listed entry."""
+        """Find what the source lacks in the listed directories."""
         if self.directories is None:
             return
         listed = {}  # type: dict[bytes, set[bytes]]
@@ -166,9 +172,15 @@ class TreePlan:
             for base, info in self.directories.names(path):
                 if base not in listed.get(key, ()):
                     self._remove(key + b"/" + base if key else base, stat.S_ISDIR(info.st_mode))
-        for action in self.actions:
-            if action.clears:
-                self._remove_below(action.entry.name)
+
+    def _make_way(self, entry: Entry) -> bool:
+        """Plan to empty the directory that stands where a file or link is to be; False when that can't be."""
+        assert self.directories is not None
+        empty = not self.directories.names(entry.name)
+        if empty or (self.delete and self._remove_below(entry.name)):
+            return True
+        self.problems.append(b"could not make way for " + entry.name + b": a directory that isn't empty")
+        return False
 
     def _remove(self, name: bytes, directory: bool) -> None:
         """Plan to remove an entry and all below it, but nothing that is excluded."""

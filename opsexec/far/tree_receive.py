@@ -72,6 +72,7 @@ class Receiver:
         self.problems = []  # type: list[bytes]
         self.skipped = []  # type: list[bytes]
         self.incomplete = False
+        self.label = b""
 
     def receive(self) -> None:
         """Do the whole copy. Raises FarError, OSError; what is merely a problem of one entry is told at the end."""
@@ -122,7 +123,7 @@ class Receiver:
                 raise FarError("protocol", "the sending side sent something else than its list")
 
     def _destination(self) -> tuple[Directories | None, bool]:
-        """Return the directory the entries go into, None when it has to be made first; a single file may be renamed.
+        """Return the directory the entries go into, None when it has to be made first; a single entry may be renamed.
 
         The rules are rsync's: main.c, get_local_name().
         """
@@ -132,11 +133,12 @@ class Receiver:
             info = None
         if info is not None and stat.S_ISDIR(info.st_mode):
             return Directories(os.open(self.name, LIST_FLAGS, dir_fd=self.parent)), False
-        single = len(self.entries) == 1 and self.entries[0].kind != DIRECTORY
-        if single and not self.inside:
+        single = len(self.entries) == 1 and self.entries[0].name != b"." and not self.inside
+        if single and (info is None or self.entries[0].kind != DIRECTORY):
             if self.admit is not None:
                 self.admit(b"")
                 self.admit = None
+            self.label = self.entries[0].name
             self.entries[0].name = self.name
             return Directories(os.dup(self.parent)), False
         if info is not None:
@@ -156,6 +158,7 @@ class Receiver:
             distrust=not self.pushing,
             admit=self.admit,
             alive=self._show_life,
+            label=self.label,
         )
         plan.make()
         if directories is not None:
@@ -165,6 +168,7 @@ class Receiver:
     def _announce(self, plan: TreePlan, wanted: list[int]) -> None:
         """Tell what changes, and then ask for the files: after that the sending end reads nothing until it has sent."""
         _keep(self.skipped, plan.skipped)
+        _keep(self.problems, plan.problems)
         self._tell(copy_pipe.SKIPPED, self.skipped)
         send_texts(self.results, copy_pipe.CHANGES, plan.lines[:MAX_LINES])
         self.results.send(copy_pipe.TOTAL, pack(">Q", len(plan.lines)))

@@ -40,7 +40,7 @@ class CopyReport:
 
     def made_top(self) -> None:
         """The destination was made before rsync saw it: say so, as rsync would have."""
-        self.changes = [f"cd+++++++++{line[11:]}" if line.endswith(" ./") else line for line in self.changes]
+        self.changes = ["cd+++++++++ ./" if line[11:] == " ./" else line for line in self.changes]
 
     def result(self, method: Literal["rsync", "tar"]) -> SyncResult:
         """Return it for the handler."""
