@@ -19,7 +19,24 @@ HostKeys = Literal["strict", "accept-new"]
 
 @lru_cache(maxsize=64)
 def _read(path: str, stamp: tuple[int, int]) -> asyncssh.SSHKnownHosts:
-    return asyncssh.read_known_hosts(path)
+    """Return a file's entries. A line that can't be read is passed over, as by ssh(1), unless it bears a marker.
+
+    Raises ValueError for a broken line with a marker: it may have revoked a key.
+    """
+    text = Path(path).read_text("utf-8", "surrogateescape")
+    try:
+        return asyncssh.import_known_hosts(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.lstrip().startswith("@") or _readable(line)]
+        return asyncssh.import_known_hosts("\n".join(lines))
+
+
+def _readable(line: str) -> bool:
+    try:
+        asyncssh.import_known_hosts(line)
+    except ValueError:
+        return False
+    return True
 
 
 class HostKeyCheck(asyncssh.SSHClient):
@@ -35,18 +52,20 @@ class HostKeyCheck(asyncssh.SSHClient):
         self.refused: asyncssh.SSHKey | None = None
         self.where = ""
         self.unreadable: str | None = None
-        self.revoked = False
+        self.unwritable: str | None = None
+        self.revoked: list[asyncssh.SSHKey] = []
+        self.certified = False
 
     def lookup(self, host: str, addr: str, port: int | None) -> _KnownHostsResult:
         """Return what the files say about a host, as asyncssh asks for it."""
         found: _KnownHostsResult = ([], [], [], [], [], [], [])
         for name in self.files:
             path = Path(name).expanduser()
-            if not path.exists():
-                continue
-            stat = path.stat()
             try:
+                stat = path.stat()
                 known = _read(str(path), (stat.st_mtime_ns, stat.st_size))
+            except FileNotFoundError:
+                continue
             except (ValueError, OSError) as error:
                 self.unreadable = f"{path}: {error}"
                 continue
@@ -54,31 +73,40 @@ class HostKeyCheck(asyncssh.SSHClient):
             for into, part in zip(cast("tuple[list[object], ...]", found), parts, strict=True):
                 into.extend(part)
         self.known = list(found[0])
-        self.revoked = bool(found[2])
+        self.certified = bool(found[1])
+        self.revoked = list(found[2])
         return found
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Called for a key that no file vouches for."""
         self.where = host if port in (0, 22) else f"[{host}]:{port}"
-        if self.policy == "accept-new" and not self.known and self.unreadable is None:
-            self._accept(key)
-            return True
         self.refused = key
-        return False
+        if self.policy != "accept-new" or self.known or self.certified or self.unreadable is not None:
+            return False
+        try:
+            self._accept(key)
+        except OSError as error:
+            self.unwritable = f"{self.files[0]}: {os.strerror(error.errno or 0)}"
+            return False
+        self.refused = None
+        return True
 
     def _accept(self, key: asyncssh.SSHKey) -> None:
         """Append the key to the first file (created 0600) in one write, so that two at once don't mix."""
         path = Path(self.files[0]).expanduser()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = f"{self.where} ".encode() + key.export_public_key("openssh").split(b"\n")[0].strip() + b"\n"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                line = b"\n" + line
             os.write(fd, line)
         finally:
             os.close(fd)
 
-    def rejection(self, name: str) -> HostKeyRejected:
-        """Return the error to raise after asyncssh refused the host's key."""
+    def rejection(self, name: str, reason: str = "") -> HostKeyRejected:
+        """Return the error to raise after asyncssh refused the host's key for this reason, in its own words."""
         got = self.refused.get_fingerprint() if self.refused else None
         expected = ", ".join(sorted({key.get_fingerprint() for key in self.known})) or None
         first = self.files[0] if self.files else "~/.ssh/known_hosts"
@@ -90,6 +118,23 @@ class HostKeyCheck(asyncssh.SSHClient):
                 host=name,
                 hint="mend the file",
             )
+        if self.unwritable:
+            return HostKeyRejected(
+                f"the host's new key {got} can't be remembered ({self.unwritable})",
+                expected=None,
+                got=got,
+                host=name,
+                hint="make the known hosts file writable, or name another",
+            )
+        if "revoked" in reason:
+            known = ", ".join(sorted({key.get_fingerprint() for key in self.revoked}))
+            return HostKeyRejected(
+                f"the host key is revoked: {known or 'its certificate'}",
+                expected=None,
+                got=known or None,
+                host=name,
+                hint=f"see the @revoked lines of {first}",
+            )
         if expected:
             return HostKeyRejected(
                 f"the host key changed: known {expected}, offered {got or 'a key of another kind'}",
@@ -98,8 +143,6 @@ class HostKeyCheck(asyncssh.SSHClient):
                 host=name,
                 hint=f"someone may be in between; if the host was really reinstalled, remove its line from {first}",
             )
-        if self.revoked:
-            return HostKeyRejected("the host key is revoked", expected=None, got=got, host=name, hint=f"see {first}")
         return HostKeyRejected(
             f"the host key is not known: known none, offered {got}",
             expected=None,
