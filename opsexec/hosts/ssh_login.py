@@ -128,7 +128,7 @@ async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: in
                 client_factory=lambda: check,
                 known_hosts=check.lookup,
                 **({} if chosen.config.get("HostKeyAlgorithms") else {"server_host_key_algs": HOST_KEYS}),
-                **_arguments(address, options),
+                **_arguments(address, options, chosen),
             )
     except BaseException as error:
         for connection in reversed(jumps):
@@ -184,7 +184,9 @@ def _cached_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SS
     )
 
 
-def _arguments(address: SshAddress, options: SshOptions) -> dict[str, Any]:
+def _arguments(
+    address: SshAddress, options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions
+) -> dict[str, Any]:
     """Return what asyncssh.connect is told beside host, config, tunnel and host keys."""
     arguments: dict[str, Any] = {
         "encryption_algs": list(CIPHERS),
@@ -206,6 +208,10 @@ def _arguments(address: SshAddress, options: SshOptions) -> dict[str, Any]:
         arguments["port"] = address.port
     if options.identity_files is not None:
         arguments["client_keys"] = load_keys(options.identity_files)
+    elif isinstance(named := chosen.config.get("IdentityFile"), list):
+        there = [file for file in map(str, named) if os.path.exists(os.path.expanduser(file))]
+        if len(there) < len(named):  # ssh(1) passes over those that are missing
+            arguments |= {"client_keys": there, "ignore_encrypted": True}
     if not options.use_agent or options.identity_files is not None:
         arguments["agent_path"] = None
     return arguments
@@ -218,11 +224,11 @@ def load_keys(files: Sequence[str]) -> list[asyncssh.SSHKeyPair]:
         path = os.path.expanduser(file)
         try:
             pairs.extend(_load(path, os.stat(path).st_mtime_ns))
-        except asyncssh.KeyEncryptionError as error:
-            raise UsageError(
-                f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file"
-            ) from error
         except (asyncssh.KeyImportError, OSError, ValueError) as error:
+            if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
+                raise UsageError(
+                    f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file"
+                ) from error
             raise UsageError(f"the key {file} can't be used: {error}", hint="name a private key file") from error
     return pairs
 
@@ -253,6 +259,11 @@ def _reason(
         return HostUnreachable(
             f"unknown host name: {error.strerror}", host=name, hint="check the name, or the inventory's url"
         )
+    if isinstance(error, UnicodeError):
+        text = f"unknown host name: {address.host[:80]!r} can't be one"
+        return HostUnreachable(text, host=name, hint="check the name")
+    if isinstance(error, ValueError):  # a configured key, or a packet, that asyncssh can't decode
+        return HostUnreachable(f"the SSH connection failed: {error}", host=name, hint="try ssh -v")
     if isinstance(error, asyncssh.Error):
         return HostUnreachable(
             f"the SSH connection failed: {error.reason or type(error).__name__}", host=name, hint="try ssh -v"
