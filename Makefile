@@ -11,7 +11,7 @@ help:
 	@echo 'make test    set up, then run every test (REQUIRE_ALL=1: a missing part fails instead of skipping)'
 	@echo 'make check   lint, format check, strict types, import contracts'
 	@echo 'make bench   benchmarks beside the peers; JSON to bench/results/ (BENCH="--quick --only ROW")'
-	@echo 'make docs    check the links of every document'
+	@echo 'make docs    write the generated parts of the documents, then check links, blocks and tables'
 	@echo 'make format  rewrite the code in the project'"'"'s format'
 	@echo 'make lock    resolve requirements/dev.txt again from pyproject.toml'
 
@@ -49,8 +49,12 @@ format: setup
 bench: setup
 	@$(PY) -m bench $(BENCH)
 
+# Writes what is generated, then reads every document: links, headings, blocks that are run, tables that repeat the code.
 docs: setup
+	@$(PY) scripts/write_readme_help.py
+	@$(PY) -m opsexec.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	@$(PY) scripts/check_links.py
+	@$(PY) -m pytest -q tests/unit/test_docs.py tests/unit/test_docs_capabilities.py tests/unit/test_docs_executors.py tests/unit/test_runbook_docs.py
 
 # No index address and no local wheel folder may reach the lock: it must install from whatever registry a machine has.
 lock: setup

@@ -1,0 +1,91 @@
+"""docs/capabilities.md: its examples hold, and it names what each step needs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from opsexec.capability import SAFE_PATH, CapabilitySet, Requirement
+from opsexec.secret import Secret
+from opsexec.steps import (
+    STEP_TYPES,
+    Exec,
+    Facts,
+    Link,
+    MakeDir,
+    Observe,
+    Pull,
+    Push,
+    ReadFile,
+    RemoveFile,
+    ServiceControl,
+    ServiceStatus,
+    SetMode,
+    Shell,
+    Stat,
+    Step,
+    Tty,
+    WriteFile,
+)
+from opsexec.verbs import VERBS
+
+TEXT = (Path(__file__).parents[2] / "docs/capabilities.md").read_text()
+ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
+LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
+EXAMPLES: tuple[Step, ...] = (
+    Exec(["id"], env=LOADING, creates="/a"),
+    Shell("a", "b", env=LOADING, creates="/a"),
+    ReadFile("/a"),
+    Stat("/a"),
+    WriteFile("/a", content=""),
+    RemoveFile("/a"),
+    MakeDir("/a"),
+    Link("/a", "b"),
+    SetMode("/a", mode="0644"),
+    Push("a", "/b"),
+    Pull("/a", "b"),
+    ServiceStatus("a"),
+    ServiceControl("a", "start"),
+    Facts(),
+    Observe(),
+    Tty(["id"], env=LOADING),
+)
+
+
+def requirement(text: str) -> Requirement:
+    verb, _, resource = text.partition(":")
+    return Requirement(verb, tuple(shlex.split(resource)) if VERBS[verb].kind == "argv" else resource)
+
+
+def examples() -> list[list[str]]:
+    cells = [[cell.strip().strip("`") for cell in row.split(" | ")] for row in ROWS]
+    return [row for row in cells if len(row) == 3 and ":" in row[0]]
+
+
+@pytest.mark.parametrize(("grant", "admitted", "refused"), examples())
+def test_an_example_holds(grant: str, admitted: str, refused: str) -> None:
+    held = CapabilitySet.of(grant)
+    assert held.admits(requirement(admitted))
+    assert not held.admits(requirement(refused))
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) > 10
+
+
+def test_every_kind_of_step_has_an_example_here() -> None:
+    assert {type(step) for step in EXAMPLES} == set(STEP_TYPES)
+
+
+@pytest.mark.parametrize("step", EXAMPLES, ids=lambda step: type(step).__name__)
+def test_the_table_says_what_a_step_needs(step: Step) -> None:
+    (row,) = [row for row in ROWS if f"`{type(step).__name__}`" in row.partition(" | ")[0]]
+    for need in step.requires():
+        assert f"`{need.verb}`" in row.partition(" | ")[2]
+
+
+def test_the_places_of_bare_names_are_named_in_order() -> None:
+    assert ", ".join(f"`{place}`" for place in SAFE_PATH) in " ".join(TEXT.split())
