@@ -27,6 +27,7 @@ def content_diff(path: str, old: bytes | None, new: bytes) -> str:
     before, after = (_lines(text) for text in texts if text is not None)
     if len(before) + len(after) > MAX_DIFF_LINES:
         return f"(content differs: {len(before)} -> {len(after)} lines)\n"
+    path = shown(path)
     source = "/dev/null" if old is None else path
     lines = []
     size = 0
@@ -43,12 +44,17 @@ def content_diff(path: str, old: bytes | None, new: bytes) -> str:
 
 def attribute_lines(changes: Mapping[str, Sequence[str]]) -> str:
     """Return one line for each changed attribute, like "mode 0644 -> 0600"."""
-    return "".join(f"{name} {before} -> {after}\n" for name, (before, after) in changes.items())
+    return "".join(f"{shown(name)} {shown(before)} -> {shown(after)}\n" for name, (before, after) in changes.items())
 
 
 def made_lines(made: Sequence[str]) -> str:
     """Return one line for each directory that is made."""
-    return "".join(f"directory {path} made\n" for path in made)
+    return "".join(f"directory {shown(path)} made\n" for path in made)
+
+
+def shown(text: str) -> str:
+    """Return a name or value on one line, with what steers a terminal escaped."""
+    return text.translate(UNSHOWN).replace("\t", "\\t").replace("\n", "\\n")
 
 
 def _lines(text: str) -> list[str]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.diffs import attribute_lines, content_diff, made_lines
-from opsexec.handlers.limits import call, decoded, require_within_limit
+from opsexec.handlers.diffs import attribute_lines, content_diff, made_lines, shown
+from opsexec.handlers.far_answers import (
+    Contents,
+    Entry,
+    Linked,
+    Made,
+    Removed,
+    Settled,
+    Written,
+    answered,
+    decoded,
+    shaped,
+)
+from opsexec.handlers.limits import call, require_within_limit
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
@@ -58,12 +68,16 @@ async def _read(step: ReadFile, context: Context) -> Outcome:
     data, meta = await call("read_file", args, step.run_as, context, items=2)
     context.recorder.feed(0, data)
     require_within_limit(context)
-    return Outcome(value=decoded(meta, context))
+    value = decoded(meta, context)
+    shaped(value, Contents, context)
+    return Outcome(value=value)
 
 
 async def _stat(step: Stat, context: Context) -> Outcome:
     (answer,) = await call("stat", [*_place(step.path, "fs.read", context), b"1"], step.run_as, context, items=1)
-    return Outcome(value=decoded(answer, context))
+    value = decoded(answer, context)
+    shaped(value, Entry, context)
+    return Outcome(value=value)
 
 
 async def _write(step: WriteFile, context: Context) -> Outcome:
@@ -76,7 +90,7 @@ async def _write(step: WriteFile, context: Context) -> Outcome:
     changed, old, meta = await call("write_file", args, step.run_as, context, items=3)
     if not context.diff:
         return _finished(changed, context)
-    return _finished(changed, context, _write_diff(step, old, decoded(meta, context)))
+    return _finished(changed, context, _write_diff(step, old, answered(meta, Written, context)))
 
 
 def _may_read(path: str, context: Context) -> bool:
@@ -84,23 +98,23 @@ def _may_read(path: str, context: Context) -> bool:
     return context.capabilities.admits(Requirement("fs.read", path))
 
 
-def _write_diff(step: WriteFile, old: bytes, meta: dict[str, Any]) -> str:
-    lines = made_lines(meta["made"])
-    if meta["content"]:
+def _write_diff(step: WriteFile, old: bytes, meta: Written) -> str:
+    lines = made_lines(meta.made)
+    if meta.content:
         if isinstance(step.content, Secret):
             lines += "(secret content differs)\n"
-        elif meta["old_known"]:
-            lines += content_diff(meta["path"], old if meta["existed"] else None, step.body)
+        elif meta.old_known:
+            lines += content_diff(meta.path, old if meta.existed else None, step.body)
         else:
-            lines += f"(content differs: {meta['old_size']} -> {len(step.body)} bytes)\n"
-    return lines + attribute_lines(meta["changes"])
+            lines += f"(content differs: {meta.old_size} -> {len(step.body)} bytes)\n"
+    return lines + attribute_lines(meta.changes)
 
 
 async def _remove(step: RemoveFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.remove", context), _flag(step.recursive), _flag(context.check)]
     changed, meta = await call("remove", args, step.run_as, context, items=2)
-    found = decoded(meta, context)
-    return _finished(changed, context, f"{found['kind']} {found['path']} removed\n")
+    found = answered(meta, Removed, context)
+    return _finished(changed, context, f"{shown(found.kind or '')} {shown(found.path or '')} removed\n")
 
 
 async def _make_dir(step: MakeDir, context: Context) -> Outcome:
@@ -108,14 +122,14 @@ async def _make_dir(step: MakeDir, context: Context) -> Outcome:
     flags = [_flag(step.parents), _flag(context.check)]
     args = [*_place(step.path, "fs.write", context), *attributes, *flags]
     changed, meta = await call("make_dir", args, step.run_as, context, items=2)
-    found = decoded(meta, context)
-    return _finished(changed, context, made_lines(found["made"]) + attribute_lines(found["changes"]))
+    found = answered(meta, Made, context)
+    return _finished(changed, context, made_lines(found.made) + attribute_lines(found.changes))
 
 
 async def _link(step: Link, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.write", context), _bytes(step.target), _flag(context.check)]
     changed, meta = await call("link", args, step.run_as, context, items=2)
-    before, after = decoded(meta, context)["target"]
+    before, after = answered(meta, Linked, context).target
     return _finished(changed, context, attribute_lines({"target": [before or "(none)", after]}))
 
 
@@ -123,4 +137,4 @@ async def _set_mode(step: SetMode, context: Context) -> Outcome:
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     args = [*_place(step.path, "fs.write", context), *attributes, _flag(context.check)]
     changed, meta = await call("set_mode", args, step.run_as, context, items=2)
-    return _finished(changed, context, attribute_lines(decoded(meta, context)["changes"]))
+    return _finished(changed, context, attribute_lines(answered(meta, Settled, context).changes))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from opsexec.errors import LimitExceeded, ProtocolError, StepTimeout
 from opsexec.handlers.context import Context
@@ -37,17 +36,6 @@ async def call(
         text = f"the host's answer to {operation} has {len(answer)} items, not {items}"
         raise ProtocolError(text, host=context.host.name, hint="both sides must be the same version")
     return answer
-
-
-def decoded(answer: bytes, context: Context) -> dict[str, Any]:
-    """Return an answer's JSON object; raises ProtocolError for anything else."""
-    try:
-        value = json.loads(answer)
-    except ValueError as error:
-        raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
-    if not isinstance(value, dict):
-        raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
-    return value
 
 
 def require_within_limit(context: Context) -> None:

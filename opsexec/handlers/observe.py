@@ -9,7 +9,8 @@ from typing import Any
 
 from opsexec.errors import BadStep, HostUnsuitable
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.limits import call, decoded, require_within_limit, within
+from opsexec.handlers.far_answers import decoded
+from opsexec.handlers.limits import call, require_within_limit, within
 from opsexec.handlers.systemctl import Systemctl
 from opsexec.steps.base import Step
 from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES, Facts, Observe

@@ -8,7 +8,8 @@ from opsexec.capability import program_candidates
 from opsexec.errors import HostUnsuitable, ProgramNotFound, StepFailed
 from opsexec.executor import RunOutput
 from opsexec.handlers.context import Context
-from opsexec.handlers.limits import call, decoded
+from opsexec.handlers.far_answers import decoded
+from opsexec.handlers.limits import call
 from opsexec.hosts.port import ProcessSpec
 from opsexec.recorder import Recorder
 
@@ -87,8 +88,9 @@ class Systemctl:
             self._env = {"LC_ALL": "C", "SYSTEMD_COLORS": "0"}
             if self._user:
                 (facts,) = await call("facts", [b"user"], self._run_as, self._context, items=1)
-                runtime = (decoded(facts, self._context).get("user") or {}).get("runtime_dir")
-                if runtime is not None:
+                user = decoded(facts, self._context).get("user")
+                runtime = user.get("runtime_dir") if isinstance(user, dict) else None
+                if isinstance(runtime, str):
                     self._env["XDG_RUNTIME_DIR"] = runtime
         return self._env
 
@@ -118,12 +120,16 @@ def _last(output: RunOutput) -> str:
     return _said(output).strip().rpartition("\n")[2][:200]
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def parse_show(text: str, unit: str) -> dict[str, Any]:
     """Return the properties `systemctl show` printed; a number it didn't print is null, a text empty."""
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     state: dict[str, Any] = {"name": unit}
     for name, key in PROPERTIES.items():
         value = found.get(name, "")
-        state[key] = (int(value) if value.isdigit() else None) if name in NUMBERS else value
+        state[key] = _number(value) if name in NUMBERS else value
     state["load_state"] = state["load_state"] or "not-found"
     return state

@@ -45,6 +45,15 @@ HINTS: dict[str, str] = {
 """What to do about each code that becomes a StepFailed."""
 
 
+ANSWER_LIMIT = 8 << 20
+"""Bytes of an answer, beside a file's content that was asked for: facts of a large host are some 100 KiB."""
+
+
+def answer_limit(operation: str, args: Sequence[bytes]) -> int:
+    """Return the longest answer an operation with these arguments may have, in bytes."""
+    return ANSWER_LIMIT + (int(args[3]) if operation == "read_file" else 0)
+
+
 def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None = None) -> OpsError:
     """Return the error for a FarError's code, sentence and details; an unknown code is a ProtocolError.
 

@@ -97,6 +97,12 @@ class _Pipes(asyncio.SubprocessProtocol):
         else:
             self._session.complaint = (self._session.complaint + data)[-4096:]
 
+    def pause_writing(self) -> None:
+        self._session.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._session.resume_writing()
+
     def process_exited(self) -> None:
         assert self._transport is not None
         status = self._transport.get_returncode()

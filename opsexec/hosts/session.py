@@ -8,19 +8,17 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from opsexec.errors import ConnectionLost, LimitExceeded, OpsError, ProtocolError, StepTimeout
+from opsexec.errors import BadStep, ConnectionLost, OpsError, ProtocolError, StepTimeout
 from opsexec.far import frames
-from opsexec.far.frames import HEADER, NUMBER, STATUS
+from opsexec.far.frames import HEADER, NUMBER
 from opsexec.far.launch import Launch
 from opsexec.far.message import pack_message, unpack_message
-from opsexec.hosts.answers import as_error
+from opsexec.hosts.answers import answer_limit, as_error
 from opsexec.hosts.bootstrap import other_sources
+from opsexec.hosts.far_run import END_WAIT_S, FarRun
+from opsexec.hosts.frame_reader import FrameReader, exit_status
 from opsexec.hosts.port import ProcessExit, ProcessSpec
 from opsexec.recorder import Recorder
-
-END_WAIT_S = 5.0
-"""Seconds to wait for the host to say that a tree has ended; after that the error says it is unknown."""
-_NOISE_LIMIT = 256 << 10
 
 
 class ByteStream(Protocol):
@@ -35,59 +33,6 @@ class ByteStream(Protocol):
         ...
 
 
-class FarRun:
-    """One program, as the caller holds it."""
-
-    def __init__(self, session: FarSession, ref: int, recorder: Recorder) -> None:
-        self.session = session
-        self.ref = ref
-        self.recorder = recorder
-        self.done: asyncio.Future[int] = session.loop.create_future()
-        self.ended: asyncio.Future[int] | None = None
-        self.why: OpsError | None = None
-        self.owed = 0
-        self.input_room = frames.INPUT_WINDOW
-        self.input_ready = asyncio.Event()
-        recorder.on_drain = self.grant
-        recorder.on_failure = self.stop
-
-    def output(self, stream: int, data: bytes) -> None:
-        """Take a block of output; grants more once half a window has been taken, unless the sink is behind."""
-        self.owed += len(data)
-        ready = self.recorder.feed(stream, data)
-        if self.owed >= frames.OUTPUT_WINDOW // 2 and ready:
-            self.grant()
-        if self.recorder.over_limit and self.why is None:
-            limit = self.recorder.limit_bytes
-            text = f"output is over the limit of {limit} bytes"
-            self.why = LimitExceeded(text, host=self.session.host, hint="its process tree was ended")
-            self.stop()
-
-    def grant(self) -> None:
-        """Let the host send as much as was taken."""
-        if self.owed and not self.done.done():
-            self.session.send(frames.CREDIT, self.ref, NUMBER.pack(self.owed))
-        self.owed = 0
-
-    def stop(self) -> None:
-        """Ask the host to end the tree; the first call counts."""
-        if self.ended is None:
-            self.ended = self.session.loop.create_future()
-            if not self.session.lost:
-                self.session.send(frames.END, self.ref, NUMBER.pack(int(frames.GRACE_S * 1000)))
-                self.session.loop.call_later(END_WAIT_S, self._no_word)
-            else:
-                self.ended.set_result(0)
-
-    def _no_word(self) -> None:
-        """The host never said that the tree ended: the network or the host is frozen."""
-        if not self.done.done():
-            text = f"no word within {END_WAIT_S:g} s that the process tree ended"
-            self.done.set_exception(ConnectionLost(text, host=self.session.host, hint="look on the host"))
-            if self.ended is not None and not self.ended.done():
-                self.ended.set_result(0)
-
-
 class FarSession:
     """Runs and operations over one ByteStream; bytes from the host come in through `data_received`."""
 
@@ -98,18 +43,15 @@ class FarSession:
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self.lost: OpsError | None = None
         self.gone = asyncio.Event()
-        self.noise = b""
         self.complaint = b""
         self._stream: ByteStream | None = None
-        self._nonce = nonce.encode()
+        self._reader = FrameReader(nonce, self._output, self._frame, self._answer_limit)
+        self._flowing = True
         self._runs: dict[int, FarRun] = {}
         self._calls: dict[int, asyncio.Future[list[bytes]]] = {}
+        self._limits: dict[int, int] = {}
         self._refs = 0
-        self._greeted = False
         self._equipped = False
-        self._head = b""
-        self._kind = self._ref = self._left = 0
-        self._body: list[bytes] = []
         self._beat: asyncio.TimerHandle | None = None
 
     def attach(self, stream: ByteStream, opening: bytes) -> None:
@@ -131,85 +73,48 @@ class FarSession:
     # -- bytes from the host --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes as they come; output goes to its recorder block by block, never gathered."""
-        if not self._greeted:
-            data = self._greet(data)
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        at, size = 0, len(data)
-        while at < size:
-            if self._left:
-                take = min(self._left, size - at)
-                self._payload(data[at : at + take] if take != size else data)
-                at += take
-                continue
-            if size - at < HEADER.size:
-                self._head = data[at:]
-                return
-            self._kind, self._ref, self._left = HEADER.unpack_from(data, at)
-            at += HEADER.size
-            if self._left > frames.MAX_FRAME:
-                self.fail(ProtocolError("the host sent a frame over the limit", host=self.host))
-                return
-            if not self._left:
-                self._frame(b"")
-
-    def _greet(self, data: bytes) -> bytes:
-        """Skip what the host's shell printed before the session spoke; return what comes after the nonce."""
-        data = self.noise + data
-        at = data.find(self._nonce)
-        if at < 0:
-            self.noise = data[-_NOISE_LIMIT:]
-            return b""
-        self._greeted = True
-        self.noise = data[:at]
-        return data[at + len(self._nonce) :]
-
-    def _payload(self, data: bytes) -> None:
-        self._left -= len(data)
-        kind = self._kind
-        if kind == frames.OUTPUT or kind == frames.ERRORS:
-            run = self._runs.get(self._ref)
-            if run is not None:
-                run.output(kind - frames.OUTPUT, data)
+        """Take bytes as they come; what is no frame of this protocol ends the session with ProtocolError."""
+        if self.lost is not None:
             return
-        self._body.append(data)
-        if not self._left:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body = []
-            self._frame(body)
+        try:
+            self._reader.take(data)
+        except ValueError as error:
+            self.fail(ProtocolError(f"the host {error}", host=self.host, hint="is it what you think it is?"))
 
-    def _frame(self, payload: bytes) -> None:
-        kind, ref = self._kind, self._ref
-        if kind == frames.EXIT:
-            run = self._runs.get(ref)
-            if run is not None and not run.done.done():
-                run.done.set_result(STATUS.unpack(payload)[0])
-        elif kind == frames.ANSWER:
+    def _answer_limit(self, ref: int) -> int | None:
+        return self._limits.get(ref)
+
+    def _output(self, kind: int, ref: int, block: bytes) -> None:
+        run = self._runs.get(ref)
+        if run is not None:
+            run.output(kind - frames.OUTPUT, block)
+
+    def _frame(self, kind: int, ref: int, payload: bytes) -> None:
+        run = self._runs.get(ref)
+        if kind == frames.ANSWER:
             call = self._calls.get(ref)
             if call is not None and not call.done():
                 call.set_result(unpack_message(payload))
         elif kind == frames.FAILED:
             self._failed(ref, payload)
-        elif kind == frames.TAKEN:
-            run = self._runs.get(ref)
-            if run is not None:
-                run.input_room += NUMBER.unpack(payload)[0]
-                run.input_ready.set()
-        elif kind == frames.ENDED:
-            run = self._runs.get(ref)
-            if run is not None and run.ended is not None and not run.ended.done():
-                run.ended.set_result(NUMBER.unpack(payload)[0])
-                if run.ended.result() and not run.done.done():
-                    run.done.set_exception(survived(run.ended.result(), self.host))
         elif kind == frames.HELLO:
             self._hello(payload)
-        else:
-            self.fail(ProtocolError(f"the host sent a frame of unknown kind {kind}", host=self.host))
+        elif run is None:
+            return
+        elif kind == frames.EXIT:
+            status = exit_status(payload)
+            if not run.done.done():
+                run.done.set_result(status)
+        elif kind == frames.TAKEN:
+            run.input_room = min(frames.INPUT_WINDOW, run.input_room + NUMBER.unpack(payload)[0])
+            run.input_ready.set()
+        elif run.ended is not None and not run.ended.done():
+            run.ended.set_result(NUMBER.unpack(payload)[0])
+            if run.ended.result() and not run.done.done():
+                run.done.set_exception(survived(run.ended.result(), self.host))
 
     def _hello(self, payload: bytes) -> None:
-        protocol = unpack_message(payload)[0]
+        protocol, *_ = unpack_message(payload)
         if protocol != frames.PROTOCOL:
             self.fail(ProtocolError(f"the far half speaks protocol {protocol!r}", host=self.host))
         elif not self.ready.done():
@@ -340,6 +245,8 @@ class FarSession:
         """Send the program's input as it takes it."""
         async for block in stdin:
             await self.give(run, block)
+            if run.done.done() or self.lost is not None:
+                return  # nobody is left to read: the caller is asked for no more
         if self.lost is None:
             self.send(frames.INPUT, run.ref, b"")
 
@@ -347,7 +254,7 @@ class FarSession:
         """Send a block of input, waiting for room; what a finished run can't take is dropped."""
         view = memoryview(data)
         while view:
-            while run.input_room <= 0:
+            while (run.input_room <= 0 or not self._flowing) and self.lost is None and not run.done.done():
                 run.input_ready.clear()
                 await run.input_ready.wait()
             if run.done.done() or self.lost is not None:
@@ -357,35 +264,50 @@ class FarSession:
             self.send(frames.INPUT, run.ref, bytes(part))
             view = view[len(part) :]
 
+    def pause_writing(self) -> None:
+        """The transport takes no more for now, whatever room the host says a program has."""
+        self._flowing = False
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        self._flowing = True
+        for run in self._runs.values():
+            run.input_ready.set()
+
     def forget(self, run: FarRun) -> None:
         """Nothing more is expected of this run."""
-        run.input_room = frames.INPUT_WINDOW
         run.input_ready.set()
         if run.ended is None:
             self._runs.pop(run.ref, None)
 
     async def call(self, operation: str, args: Sequence[bytes]) -> list[bytes]:
         """As `Host.call`."""
+        request = pack_message([operation.encode(), *args])
+        if len(request) > frames.MAX_FRAME:
+            raise BadStep(f"{operation} takes over 1 GiB at once", host=self.host, hint="use Push")
         ref = self._begin()
         waiting: asyncio.Future[list[bytes]] = self.loop.create_future()
         self._calls[ref] = waiting
+        self._limits[ref] = answer_limit(operation, args)
         try:
             if not self._equipped:
                 self._equipped = True
                 self.send(frames.SOURCES, 0, other_sources())
-            self.send(frames.CALL, ref, pack_message([operation.encode(), *args]))
+            self.send(frames.CALL, ref, request)
             return await waiting
         except asyncio.CancelledError:
             if self.lost is None:
                 self.send(frames.END, ref, NUMBER.pack(0))
             raise
         finally:
-            del self._calls[ref]
+            del self._calls[ref], self._limits[ref]
 
 
 def closed(host: str) -> ConnectionLost:
     """Return the error for a run whose executor was closed under it."""
-    return ConnectionLost("the executor was closed; its steps were ended", host=host, hint="wait for them before closing")
+    return ConnectionLost(
+        "the executor was closed; its steps were ended", host=host, hint="wait for them before closing"
+    )
 
 
 def survived(count: int, host: str) -> OpsError:

@@ -192,6 +192,12 @@ class _Channel(asyncssh.SSHClientSession[bytes]):
         else:
             self._session.complaint = (self._session.complaint + data)[-4096:]
 
+    def pause_writing(self) -> None:
+        self._session.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._session.resume_writing()
+
     def exit_status_received(self, status: int) -> None:
         self._status = status
 

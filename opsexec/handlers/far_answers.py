@@ -1,0 +1,118 @@
+"""What the answers to file operations must look like: one of another shape comes from no host of ours."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+from opsexec.errors import ProtocolError
+from opsexec.handlers.context import Context
+
+Changes = dict[str, tuple[str, str]]
+"""Attribute -> (before, after)."""
+
+
+class Existence(msgspec.Struct, frozen=True):
+    """Whether a path is there."""
+
+    exists: bool
+
+
+class Entry(Existence, frozen=True):
+    """What `stat` tells of a path; the fields after `exists` are there when it is."""
+
+    kind: str = ""
+    size: int = 0
+    mode: str = ""
+    owner: str = ""
+    group: str = ""
+    uid: int = 0
+    gid: int = 0
+    mtime: float = 0.0
+    path: str = ""
+    target: str | None = None
+    sha256: str | None = None
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What `read_file` tells beside the content."""
+
+    path: str
+    size: int
+    mode: str
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What `write_file` did."""
+
+    path: str
+    existed: bool
+    old_size: int
+    old_known: bool
+    content: bool
+    changes: Changes
+    made: list[str]
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """What `remove` took away."""
+
+    path: str | None
+    kind: str | None
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What `make_dir` made."""
+
+    made: list[str]
+    changes: Changes
+
+
+class Linked(msgspec.Struct, frozen=True):
+    """Where a link led, and where it leads now."""
+
+    target: tuple[str | None, str]
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """Which attributes `set_mode` changed."""
+
+    changes: Changes
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+def decoded(answer: bytes, context: Context) -> dict[str, Any]:
+    """Return an answer's JSON object, all of whose numbers are finite; raises ProtocolError for anything else."""
+    try:
+        value = json.loads(answer, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
+    if not isinstance(value, dict):
+        raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is not a number")
+    return value
+
+
+def shaped(value: dict[str, Any], shape: type[Shape], context: Context) -> Shape:
+    """Return the answer as this shape; raises ProtocolError when it is another."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        text = f"the host's answer is no {shape.__name__}: {error}"
+        raise ProtocolError(text, host=context.host.name, hint="both sides must be the same version") from error
+
+
+def answered(answer: bytes, shape: type[Shape], context: Context) -> Shape:
+    """Return a JSON answer as this shape; raises ProtocolError."""
+    return shaped(decoded(answer, context), shape, context)

@@ -1,0 +1,188 @@
+"""A host that attacks its caller: whatever it sends ends in a typed error, and in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from opsexec import Exec, ReadFile, Stat, WriteFile
+from opsexec.errors import CapabilityDenied, HostUnreachable, OpsError, ProtocolError, StepFailed
+from opsexec.hosts import ssh
+from opsexec.steps import Facts, Link, MakeDir, Observe, RemoveFile, ServiceStatus, SetMode
+from tests.integration.conftest import require_root
+from tests.parts.hostile_host import HostileHost, hostile_host
+from tests.parts.sshd import Sshd
+from tests.parts.targets import Target, over_ssh
+
+pytestmark = pytest.mark.anyio
+ID = Exec(["/usr/bin/id"])
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def villain() -> Iterator[HostileHost]:
+    require_root()
+    with hostile_host() as host:
+        yield host
+
+
+@pytest.fixture
+def hostile(sshd: Sshd, villain: HostileHost, audit) -> Target:
+    return over_ssh("hostile", sshd.endpoint(user=villain.user), audit)
+
+
+def peak() -> int:
+    """The largest this process has been, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def error_of(target: Target, step) -> OpsError:
+    async with asyncio.timeout(20), target.connect() as ex:
+        with pytest.raises(OpsError) as caught:
+            await ex.run(step)
+    return caught.value
+
+
+NO_FRAMES = {
+    "an answer of a gigabyte": (Stat(path="/a"), "say(struct.pack('>BII', ANSWER, ref, 1 << 30)); say(bytes(1 << 30))"),
+    "a sentence of a gigabyte": (ID, "say(struct.pack('>BII', FAILED, ref, 1 << 30)); say(bytes(1 << 30))"),
+    "an exit status of one byte": (ID, "frame(EXIT, ref, b'x')"),
+    "an exit status no process can have": (ID, "frame(EXIT, ref, struct.pack('>i', 1 << 30))"),
+    "an answer that is no message": (Stat(path="/a"), "frame(ANSWER, ref, b'xxxxxxxx')"),
+    "an answer of a million empty items": (Stat(path="/a"), "frame(ANSWER, ref, struct.pack('>I', 1 << 31))"),
+    "a failure without a code": (ID, "frame(FAILED, ref, message())"),
+    "a greeting without a protocol": (ID, "frame(HELLO, ref, message())"),
+    "a frame of no known kind": (ID, "frame(99, ref, b'x')"),
+}
+
+
+@pytest.mark.parametrize("attack", NO_FRAMES)
+async def test_what_is_no_frame_ends_the_session_with_a_protocol_error(hostile, villain, attack):
+    step, lines = NO_FRAMES[attack]
+    villain.does(f"greet()\nkind, ref, payload = asked(SPAWN, CALL)\n{lines}\ntime.sleep(60)\n")
+    before = peak()
+    error = await error_of(hostile, step)
+    assert isinstance(error, ProtocolError), error
+    assert peak() - before < 64 * MEGABYTE
+
+
+async def test_output_that_was_not_granted_is_not_kept(hostile, villain):
+    villain.does("greet()\nkind, ref, payload = asked(SPAWN)\nwhile True: frame(OUTPUT, ref, bytes(1 << 20))\n")
+    before = peak()
+
+    class Stuck:
+        async def write(self, stream, data):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(20), hostile.connect() as ex:
+        with pytest.raises(ProtocolError):
+            await ex.run(ID, Stuck())
+    assert peak() - before < 64 * MEGABYTE
+
+
+async def test_input_that_the_host_says_it_took_but_never_read_is_not_piled_up_here(hostile, villain):
+    villain.does(
+        "greet()\nkind, ref, payload = asked(SPAWN)\n"
+        "for _ in range(4000): frame(TAKEN, ref, struct.pack('>I', 1 << 31)); time.sleep(0.001)\n"
+        "frame(EXIT, ref, struct.pack('>i', 0))\ntime.sleep(60)\n"
+    )
+    handed_over = 0
+
+    async def endless():
+        nonlocal handed_over
+        while True:
+            handed_over += MEGABYTE
+            yield bytes(MEGABYTE)
+
+    async with asyncio.timeout(30), hostile.connect() as ex:
+        await ex.run(ID, stdin=endless())
+    assert handed_over < 64 * MEGABYTE
+
+
+async def test_noise_without_end_is_no_session_and_is_not_kept(hostile, villain, monkeypatch):
+    monkeypatch.setattr(ssh, "OPEN_S", 2.0)
+    villain.does("while True: say(b'x' * 65536)\n")
+    before = peak()
+    assert isinstance(await error_of(hostile, ID), HostUnreachable)
+    assert peak() - before < 64 * MEGABYTE
+
+
+JSON_STEPS = [
+    Stat(path="/a"),
+    ReadFile(path="/a"),
+    WriteFile(path="/a", content="x"),
+    RemoveFile(path="/a"),
+    MakeDir(path="/a"),
+    Link(path="/a", target="b"),
+    SetMode(path="/a", mode="0644"),
+    Facts(),
+    Observe(names=("load",), count=1),
+    Exec(["/usr/bin/id"], creates="/a"),
+]
+BAD_JSON = {
+    "no JSON": b"{",
+    "no object": b"[]",
+    "an empty object": b"{}",
+    "nested without end": b'{"a":' + b"[" * 100_000,
+    "not a number": b'{"exists": NaN, "path": 1, "made": [], "changes": {}}',
+    "a number without end": b'{"exists": 1' + b"0" * 10_000 + b"}",
+    "lists for texts": b'{"exists": [], "path": [], "made": 7, "changes": 7, "kind": [], "target": 7, "content": "x"}',
+    "half a character": (
+        b'{"exists": true, "path": "\\ud800", "made": ["\\ud800"], "changes": {"\\ud800": ["\\ud800", ""]},'
+        b' "content": true, "old_known": true, "existed": true, "old_size": 3, "kind": "\\ud800",'
+        b' "target": ["\\ud800", "x"]}'
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", BAD_JSON)
+async def test_an_answer_of_the_wrong_shape_is_an_error_of_that_host_alone(hostile, villain, answer):
+    """An error that isn't ours would end a whole run, on every host."""
+    villain.does(
+        f"greet()\nanswer = {BAD_JSON[answer]!r}\n"
+        "while True:\n    kind, ref, payload = asked(CALL, SPAWN)\n"
+        "    if kind == SPAWN: frame(EXIT, ref, struct.pack('>i', 0)); continue\n"
+        "    (size,) = struct.unpack('>I', payload[4:8])\n    name = payload[8:8 + size]\n"
+        "    items = [answer] if name in (b'stat', b'facts', b'observe') else [b'1', answer]\n"
+        "    if name == b'read_file': items = [b'', answer]\n"
+        "    if name == b'write_file': items = [b'1', b'', answer]\n"
+        "    frame(ANSWER, ref, message(*items))\n"
+    )
+    async with asyncio.timeout(30), hostile.connect() as ex:
+        for step in JSON_STEPS:
+            try:
+                output = await ex.run(step, diff=True)
+            except ProtocolError:
+                continue
+            output.diff and output.diff.encode("utf-8", "backslashreplace")
+
+
+async def test_a_denial_that_the_host_makes_up_is_a_denial_and_no_more(hostile, villain):
+    villain.does(
+        "greet()\nkind, ref, payload = asked(SPAWN)\n"
+        "frame(FAILED, ref, message(b'denied', b'\\x1b[2Jno', b'exec:/x', b'fs.read:/**'))\ntime.sleep(60)\n"
+    )
+    error = await error_of(hostile, ID)
+    assert isinstance(error, CapabilityDenied)
+    assert error.layer == "host"
+
+
+async def test_a_units_odd_numbers_are_no_numbers(hostile, villain):
+    villain.does(
+        "greet()\nkind, ref, payload = asked(SPAWN)\n"
+        "frame(OUTPUT, ref, 'LoadState=loaded\\nMainPID=\\u00b2\\nNRestarts=' .encode() + b'9' * 5000 + b'\\n')\n"
+        "frame(EXIT, ref, struct.pack('>i', 0))\ntime.sleep(60)\n"
+    )
+    async with asyncio.timeout(20), hostile.connect() as ex:
+        output = await ex.run(ServiceStatus("web"))
+    assert output.value["main_pid"] is None
+    assert output.value["restarts"] is None
+
+
+async def test_a_failure_without_known_code_shows_what_the_host_said(hostile, villain):
+    attack = "greet()\nkind, ref, payload = asked(SPAWN)\nframe(FAILED, ref, message(b'os', b'odd'))\ntime.sleep(60)\n"
+    villain.does(attack)
+    assert isinstance(await error_of(hostile, ID), StepFailed)
