@@ -120,7 +120,11 @@ def opening_failure(
 ) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
     """Return the error for a session that ended by itself: why it never began, or that it broke."""
     if session.ready.done():
-        return ConnectionLost("the session on the host ended; whether its steps finished is unknown", host=session.host)
+        return ConnectionLost(
+            "the session on the host ended; whether its steps finished is unknown",
+            host=session.host,
+            hint="look, then resume",
+        )
     return no_start(session.host, session.run_as, status, said)
 
 
