@@ -22,6 +22,7 @@ from opsexec.wire import (
     MAX_BULK_FRAME,
     OUT,
     PROTOCOL,
+    STARTED,
     VERSION_HEADER,
     Result,
     encode_result,
@@ -58,6 +59,7 @@ class Answer:
         self._request = request
         self._stall_s = stall_s
         self.lines = LINES_TYPE in request.headers.get("Accept", "")
+        self.headers = {"Content-Type": LINES_TYPE if self.lines else FRAMES_TYPE, VERSION_HEADER: PROTOCOL}
         self._waiting: list[bytes] = []
         self._size = 0
         self._response: web.StreamResponse | None = None
@@ -98,6 +100,11 @@ class Answer:
         elif self._flush is None:
             self._flush = self._loop.call_later(FLUSH_S, self._begin_flush)
 
+    async def write_frames(self, data: bytes) -> None:
+        """Send whole frames on as they are."""
+        self._keep(data)
+        await self._send()
+
     def _keep(self, data: bytes) -> None:
         self._waiting.append(data)
         self._size += len(data)
@@ -129,10 +136,14 @@ class Answer:
             self._request.transport.abort()
 
     async def _prepare(self) -> None:
-        response = web.StreamResponse(headers=_headers(self.lines))
+        response = web.StreamResponse(headers=self.headers)
         response.enable_chunked_encoding()
         await response.prepare(self._request)
         self._response = response
+
+    async def started(self, run: str) -> web.StreamResponse:
+        """End with the id of a run that was started and lives on."""
+        return await self._end(_line({"started": run}) if self.lines else frame(STARTED, run.encode()))
 
     async def output(self, output: RunOutput) -> web.StreamResponse:
         """End with what a step did."""
@@ -158,7 +169,7 @@ class Answer:
             body, self._waiting, self._size = b"".join(self._waiting), [], 0
             response = self._response
             if response is None:
-                return web.Response(status=status, body=body, headers=_headers(self.lines))
+                return web.Response(status=status, body=body, headers=self.headers)
             await response.write(body)
             await response.write_eof()
             return response
@@ -185,10 +196,6 @@ def result_of(output: RunOutput) -> Result:
         skipped=output.skipped,
         value=output.value,
     )
-
-
-def _headers(lines: bool) -> dict[str, str]:
-    return {"Content-Type": LINES_TYPE if lines else FRAMES_TYPE, VERSION_HEADER: PROTOCOL}
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:

@@ -9,25 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from agent.asker import LAYER, Asker
 from agent.ceiling import Ceiling
 from agent.config import Config
-from opsexec.capability import CapabilitySet
+from agent.detached import Detached
 from opsexec.errors import LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
 from opsexec.hosts.local import LocalHost
 from opsexec.steps.registry import printable
 
-LAYER = "agent"
 REMEMBERED_RUNS = 50_000
-
-
-class Asker:
-    """Who asks, as the listener proved it, and what they hold. Nothing in a message changes it."""
-
-    def __init__(self, principal: str, listener: str, grants: list[CapabilitySet]) -> None:
-        self.principal = principal
-        self.listener = listener
-        self.grants = grants
 
 
 class ActiveRun:
@@ -41,6 +32,7 @@ class ActiveRun:
         self.step = step
         self.begun = time.time()
         self.ended_by: OpsError | None = None
+        self.over = asyncio.Event()
         self._task = task
 
     def end(self, why: OpsError) -> None:
@@ -53,10 +45,11 @@ class ActiveRun:
 class Desk:
     """One agent's shared state. The ceiling is replaced as a whole when the config is read again."""
 
-    def __init__(self, config: Config, audit: AuditSink) -> None:
+    def __init__(self, config: Config, audit: AuditSink, detached: Detached) -> None:
         self.config = config
         self.ceiling = Ceiling(config)
         self.audit = audit
+        self.detached = detached
         self.name = config.agent.name
         self.host = LocalHost(self.name)
         self.active: dict[str, ActiveRun] = {}
@@ -114,7 +107,7 @@ class Desk:
 
     def claim(self, run: str) -> None:
         """Take a run's id, once and for all; raises UsageError for one that was used before."""
-        if run in self._seen:
+        if run in self._seen or self.detached.store.record(run) is not None:
             raise UsageError(f"the run {run} was asked for before: it is not run again", hint="choose another run id")
         self._seen[run] = None
         if len(self._seen) > REMEMBERED_RUNS:

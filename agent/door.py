@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from agent.answer import Answer
-from agent.desk import Asker, Desk
+from agent.asker import Asker
+from agent.desk import Desk
+from agent.runs import follow_run, list_runs, signal_run
 from agent.steps import run_step
 from agent.whoami import whoami
-from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
+from opsexec.errors import CapabilityDenied, OpsError, UsageError
 from opsexec.steps.registry import printable
 from opsexec.wire import VERSION_HEADER, require_same_major
 
@@ -18,8 +20,12 @@ Handler = Callable[[Desk, web.BaseRequest, Asker], Awaitable[web.StreamResponse]
 
 ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/steps"): run_step,
+    ("GET", "/v1/runs"): list_runs,
+    ("GET", "/v1/runs/*"): follow_run,
+    ("POST", "/v1/runs/*/signal"): signal_run,
     ("GET", "/v1/whoami"): whoami,
 }
+"""By method and path; `*` stands for one segment."""
 
 
 class Door:
@@ -60,9 +66,14 @@ class Door:
 
 
 def _route(request: web.BaseRequest) -> Handler:
-    found = ROUTES.get((request.method, request.path))
-    if found is not None:
-        return found
-    if any(path == request.path for _, path in ROUTES):
-        raise ProtocolError(f"{request.method[:20]} is not for {request.path}", hint="see docs/agent.md")
+    parts = request.path.split("/")
+    methods = []
+    for (method, path), handler in ROUTES.items():
+        pattern = path.split("/")
+        if len(pattern) == len(parts) and all(want in ("*", have) for want, have in zip(pattern, parts, strict=True)):
+            if method == request.method:
+                return handler
+            methods.append(method)
+    if methods:
+        raise UsageError(f"{request.method[:20]!r} is not for {request.path[:80]!r}", hint=f"use {', '.join(methods)}")
     raise UsageError(f"there is no {request.path[:80]!r} here", hint="see docs/agent.md")

@@ -16,9 +16,11 @@ from agent.ceiling import Ceiling
 from agent.config import Config, load_config
 from agent.connection import Gate
 from agent.desk import Desk
+from agent.detached import Detached
 from agent.door import Door
 from agent.errors import AgentUnable
 from agent.notify import notify, reloading
+from agent.run_store import RunStore
 from agent.unix_listener import bind_unix
 from opsexec.audit import AuditLog
 from opsexec.errors import ConnectionLost, OpsError
@@ -33,7 +35,8 @@ async def serve(file: Path) -> None:
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
-        agent = Agent(file, config, audit)
+        detached = Detached(RunStore(state / "runs"), audit, config.agent.name, config.limits.keep_runs)
+        agent = Agent(file, Desk(config, audit, detached))
         try:
             await agent.run()
         finally:
@@ -62,10 +65,10 @@ def open_state(config: Config, held: ExitStack) -> Path:
 class Agent:
     """One agent from its first listener to its last answer."""
 
-    def __init__(self, file: Path, config: Config, audit: AuditLog) -> None:
+    def __init__(self, file: Path, desk: Desk) -> None:
         self._file = file
-        self.desk = Desk(config, audit)
-        self._gate = Gate(Door(self.desk).handle, config.limits)
+        self.desk = desk
+        self._gate = Gate(Door(desk).handle, desk.config.limits)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -77,13 +80,16 @@ class Agent:
         sockets: list[tuple[socket.socket, str]] = []
         servers: list[asyncio.Server] = []
         agent = self.desk.config.agent
+        attending = asyncio.create_task(self.desk.detached.attend())
         try:
+            taken_up = self.desk.detached.recover()
             for address in agent.addresses:
                 listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group)
                 sockets.append((listener, address.path))
                 servers.append(await self._listen(listener, address.text))
             count = len(self.desk.config.grants)
-            self._say(f"serving {count} grants on {', '.join(agent.listen)}")
+            more = f", {taken_up} detached runs taken up" if taken_up else ""
+            self._say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
             await self._stop.wait()
             notify("STOPPING=1")
@@ -94,6 +100,8 @@ class Agent:
                 listener.close()
                 _unlink_own(path)
             await self._end_runs()
+            attending.cancel()
+            await asyncio.wait([attending])
 
     async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)
@@ -119,6 +127,7 @@ class Agent:
         self.desk.config = config
         self.desk.ceiling = Ceiling(config)
         self._gate.limits = config.limits
+        self.desk.detached.keep = config.limits.keep_runs
         self._say(f"reloaded: {len(config.grants)} grants")
         notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
 

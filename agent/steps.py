@@ -7,9 +7,12 @@ import asyncio
 from aiohttp import web
 
 from agent.answer import Answer
+from agent.asker import LAYER, Asker
 from agent.body import Body
 from agent.ceiling import effective
-from agent.desk import LAYER, ActiveRun, Asker, Desk
+from agent.desk import ActiveRun, Desk
+from agent.detached import Starter, request_digest
+from opsexec.capability import CapabilitySet
 from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
 from opsexec.handlers.registry import handler_of
 from opsexec.host_executor import HostExecutor
@@ -31,20 +34,14 @@ async def run_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.St
                 step = wanted.decoded_step()
                 attenuation = wanted.ceiling()
                 _require_runnable(step)
-                desk.claim(wanted.run)
+                if not wanted.detach:
+                    desk.claim(wanted.run)
             except OpsError as error:
                 return await answer.error(_refused(desk, asker, step, error))
             held = effective(asker.grants, attenuation, step)
-            executor = HostExecutor(
-                desk.host,
-                held,
-                desk.audit,
-                principal=asker.principal,
-                listener=asker.listener,
-                layer=LAYER,
-                run=wanted.run,
-            )
-            return await _attended(desk, asker, answer, executor, wanted, step, body)
+            if wanted.detach:
+                return await _detach(desk, asker, answer, held, wanted, step)
+            return await _attended(desk, asker, answer, held, wanted, step, body)
     except OpsError as error:
         return await answer.error(_refused(desk, asker, step, error))
     finally:
@@ -55,12 +52,21 @@ async def _attended(
     desk: Desk,
     asker: Asker,
     answer: Answer,
-    executor: HostExecutor,
+    held: CapabilitySet,
     wanted: StepRequest,
     step: Step,
     body: Body,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
+    executor = HostExecutor(
+        desk.host,
+        held,
+        desk.audit,
+        principal=asker.principal,
+        listener=asker.listener,
+        layer=LAYER,
+        run=wanted.run,
+    )
     active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
     connection = answer.connection
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
@@ -79,7 +85,34 @@ async def _attended(
     finally:
         connection.on_left = None
         del desk.active[wanted.run]
+        active.over.set()
     return await answer.output(output)
+
+
+async def _detach(
+    desk: Desk, asker: Asker, answer: Answer, held: CapabilitySet, wanted: StepRequest, step: Step
+) -> web.StreamResponse:
+    """Start a run that lives on. Asked again for the same one, say that it is started: it is not run twice."""
+    detached = desk.detached
+    try:
+        if wanted.check or wanted.streams_stdin:
+            raise UsageError("check mode and streamed input don't go with detach", hint="give the input in the step")
+        known = detached.store.record(wanted.run)
+        if known is not None:
+            if (known.principal, known.request) != (asker.principal, request_digest(step)):
+                raise UsageError(f"the run {wanted.run} is another one", hint="choose another run id")
+            desk.allow(asker, redact(step), "asked for again: this run was started before", wanted.run)
+            return await answer.started(wanted.run)
+        desk.claim(wanted.run)
+        starter = Starter(desk.host, held, desk.audit, asker, wanted.run, detached.store)
+        await starter.start(step, wanted.run, desk.config.limits)
+        return await answer.started(wanted.run)
+    except OpsError as error:
+        return await answer.error(error)
+    finally:
+        record = detached.store.record(wanted.run)
+        if record is not None and not detached.store.is_settled(wanted.run):
+            detached.watch(record)
 
 
 def _require_runnable(step: Step) -> None:

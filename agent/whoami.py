@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from agent.answer import Answer
-from agent.desk import Asker, Desk
+from agent.asker import Asker
+from agent.desk import Desk
 from opsexec.errors import OpsError
 from opsexec.wire import PROTOCOL, Result
 

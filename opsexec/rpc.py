@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from opsexec.capability import Requirement
 from opsexec.default_audit import default_audit
 from opsexec.errors import ProtocolError, UsageError
+from opsexec.executor import LogSink, RunOutput, Stream
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.host_executor import HostExecutor
@@ -14,7 +20,8 @@ from opsexec.hosts.agent_host import AgentHost, UnixWay, Way
 from opsexec.hosts.agent_http import chunk
 from opsexec.hosts.port import ProcessExit
 from opsexec.principal import local_principal
-from opsexec.wire import DEFAULT_SOCKET, Result, encode_request, pack_grants
+from opsexec.recorder import Recorder
+from opsexec.wire import DEFAULT_SOCKET, Result, encode_request, pack_grants, require_run_id
 
 if TYPE_CHECKING:
     from opsexec.capability import CapabilitySet
@@ -42,6 +49,7 @@ class AgentRpc(HostExecutor):
     ) -> None:
         way, label = _way(url, options)
         self._agent = AgentHost(name or label, way)
+        self._own: set[str] = set()
         self._attenuation = pack_grants(capabilities)
         super().__init__(self._agent, capabilities, audit or default_audit(), principal=local_principal())
 
@@ -71,6 +79,97 @@ class AgentRpc(HostExecutor):
             raise ProtocolError("the agent started a run instead of doing the step", host=self.host)
         return self._outcome(end, context)
 
+    async def start(self, step: Step, *, run: str | None = None) -> str:
+        """Start an Exec or Shell that lives on without this caller, and return its run id.
+
+        `run`: the id to give it; asking again with the same id and step starts nothing a second time, so it is safe to
+        repeat after ConnectionLost. Raises as `run` does; how the run ends is in the agent's audit, and in `attach`.
+        """
+        self._next_run = None if run is None else require_run_id(run)
+        chosen, base = self._admit(step)
+        begun = time.monotonic()
+        try:
+            self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
+            request = encode_request(step, run=chosen, detach=True, attenuation=self._attenuation)
+            async with self._agent.link() as link:
+                head = request_head("POST", "/v1/steps", len(request))
+                end = await Exchange(link, self.host).run(head + request)
+            if end != chosen:
+                raise ProtocolError("the agent doesn't say that it started the run", host=self.host)
+        except BaseException as error:
+            self._record_failure(base, Recorder(), error, time.monotonic() - begun)
+            raise
+        self._own.add(chosen)
+        self._append_outcome(base, {"detached": True, "duration_s": round(time.monotonic() - begun, 6)})
+        return chosen
+
+    async def attach(
+        self,
+        run: str,
+        sink: LogSink | None = None,
+        *,
+        offset: int = 0,
+        on_offset: Callable[[int], None] | None = None,
+    ) -> RunOutput:
+        """Follow a detached run from an offset of its log, in bytes, until it ends; returns what `run_streaming` does.
+
+        The output begins with the frame that holds that byte. `on_offset` is told, after each block the sink has taken
+        and at the end, where to go on from. Raises CapabilityDenied, ConnectionLost, and the error the run ended in.
+        """
+        self._require_run("run.read", run)
+        recorder = Recorder(sink)
+        async with self._agent.link() as link:
+            exchange = Exchange(link, self.host, recorder)
+            if on_offset is not None and sink is not None:
+                recorder.sink = told = _Told(sink, on_offset)
+                exchange.on_frame = told.came
+            try:
+                end = await exchange.run(request_head("GET", f"/v1/runs/{require_run_id(run)}?offset={offset}"))
+                await recorder.finish()
+            except BaseException:
+                recorder.abandon()
+                raise
+            if on_offset is not None:
+                on_offset(exchange.offset)
+        if not isinstance(end, Result):
+            raise ProtocolError("the agent's answer is not a run's end", host=self.host)
+        if offset == 0:
+            self._require_complete(end, recorder)
+        return RunOutput(
+            run=run,
+            host=self.host,
+            exit_code=end.exit_code,
+            signal=end.signal,
+            duration_s=end.duration_s,
+            stdout=recorder.tail(0),
+            stderr=recorder.tail(1),
+            stdout_bytes=end.stdout_bytes,
+            stderr_bytes=end.stderr_bytes,
+            digest=end.digest,
+            truncated=recorder.truncated or recorder.counts != [end.stdout_bytes, end.stderr_bytes],
+            changed=end.changed,
+        )
+
+    async def runs(self) -> list[dict[str, Any]]:
+        """Return the runs this caller may see there, the newest first: run, principal, step, begun, state and so on."""
+        found = (await self._read("/v1/runs")).get("runs")
+        if not isinstance(found, list):
+            raise ProtocolError("the agent's answer holds no list of runs", host=self.host)
+        return found
+
+    async def signal(self, run: str, signal: str = "end") -> None:
+        """Send a signal, like "SIGHUP", to every process of a run; "end" ends it all and waits until it is gone."""
+        self._require_run("run.signal", run)
+        body = json.dumps({"signal": signal}).encode()
+        head = request_head("POST", f"/v1/runs/{require_run_id(run)}/signal", len(body))
+        async with self._agent.link() as link:
+            await Exchange(link, self.host).run(head + body)
+
+    def _require_run(self, verb: str, run: str) -> None:
+        """Raise CapabilityDenied unless this executor started the run itself, or holds the verb for it."""
+        if run not in self._own:
+            self._capabilities.require(Requirement(verb, run), host=self.host)
+
     async def whoami(self) -> dict[str, Any]:
         """Return who the agent takes this caller for, and the grants of that principal; raises CapabilityDenied."""
         return await self._read("/v1/whoami")
@@ -85,11 +184,7 @@ class AgentRpc(HostExecutor):
 
     def _outcome(self, result: Result, context: Context) -> Outcome:
         """Return a result as an outcome, once it agrees with the output that came."""
-        recorder = context.recorder
-        said = [result.stdout_bytes, result.stderr_bytes]
-        if said != recorder.counts or result.digest != recorder.digest:
-            text = f"the agent says {said} bytes of output were made, {recorder.counts} came"
-            raise ProtocolError(text, host=self.host, hint="part of the output was lost or changed on the way")
+        self._require_complete(result, context.recorder)
         return Outcome(
             exit=ProcessExit(result.exit_code, result.signal),
             changed=result.changed,
@@ -97,6 +192,33 @@ class AgentRpc(HostExecutor):
             skipped=result.skipped,
             value=result.value,
         )
+
+    def _require_complete(self, result: Result, recorder: Recorder) -> None:
+        """Raise ProtocolError unless all the output that was made has come, as it was made."""
+        said = [result.stdout_bytes, result.stderr_bytes]
+        if said != recorder.counts or result.digest != recorder.digest:
+            text = f"the agent says {said} bytes of output were made, {recorder.counts} came"
+            raise ProtocolError(text, host=self.host, hint="part of the output was lost or changed on the way")
+
+
+class _Told:
+    """A sink that says how far the log was taken, in whole frames."""
+
+    def __init__(self, sink: LogSink, on_offset: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._on_offset = on_offset
+        self._taken = 0
+        self._came: deque[tuple[int, int]] = deque()
+
+    def came(self, output_bytes: int, offset: int) -> None:
+        """Once the sink has taken so much output, this much of the log is done with."""
+        self._came.append((output_bytes, offset))
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        await self._sink.write(stream, data)
+        self._taken += len(data)
+        while self._came and self._came[0][0] <= self._taken:
+            self._on_offset(self._came.popleft()[1])
 
 
 def _way(url: str, options: SshOptions | None) -> tuple[Way, str]:

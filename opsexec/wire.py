@@ -23,6 +23,9 @@ PROTOCOL = "1.0"
 """Version of what is said here: a peer of another major is refused, a newer minor only adds."""
 
 VERSION_HEADER = "Ops-Protocol"
+OFFSET_HEADER = "Ops-Offset"
+"""Where in a run's log an answer begins: at the frame that holds the byte that was asked for."""
+
 FRAMES_TYPE = "application/vnd.opsexec.frames"
 DEFAULT_SOCKET = "/run/ops-agent/agent.sock"
 
@@ -63,7 +66,10 @@ class FrameParser:
         self._head = b""
         self._kind = 0
         self._left = 0
+        self._size = 0
         self._parts: list[bytes] = []
+        self.bulk_done = 0
+        """Bytes of whole bulk frames that have passed, heads included: how far a log was read."""
 
     @property
     def between_frames(self) -> bool:
@@ -86,6 +92,8 @@ class FrameParser:
             at += len(piece)
             self._left -= len(piece)
             if self._kind in BULK:
+                if not self._left:
+                    self.bulk_done += HEAD_BYTES + self._size
                 self._take(self._kind, piece)
             elif self._left:
                 self._parts.append(piece)
@@ -97,6 +105,7 @@ class FrameParser:
     def _begin(self) -> None:
         self._kind, self._left = _HEAD.unpack(self._head)
         self._head = b""
+        self._size = self._left
         if self._kind not in self._kinds:
             raise ProtocolError(f"unknown frame kind 0x{self._kind:02x}", hint="both sides must be the same version")
         limit = MAX_BULK_FRAME if self._kind in BULK else self._max_whole

@@ -16,6 +16,7 @@ from opsexec.wire import (
     FROM_AGENT,
     MAX_ANSWER_FRAME,
     MAX_BULK_FRAME,
+    OFFSET_HEADER,
     OUT,
     PROTOCOL,
     RESULT,
@@ -67,6 +68,8 @@ class Exchange:
         self._left = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.headers: Mapping[str, str] = {}
+        self.on_frame: Callable[[int, int], None] | None = None
+        """Told, for each piece of output, how many bytes of output came up to its end, and `offset`."""
         if recorder is not None:
             recorder.on_drain = link.release
             recorder.on_failure = lambda: self._drop(recorder.failure)
@@ -100,6 +103,11 @@ class Exchange:
                 timer.cancel()
             await self._stop_feeding(feeding)
         return self._checked()
+
+    @property
+    def offset(self) -> int:
+        """How far a run's log was read, in bytes: where to go on from, should the link be lost."""
+        return int(self.headers.get(OFFSET_HEADER.lower(), "0")) + self._frames.bulk_done
 
     def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
         self._timers[name] = self._loop.call_later(seconds, call)
@@ -152,6 +160,8 @@ class Exchange:
             raise ProtocolError("output where none is expected")
         if not data:
             return
+        if self.on_frame is not None:
+            self.on_frame(sum(recorder.counts) + len(data), self.offset)
         if not recorder.feed(stream, data):
             self._link.hold()
         if recorder.over_limit:
