@@ -98,24 +98,34 @@ def mutate(file: Path, old: str, new: str) -> None:
 
 
 def test_the_demo_runs_as_a_plain_user(room: Path, plain_user: str) -> None:
-    python = require(python_for(plain_user), "needs a Python with this one's version that a plain user may run")
-    demo = start(room, "runuser", "-u", plain_user, "--", python=python)
+    words = words_of(plain_user)
+    require(bool(words), "needs a Python that a plain user may run, with this one's version and libraries")
+    *before, python = words
+    demo = start(room, *before, python=python)
     text = finish(demo)
     assert demo.returncode == 0, text
 
 
-def python_for(user: str) -> str:
-    """Return an interpreter that can load the project's libraries and that this user may run; "" for none."""
-    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        done = subprocess.run(
-            ["runuser", "-u", user, "--", python, "-c", "import msgspec, asyncssh, ruamel.yaml"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib")},
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            return python
-    return "/nonexistent/python-for-a-plain-user"
+def words_of(user: str) -> list[str]:
+    """The words that run this project's code as a plain user, the interpreter last; none where nothing does.
+
+    A checkout or an interpreter below root's home can't be reached by anyone else: then the user is lent the right to
+    read, and no other.
+    """
+    lent = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    reading = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", *lent, "--"]
+    for before in (["runuser", "-u", user, "--"], reading):
+        for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+            done = subprocess.run(
+                [*before, python, "-c", "import msgspec, asyncssh, ruamel.yaml, demo.stage"],
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}"},
+                cwd="/",
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                return [*before, python]
+    return []
 
 
 def test_ctrl_c_ends_the_demo_and_leaves_nothing(room: Path) -> None:
