@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +43,17 @@ def _readable(line: str) -> bool:
     return True
 
 
+def _lock(fd: int) -> None:
+    """Lock the file against other logins that learn a key. Raises OSError when someone keeps it locked for a second."""
+    for _ in range(100):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.01)  # who holds it writes one line
+    raise OSError(errno.EWOULDBLOCK, "another process keeps it locked")
+
+
 class HostKeyCheck(asyncssh.SSHClient):
     """One connection's decision about the host's key. Strict: unknown and changed keys are refused.
 
@@ -55,15 +70,17 @@ class HostKeyCheck(asyncssh.SSHClient):
         self.unwritable: str | None = None
         self.revoked: list[asyncssh.SSHKey] = []
         self.certified = False
+        self._asked: tuple[str, str, int | None] = ("", "", None)
 
     def lookup(self, host: str, addr: str, port: int | None) -> _KnownHostsResult:
         """Return what the files say about a host, as asyncssh asks for it."""
+        self._asked = (host, addr, port)
         found: _KnownHostsResult = ([], [], [], [], [], [], [])
         for name in self.files:
             path = Path(name).expanduser()
             try:
-                stat = path.stat()
-                known = _read(str(path), (stat.st_mtime_ns, stat.st_size))
+                status = path.stat()
+                known = _read(str(path), (status.st_mtime_ns, status.st_size))
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
@@ -83,27 +100,38 @@ class HostKeyCheck(asyncssh.SSHClient):
         self.refused = key
         if self.policy != "accept-new" or self.known or self.certified or self.unreadable is not None:
             return False
-        try:
-            self._accept(key)
-        except OSError as error:
-            self.unwritable = f"{self.files[0]}: {os.strerror(error.errno or 0)}"
+        if not self.files:
+            self.unwritable = "no file is named"
             return False
-        self.refused = None
-        return True
+        try:
+            accepted = self._accept(key)
+        except OSError as error:
+            self.unwritable = f"{self.files[0]}: {error.strerror}"
+            return False
+        if accepted:
+            self.refused = None
+        return accepted
 
-    def _accept(self, key: asyncssh.SSHKey) -> None:
-        """Append the key to the first file (created 0600) in one write, so that two at once don't mix."""
+    def _accept(self, key: asyncssh.SSHKey) -> bool:
+        """Append the key to the first file (created 0600), unless another login has learnt another key meanwhile."""
         path = Path(self.files[0]).expanduser()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = f"{self.where} ".encode() + key.export_public_key("openssh").split(b"\n")[0].strip() + b"\n"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file, and forgets")
+            _lock(fd)
+            self.lookup(*self._asked)
+            if self.known or self.revoked:
+                return key in self.known and key not in self.revoked
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 line = b"\n" + line
             os.write(fd, line)
         finally:
             os.close(fd)
+        return True
 
     def rejection(self, name: str, reason: str = "") -> HostKeyRejected:
         """Return the error to raise after asyncssh refused the host's key for this reason, in its own words."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import re
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
@@ -30,6 +31,12 @@ HOST_KEYS = "+" + ",".join(
 )
 """Kinds of host key to accept after those that are known: a host that has only others shows which, and is refused."""
 MAX_JUMPS = 8
+
+
+_UNSAFE = r"\s\x00-\x1f\x7f-\x9f'`\"$\\;&<>|(){}"
+_PLAIN_HOST = re.compile(rf"(?!-)[^{_UNSAFE}/?#]+\Z")
+_PLAIN_USER = re.compile(rf"(?!-)(?:[^{_UNSAFE}]|\\(?!\Z))*\Z")
+"""As ssh(1) has them since 9.6 (ssh.c, valid_hostname and valid_ruser): both may stand in a configured ProxyCommand."""
 
 
 class SshOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,13 +75,7 @@ class SshAddress(msgspec.Struct, frozen=True):
         else:
             host, _, port_text = rest.partition(":")
             wrong = ":" in port_text
-        if (
-            wrong
-            or not host
-            or (at and not user)
-            or host.startswith("-")
-            or any(c.isspace() or c in "/?#" for c in host)
-        ):
+        if wrong or not host or (at and not user) or not _PLAIN_HOST.match(host) or not _PLAIN_USER.match(user):
             raise UsageError(f"{text!r} is not [user@]host[:port]", hint="like deploy@web1:2222, IPv6 in [brackets]")
         if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536):
             raise UsageError(f"port {port_text!r} in {text!r} is not 1..65535")
@@ -145,11 +146,19 @@ def _hop_options(options: SshOptions, before: str) -> SshOptions:
 
 
 def config_files(options: SshOptions) -> tuple[str, ...]:
-    """Return the OpenSSH client configuration files to read."""
+    """Return the OpenSSH client configuration files to read.
+
+    Raises UsageError for a ~/.ssh/config that others may write, as ssh(1) does: its ProxyCommand is run here.
+    """
     if options.config_files is not None:
         return options.config_files
     path = Path("~/.ssh/config").expanduser()
-    return (str(path),) if path.exists() else ()
+    if not path.exists():
+        return ()
+    status = path.stat()
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+        raise UsageError(f"{path} may be written by others", hint=f"after checking it: chmod 0600 {path}")
+    return (str(path),)
 
 
 def known_hosts_files(options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions) -> tuple[str, ...]:
@@ -184,9 +193,7 @@ def _cached_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SS
     )
 
 
-def _arguments(
-    address: SshAddress, options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions
-) -> dict[str, Any]:
+def _arguments(address: SshAddress, options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions) -> dict[str, Any]:
     """Return what asyncssh.connect is told beside host, config, tunnel and host keys."""
     arguments: dict[str, Any] = {
         "encryption_algs": list(CIPHERS),
