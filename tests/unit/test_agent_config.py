@@ -1,0 +1,91 @@
+"""config.toml: what is wrong with it is said with its line, before anything is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.config import load_config, parse_config
+from agent.errors import BadConfig
+
+GOOD = """\
+[agent]
+listen = ["unix:/run/ops-agent/agent.sock"]
+state_dir = "/var/lib/ops-agent"
+
+[limits]
+max_runs_per_principal = 8
+
+[[grants]]
+principal = "unix:daemon"
+capabilities = ["exec:/usr/bin/uptime", "fs.read:/var/log/**"]
+run_as = ["deploy"]
+
+[[grants]]
+principal = "unix:root"
+capabilities = ["facts:*"]
+"""
+
+
+def test_a_good_file_is_taken_as_it_is() -> None:
+    config = parse_config(GOOD)
+    assert config.limits.max_runs_per_principal == 8
+    assert [grant.principal for grant in config.grants] == ["unix:daemon", "unix:root"]
+    assert config.grants[0].capability_set.describe() == ["exec:/usr/bin/uptime", "fs.read:/var/log/**"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says", "hint"),
+    [
+        ("max_runs_per_principal", "max_runs_per_principle", 6, "unknown key 'max_runs_per_principle'", "did you mean"),
+        ("run_as", "runas", 11, "unknown key 'runas'", 'did you mean "run_as"'),
+        ("[limits]", "[limit]", 5, "unknown key 'limit'", 'did you mean "limits"'),
+        ("= 8", '= "8"', 6, "limits.max_runs_per_principal", None),
+        ("= 8", "= 0", 6, "limits.max_runs_per_principal", None),
+        ("exec:/usr/bin/uptime", "exce:/usr/bin/uptime", 10, "unknown verb 'exce'", 'did you mean "exec"'),
+        ("facts:*", "facts:**", 15, "stray wildcard", None),
+        ('"unix:root"', '"unix:no-such-user-here"', 14, "there is no such user", "create the user"),
+        ('"unix:root"', '"unix:nobody"', 14, "no identity", "a user of its own"),
+        ('"unix:root"', '"tailnet:a@b.c"', 14, "no listener proves tailnet", None),
+        ('"unix:root"', '"bottle:*"', 14, "no listener proves bottle", None),
+        ('"unix:root"', '"root"', 14, "is not a principal", "unix:deploy"),
+        ("unix:/run/ops-agent/agent.sock", "0.0.0.0:7227", 2, "proves nobody's identity", "unix:/path"),
+        ("unix:/run/ops-agent/agent.sock", "tcp:203.0.113.9:7227", 2, "proves nobody's identity", None),
+        ("unix:/run/ops-agent/agent.sock", "tcp:127.0.0.1:7227", 2, "proves nobody's identity", None),
+        ("unix:/run/ops-agent/agent.sock", "tailnet:7227", 2, "unix sockets alone", "agent+ssh"),
+        ("unix:/run/ops-agent/agent.sock", "unix:agent.sock", 2, "not an absolute", None),
+        ("unix:/run/ops-agent/agent.sock", "unix:/run/../agent.sock", 2, "not an absolute, normalised", None),
+        ('"/var/lib/ops-agent"', '"state"', 3, "not an absolute", None),
+        ('state_dir = "/var/lib/ops-agent"\n', "", 1, "agent.state_dir is missing", None),
+        ("[limits]", "[limits", 5, "", "TOML"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(old: str, new: str, line: int, says: str, hint: str | None) -> None:
+    assert old in GOOD
+    with pytest.raises(BadConfig) as bad:
+        parse_config(GOOD.replace(old, new, 1), "c.toml")
+    assert bad.value.message.startswith(f"c.toml:{line}: ")
+    assert says in bad.value.message
+    if hint is not None:
+        assert hint in (bad.value.hint or "")
+
+
+def test_check_config_says_ok_or_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(GOOD)
+    assert main(["check-config", str(file)]) == 0
+    assert "ok, 2 grants" in capsys.readouterr().out
+    file.write_text(GOOD.replace("run_as", "runas"))
+    assert main(["check-config", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ops-agent: {file}:11: unknown key 'runas'")
+    assert "hint:" in said
+    assert main(["check-config", str(tmp_path / "none.toml")]) == 2
+
+
+def test_the_example_is_a_good_config_but_for_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.principal._uid_of", lambda name: 1234)
+    config = load_config(Path(__file__).parents[2] / "examples" / "ops-agent.toml")
+    assert config.grants

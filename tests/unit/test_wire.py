@@ -1,0 +1,162 @@
+"""The frames between AgentRpc and ops-agent: whole however they are cut, refused when they are none."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import runner
+from opsexec import wire
+from opsexec.capability import CapabilitySet
+from opsexec.errors import (
+    AuditUnavailable,
+    BadStep,
+    CapabilityDenied,
+    ConnectionLost,
+    LimitExceeded,
+    OpsError,
+    ProtocolError,
+    StepTimeout,
+)
+from opsexec.secret import Secret
+from opsexec.steps import Exec, Shell, Step, WriteFile
+from opsexec.wire import FROM_AGENT, FrameParser, Result, decode_request, decode_result, encode_request, encode_result
+from opsexec.wire_errors import decode_error, pack_error
+
+FRAMES = st.lists(st.tuples(st.sampled_from(sorted(FROM_AGENT)), st.binary(max_size=300)), max_size=10)
+
+
+def parsed(pieces: list[bytes], kinds: frozenset[int] = FROM_AGENT, max_whole: int = 1000) -> list[tuple[int, bytes]]:
+    """What a parser makes of the pieces, with the pieces of one kind put together again."""
+    found: list[tuple[int, bytes]] = []
+
+    def take(kind: int, data: bytes) -> None:
+        if found and found[-1][0] == kind and kind in wire.BULK:
+            found[-1] = (kind, found[-1][1] + data)
+        else:
+            found.append((kind, data))
+
+    parser = FrameParser(take, kinds, max_whole)
+    for piece in pieces:
+        parser.feed(piece)
+    assert parser.between_frames
+    return found
+
+
+@given(frames=FRAMES, cuts=st.lists(st.integers(0, 3000), max_size=20))
+def test_frames_are_the_same_however_they_are_cut(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    data = b"".join(wire.frame(kind, payload) for kind, payload in frames)
+    at = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
+    assert parsed([data[a:b] for a, b in pairwise(at)]) == parsed([data])
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_frames_are_refused_or_unfinished_and_nothing_else(data: bytes) -> None:
+    parser = FrameParser(lambda kind, piece: None, wire.TO_AGENT, 100)
+    try:
+        parser.feed(data)
+    except ProtocolError:
+        return
+
+
+def test_a_frame_over_its_limit_is_refused_by_its_head() -> None:
+    for kind, size in ((wire.RESULT, 1001), (wire.OUT, wire.MAX_BULK_FRAME + 1), (0x7F, 0)):
+        head = bytes([kind]) + size.to_bytes(4, "big")
+        with pytest.raises(ProtocolError):
+            FrameParser(lambda kind, piece: None, FROM_AGENT, 1000).feed(head)
+
+
+STEPS: list[Step] = [
+    Exec(["/bin/echo", "\udcff\udcfe"], env={"A": Secret("s")}),
+    Exec(["id"], run_as="x", timeout_s=3, stdin=Secret("x")),
+    Shell("a.b", "echo ü"),
+    WriteFile("/a/\udcff", data=b"\x00\xff"),
+    WriteFile("/a", content=Secret("s")),
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_arrives_as_it_was(step: Step) -> None:
+    data = encode_request(step, run="0123456789abcdef")
+    request = decode_request(data[wire.HEAD_BYTES :])
+    assert request.decoded_step() == step
+
+
+@given(st.binary(max_size=300))
+def test_a_request_that_is_none_is_a_protocol_error(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_request(data)
+
+
+def test_a_request_holds_exactly_one_step() -> None:
+    for request in (wire.StepRequest(run="x"), wire.StepRequest(run="x", step=msgspec.Raw(b"\x80"), step_text="{}")):
+        with pytest.raises(BadStep):
+            decode_request(msgspec.msgpack.encode(request)).decoded_step()
+    for text in ("", "[" * 100_000, '{"type": "nothing"}', json.dumps({"type": "exec", "argv": []})):
+        with pytest.raises(BadStep):
+            wire.StepRequest(run="x", step_text=text).decoded_step()
+
+
+def test_what_a_caller_narrowed_itself_to_arrives_whole() -> None:
+    a = CapabilitySet.of("exec:/bin/a", run_as=["x"], max_timeout_s=3)
+    both = a & CapabilitySet.of("exec:**", max_output_bytes=9)
+    for held in (a, both, CapabilitySet.nothing()):
+        grants = wire.pack_grants(held)
+        assert grants is not None
+        assert wire.unpack_grants(grants) == held
+    assert wire.pack_grants(CapabilitySet.everything()) is None
+    assert wire.unpack_grants(()) == CapabilitySet.nothing()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CapabilityDenied("exec:/bin/x", ["facts:*"], layer="host", reason="why"),
+        StepTimeout("late", hint="wait"),
+        LimitExceeded("much"),
+        ConnectionLost("gone"),
+        AuditUnavailable("full"),
+        OpsError("odd \udcff"),
+    ],
+)
+def test_an_error_arrives_as_its_own_kind(error: OpsError) -> None:
+    found = decode_error(msgspec.msgpack.encode(pack_error(error)), "web1")
+    assert type(found) is type(error)
+    assert found.message == error.message.replace("\udcff", "\\udcff")
+    assert (found.hint, found.host) == (error.hint, "web1")
+    if isinstance(error, CapabilityDenied):
+        assert isinstance(found, CapabilityDenied)
+        assert (found.needed, found.held, found.layer) == (error.needed, error.held, error.layer)
+
+
+def test_a_special_error_arrives_as_the_nearest_known_kind() -> None:
+    class Broken(AuditUnavailable):
+        code = "audit_broken"
+
+    assert type(decode_error(msgspec.msgpack.encode(pack_error(Broken("x"))), "h")) is AuditUnavailable
+
+
+def test_a_result_that_ended_in_no_way_or_two_is_refused() -> None:
+    good = Result(run="x", exit_code=0, value={"a": ["\udcff"]}, diff="\udcfe")
+    found = decode_result(encode_result(good)[wire.HEAD_BYTES :])
+    assert found.value == {"a": ["\\udcff"]}
+    for bad in (Result(run="x"), Result(run="x", exit_code=0, signal="SIGTERM")):
+        with pytest.raises(ProtocolError):
+            decode_result(msgspec.msgpack.encode(bad))
+
+
+def test_another_major_is_refused_and_another_minor_is_not() -> None:
+    wire.require_same_major("1.7")
+    for other in (None, "", "2.0", "0.9", "10.0", "x"):
+        with pytest.raises(ProtocolError):
+            wire.require_same_major(other)
+
+
+def test_the_runner_writes_the_frames_that_the_agent_reads() -> None:
+    assert (runner.OUT, runner.ERR) == (wire.OUT, wire.ERR)
+    assert runner._HEAD.size == wire.HEAD_BYTES
