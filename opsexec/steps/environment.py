@@ -8,6 +8,7 @@ on a wrapper that clears its environment.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from opsexec.capability import Requirement
 from opsexec.errors import BadStep
@@ -85,7 +86,7 @@ def _loads(name: str, value: str) -> bool:
     return (name in _BY_VALUE or name.startswith("LC_")) and ("/" in value or "%" in value)
 
 
-def environment_needs(env: dict[str, str | Secret]) -> tuple[Requirement, ...]:
+def environment_needs(env: Mapping[str, str | Secret]) -> tuple[Requirement, ...]:
     """Return an `env` requirement for each variable that decides which code a program loads.
 
     Raises BadStep for a malformed name, a value with NUL, or the marker that opsexec itself sets.

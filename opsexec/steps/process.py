@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -29,7 +29,7 @@ class Process(Step, frozen=True, kw_only=True):
 
     family = "process"
 
-    env: dict[str, str | Secret] = {}
+    env: Mapping[str, str | Secret] = {}
     cwd: str | None = None
     stdin: str | Secret | None = None
     creates: str | None = None

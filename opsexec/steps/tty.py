@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -24,7 +24,7 @@ class Tty(Step, frozen=True, tag="tty"):
     family = "tty"
 
     argv: Sequence[str]
-    env: dict[str, str | Secret] = {}
+    env: Mapping[str, str | Secret] = {}
     cwd: str | None = None
     term: str = "xterm-256color"
     columns: int = 80
