@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
+import signal
 import subprocess
 from typing import cast
 
@@ -60,11 +62,24 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
             await session.ready
     except TimeoutError:
         session.close()
-        raise HostUnsuitable(f"no session within {OPEN_S:g} s", host=host) from None
+        _give_up(transport)
+        raise HostUnsuitable(
+            f"no session within {OPEN_S:g} s", host=host, hint="does sudo, or the user's shell, wait for something?"
+        ) from None
     except BaseException:
         session.close()
+        _give_up(transport)
         raise
     return session
+
+
+def _give_up(transport: asyncio.SubprocessTransport) -> None:
+    """End what never became a session; it may wait for something else than its input."""
+    # Not ours to kill: sudo is root's, and ends when it next looks at its input or output, which are closed here.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(transport.get_pid(), signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        transport.close()
 
 
 class _PipeStream:
@@ -107,17 +122,14 @@ class _Pipes(asyncio.SubprocessProtocol):
         assert self._transport is not None
         status = self._transport.get_returncode()
         session = self._session
-        said = session.complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
         self._transport.close()
-        session.fail(opening_failure(session, status, said))
+        session.fail(opening_failure(session, status))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._session.gone.set()
 
 
-def opening_failure(
-    session: FarSession, status: int | None, said: str
-) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
+def opening_failure(session: FarSession, status: int | None) -> ConnectionLost | HostUnsuitable | PrivilegeDenied:
     """Return the error for a session that ended by itself: why it never began, or that it broke."""
     if session.ready.done():
         return ConnectionLost(
@@ -125,7 +137,8 @@ def opening_failure(
             host=session.host,
             hint="look, then resume",
         )
-    return no_start(session.host, session.run_as, status, said)
+    said = session.complaint.strip() or session.noise.strip()  # nologin(8) gives its reason on stdout
+    return no_start(session.host, session.run_as, status, said.decode("utf-8", "replace").rpartition("\n")[2][:200])
 
 
 def no_start(host: str, run_as: str | None, status: int | None, said: str) -> HostUnsuitable | PrivilegeDenied:
