@@ -59,7 +59,8 @@ class Answer:
         self._request = request
         self._stall_s = stall_s
         self.lines = LINES_TYPE in request.headers.get("Accept", "")
-        self.headers = {"Content-Type": LINES_TYPE if self.lines else FRAMES_TYPE, VERSION_HEADER: PROTOCOL}
+        kind = LINES_TYPE if self.lines else FRAMES_TYPE
+        self.headers = {"Content-Type": kind, VERSION_HEADER: PROTOCOL, "Server": "ops-agent"}
         self._waiting: list[bytes] = []
         self._size = 0
         self._response: web.StreamResponse | None = None

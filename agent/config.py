@@ -152,7 +152,8 @@ def parse_config(text: str, file: str = "config.toml") -> Config:
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        faults = error.errors(include_url=False)  # an unknown key often is why another one is missing
+        first = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
         message, hint = _sentence(first)
         raise BadConfig(f"{file}:{place(text, first['loc'])}: {message}", hint=hint) from error
     kinds = {address.proves for address in config.agent.addresses}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from agent.answer import Answer
 from agent.asker import Asker
@@ -12,7 +12,7 @@ from agent.desk import Desk
 from agent.runs import follow_run, list_runs, signal_run
 from agent.steps import run_step
 from agent.whoami import whoami
-from opsexec.errors import CapabilityDenied, OpsError, UsageError
+from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
 from opsexec.steps.registry import printable
 from opsexec.wire import VERSION_HEADER, require_same_major
 
@@ -43,6 +43,8 @@ class Door:
             denied = CapabilityDenied("a grant", (), layer="agent", reason=f"{who} has no grant on this host")
             return await self._refuse(request, listener, principal, denied, denied.reason or "")
         try:
+            if request.version != HttpVersion11:
+                raise ProtocolError("the request is not HTTP/1.1", hint="see docs/agent.md")
             said = request.headers.get(VERSION_HEADER)
             if said is not None:
                 require_same_major(said)
