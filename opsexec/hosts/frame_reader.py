@@ -47,6 +47,11 @@ class FrameReader:
         self._skipping = False
         self._body: list[bytes] = []
 
+    @property
+    def noise(self) -> bytes:
+        """The end of what was printed while the session has not spoken."""
+        return bytes(self._noise[-NOISE_LIMIT:])
+
     def take(self, data: bytes) -> None:
         """Take bytes as they come; raises ValueError, whose text says what the host did, and is of no use after it."""
         if not self._greeted:

@@ -137,8 +137,7 @@ def opening_failure(session: FarSession, status: int | None) -> ConnectionLost |
             host=session.host,
             hint="look, then resume",
         )
-    said = session.complaint.strip() or session.noise.strip()  # nologin(8) gives its reason on stdout
-    return no_start(session.host, session.run_as, status, said.decode("utf-8", "replace").rpartition("\n")[2][:200])
+    return no_start(session.host, session.run_as, status, session.last_words)
 
 
 def no_start(host: str, run_as: str | None, status: int | None, said: str) -> HostUnsuitable | PrivilegeDenied:

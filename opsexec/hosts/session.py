@@ -60,6 +60,12 @@ class FarSession:
         stream.write(opening)
 
     @property
+    def last_words(self) -> str:
+        """The last line of what the host said before it ended: on stderr, else on stdout (as nologin(8) does)."""
+        said = self.complaint.strip() or self._reader.noise.strip()
+        return said.decode("utf-8", "replace").rpartition("\n")[2][:200]
+
+    @property
     def busy(self) -> bool:
         """True while a run or an operation is under way."""
         return bool(self._runs or self._calls)

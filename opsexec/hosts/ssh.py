@@ -86,7 +86,8 @@ class SshHost:
             ) from None
         except asyncssh.Error as error:
             session.close()
-            raise HostUnreachable(f"the host refused a session: {error.reason}", host=self._name) from error
+            text = f"the host refused a session: {error.reason}"
+            raise HostUnreachable(text, host=self._name, hint="see MaxSessions in its sshd_config") from error
         except BaseException:
             session.close()
             raise
@@ -201,6 +202,9 @@ class _Channel(asyncssh.SSHClientSession[bytes]):
     def exit_status_received(self, status: int) -> None:
         self._status = status
 
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self._session.complaint += f"\nended by SIG{signal}".encode()
+
     def connection_lost(self, exc: Exception | None) -> None:
         session = self._session
         session.gone.set()
@@ -213,5 +217,4 @@ class _Channel(asyncssh.SSHClientSession[bytes]):
                 )
             )
             return
-        said = session.complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        session.fail(opening_failure(session, self._status, said))
+        session.fail(opening_failure(session, self._status))
