@@ -78,15 +78,19 @@ class CapabilityDenied(OpsError):
         layer: str = "caller",
         reason: str | None = None,
     ) -> None:
-        shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
-        message = f"denied by the {layer}: needs {needed}, held: {shown or 'nothing'}"
+        shown = ", ".join(map(_brief, held[:8])) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+        message = f"denied by the {layer}: needs {_brief(needed)}, held: {shown or 'nothing'}"
         if reason:
             message += f" ({reason})"
-        super().__init__(message, host=host, hint=_how_to_grant(needed))
+        super().__init__(message, host=host, hint=_how_to_grant(_brief(needed)))
         self.needed = needed
         self.held = tuple(held)
         self.layer = layer
         self.reason = reason
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 1000 else f"{text[:1000]}... ({len(text)} characters)"
 
 
 def _how_to_grant(needed: str) -> str:

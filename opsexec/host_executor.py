@@ -15,7 +15,7 @@ from opsexec.handlers.limits import within
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.recorder import Recorder
 from opsexec.steps.base import Step
-from opsexec.steps.registry import printable, redact
+from opsexec.steps.registry import brief, redact
 from opsexec.steps.sync import Pull, Push
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class HostExecutor:
             "listener": self._listener,
             "principal": self._principal,
             "step": redact(step),
-            "requires": [printable(str(need)) for need in needs],
+            "requires": [brief(str(need)) for need in needs],
             "layer": self._layer,
             "run": run,
         }
@@ -141,7 +141,7 @@ class HostExecutor:
                 self._capabilities.require(need, host=self.host, layer=self._layer)
             self._capabilities.require_user(step.run_as, host=self.host, layer=self._layer)
         except OpsError as error:
-            self._audit.append({**base, "decision": "deny", "reason": printable(error.message)})
+            self._audit.append({**base, "decision": "deny", "reason": brief(error.message)})
             raise
         self._audit.append({**base, "decision": "allow", "reason": "granted"})
         return run, base
@@ -178,7 +178,7 @@ class HostExecutor:
             "changed": output.changed,
         }
         if output.skipped:
-            outcome["skipped"] = output.skipped
+            outcome["skipped"] = brief(output.skipped)
         self._append_outcome(base, outcome)
 
     def _record_failure(
@@ -196,7 +196,7 @@ class HostExecutor:
             "error": code,
         }
         if isinstance(error, CapabilityDenied):
-            reason = printable(error.message)
+            reason = brief(error.message)
             denial = {"decision": "deny", "layer": error.layer, "reason": reason, "outcome": outcome}
             self._audit.append({**base, **denial})
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,10 @@ AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty
 )  # fmt: skip
+
+LONG_TEXT = 4096
+LONG_LIST = 64 << 10
+"""What a step may add to an audit line of at most 1 MiB, in characters; longer ones stand there by their digest."""
 
 _BULK = frozenset({"content", "data", "script", "stdin"})
 """Fields that hold bodies: shown as their length and digest."""
@@ -60,17 +65,42 @@ def redact(step: Step) -> dict[str, Any]:
             continue
         if name == "env":
             if value:
-                info["env"] = sorted(value)
+                info["env"] = _brief_list(sorted(value))
         elif isinstance(value, Secret):
             info[name] = MASK
         elif name in _BULK:
             body = as_bytes(value) if isinstance(value, str) else value
             info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
         elif isinstance(value, tuple):
-            info[name] = [printable(item) for item in value]
+            info[name] = _brief_list(value)
         else:
-            info[name] = printable(value)
+            info[name] = brief(value) if isinstance(value, str) else value
     return info
+
+
+def brief(text: str) -> str:
+    """Return a text as an audit line takes it: printable; of a long one its head, its length and its digest."""
+    if len(text) > LONG_TEXT:
+        text = f"{text[:LONG_TEXT]}... ({len(text)} characters, sha256 {_digest(text)})"
+    return str(printable(text))
+
+
+def _brief_list(texts: Sequence[str]) -> list[str]:
+    """Return texts, each brief; what passes LONG_LIST characters in all is counted, and stands by its digest."""
+    shown: list[str] = []
+    size = 0
+    for at, text in enumerate(texts):
+        short = brief(text)
+        size += len(short) + 8
+        if size > LONG_LIST:
+            rest = texts[at:]
+            return [*shown, f"... ({len(rest)} more, sha256 {_digest(chr(0).join(rest))})"]
+        shown.append(short)
+    return shown
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(as_bytes(text)).hexdigest()
 
 
 def printable(value: Any) -> Any:

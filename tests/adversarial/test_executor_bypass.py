@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from opsexec import Exec, Shell
-from opsexec.errors import StepFailed
+from opsexec.errors import CapabilityDenied, StepFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -40,3 +42,39 @@ async def test_a_pinned_script_is_that_script_to_the_byte(target):
 async def _ended(target, step):
     async with target.connect("shell:act") as ex:
         return await ex.run_streaming(step)
+
+
+HUGE = Exec(["/usr/bin/true", *["x" * 100_000] * 7, *["y"] * 50_000])
+"""Nearly as much as an argv may hold: twice that would not fit into one line of the audit."""
+
+
+async def test_a_huge_step_is_refused_as_any_other_and_the_audit_says_so(local):
+    async with local.connect("exec:/usr/bin/id") as ex:
+        with pytest.raises(CapabilityDenied) as caught:
+            await ex.run(HUGE)
+    assert len(str(caught.value)) + len(caught.value.hint or "") < 5000
+    lines = lines_of(local)
+    assert [line["decision"] for line in lines] == ["deny"]
+    assert lines[0]["step"]["argv"][0] == "/usr/bin/true"
+    assert "sha256" in lines[0]["step"]["argv"][1]
+
+
+async def test_a_huge_step_runs_and_its_line_holds_its_digest(local):
+    async with local.connect("exec:/usr/bin/true **") as ex:
+        assert (await ex.run(HUGE)).ok
+    allowed, outcome = lines_of(local)
+    assert len(json.dumps(allowed)) < 200_000
+    assert outcome["outcome"]["exit_code"] == 0
+
+
+async def test_a_step_that_is_skipped_for_a_path_of_odd_bytes_is_recorded(local, tmp_path):
+    odd = tmp_path / "\udcff"
+    odd.touch()
+    async with local.connect() as ex:
+        output = await ex.run(Exec(["true"], creates=str(odd)))
+    assert output.skipped
+    assert lines_of(local)[-1]["outcome"]["skipped"].endswith("\\udcff exists")
+
+
+def lines_of(target):
+    return [json.loads(line) for line in target.audit.path.read_text().splitlines()]
