@@ -88,6 +88,7 @@ class Limits(Table):
     stall_timeout_s: float = Field(default=900.0, gt=0)
     max_run_log_bytes: int = Field(default=256 << 20, ge=1 << 16)
     keep_runs: int = Field(default=200, ge=0, le=100_000)
+    keep_runs_bytes: int = Field(default=4 << 30, ge=0)
 
 
 class Grant(Table):

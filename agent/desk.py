@@ -92,9 +92,10 @@ class Desk:
 
     @contextmanager
     def slot(self, asker: Asker) -> Iterator[None]:
-        """Hold one of a principal's places; raises LimitExceeded when all are taken."""
+        """Hold one of a principal's places, of which detached runs take one each; raises LimitExceeded for no place."""
         limit = self.config.limits.max_runs_per_principal
-        if self._held[asker.principal] >= limit:
+        living = sum(record.principal == asker.principal for record in self.detached.live.values())
+        if self._held[asker.principal] + living >= limit:
             text = f"{asker.principal} has {limit} runs under way, which is its limit"
             raise LimitExceeded(text, hint="wait for one to end, or raise max_runs_per_principal")
         self._held[asker.principal] += 1

@@ -108,9 +108,9 @@ def _user(run_as: str | None) -> str:
 class Detached:
     """All detached runs of one agent: a watch that settles what has ended, also what an earlier agent started."""
 
-    def __init__(self, store: RunStore, audit: AuditSink, host: str, keep: int) -> None:
+    def __init__(self, store: RunStore, audit: AuditSink, host: str, limits: Limits) -> None:
         self.store = store
-        self.keep = keep
+        self.limits = limits
         self._audit = audit
         self._host = host
         self._live: dict[str, RunRecord] = {}
@@ -171,7 +171,10 @@ class Detached:
             return
         del self._live[record.run]
         self._settled.pop(record.run).set()
-        self.store.prune(self.keep)
+        try:
+            self.store.prune(self.limits.keep_runs, self.limits.keep_runs_bytes)
+        except OSError as error:  # tried again when the next run ends
+            print(f"ops-agent: old runs can't be removed: {error}", file=sys.stderr, flush=True)
 
     def _outcome(self, record: RunRecord, status: RunStatus) -> dict[str, Any]:
         ended = None if status.status is None or status.error else as_exit(status.status)

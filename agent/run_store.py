@@ -178,11 +178,16 @@ class RunStore:
             if is_run_id(name) and not (self.path(name) / "run.json").exists() and not self.is_alive(name):
                 shutil.rmtree(self.path(name))
 
-    def prune(self, keep: int) -> None:
-        """Remove the oldest settled runs beyond `keep`."""
-        settled = [each.run for each in self.records() if self.is_settled(each.run)]
-        for run in settled[keep:]:
-            shutil.rmtree(self.path(run))
+    def prune(self, keep: int, max_bytes: int) -> None:
+        """Remove the oldest settled runs beyond `keep`, and those before the newest `max_bytes` of output."""
+        size = kept = 0
+        for record in self.records():
+            if not self.is_settled(record.run):
+                continue
+            kept += 1
+            size += (self.path(record.run) / "log").stat().st_size
+            if kept > keep or size > max_bytes:
+                shutil.rmtree(self.path(record.run))
 
     def frame_start(self, run: str, offset: int) -> int:
         """Return where the frame that holds this byte of the log begins; the log's end for what lies beyond."""

@@ -35,7 +35,7 @@ async def serve(file: Path) -> None:
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
-        detached = Detached(RunStore(state / "runs"), audit, config.agent.name, config.limits.keep_runs)
+        detached = Detached(RunStore(state / "runs"), audit, config.agent.name, config.limits)
         agent = Agent(file, Desk(config, audit, detached))
         try:
             await agent.run()
@@ -127,7 +127,7 @@ class Agent:
         self.desk.config = config
         self.desk.ceiling = Ceiling(config)
         self._gate.limits = config.limits
-        self.desk.detached.keep = config.limits.keep_runs
+        self.desk.detached.limits = config.limits
         self._say(f"reloaded: {len(config.grants)} grants")
         notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
 
