@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from opsexec.far.copy_pipe import Pipe, heed_signals, send_failure
 from opsexec.far.copy_request import CopyRequest, admits_below, answer_failed, answer_ok, serve
@@ -55,9 +56,12 @@ def _copy(request: CopyRequest) -> None:
 def _sending(request: CopyRequest, place: Place, pipe: Pipe, excludes: Excludes) -> Callable[[], None]:
     from opsexec.far.tree_send import Sender
 
-    if place.stat() is None:
+    found = place.stat()
+    if found is None:
         raise FarError("not_found", "no such file or directory: " + request.path)
     if request.inside:
+        if not stat.S_ISDIR(found.st_mode):
+            raise FarError("not_directory", request.path + " is not a directory", request.path)
         top, name, root = os.open(place.name, LIST_FLAGS, dir_fd=place.fd), b".", place.path
     else:
         top, name, root = os.open(b".", SEARCH, dir_fd=place.fd), place.name, place.path.rpartition("/")[0]

@@ -14,6 +14,7 @@ BLOCK = 256 << 10
 MAX_NOISE = 256 << 10
 """Bytes a host's shell may print before the far end speaks."""
 MAX_ANSWER = 1 << 20
+MAX_COMPLAINT = 16 << 10
 
 
 class Wire(Protocol):
@@ -108,7 +109,7 @@ class Bridge:
 
     def complain(self, data: bytes) -> None:
         """Take bytes from the host's stderr."""
-        self.complaint = (self.complaint + data)[-4096:]
+        self.complaint = (self.complaint + data)[-MAX_COMPLAINT:]
 
     def lost(self, status: int | None) -> None:
         """The wire is closed; `status` is the far program's, None when it broke before there was one."""

@@ -104,13 +104,18 @@ def _is_tree(path: str) -> bool:
 
 
 class Carried:
-    """How a copy ended on the host's side. `status`: None when the wire broke; `details`: what its answer held."""
+    """How a copy ended on the host's side.
+
+    `status`: None when the wire broke; `details`: what its answer held; `complaint`: what it wrote to stderr, the end of
+    it, and `said` the last line of that.
+    """
 
     def __init__(self, bridge: Bridge, details: Sequence[bytes], host: str) -> None:
         self.status = bridge.closed.result() if bridge.closed.done() else None
         self.broken = bridge.closed.done() and self.status is None
         self.details = details
         self.said = bridge.said
+        self.complaint = bridge.complaint.decode("utf-8", "replace")
         self._host = host
 
     def require_whole(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from typing import TYPE_CHECKING, cast
 
+from opsexec.errors import PrivilegeDenied
 from opsexec.hosts.bootstrap import argv, opening
 from opsexec.hosts.bridge import Bridge, Wire
 from opsexec.hosts.copies import copy_tree
@@ -24,17 +25,21 @@ async def sync_local(host: LocalHost, plan: SyncPlan) -> SyncResult:
 
     async def open_far(module: str, nonce: str, bridge: Bridge) -> Wire:
         loop = asyncio.get_running_loop()
-        transport, pipes = await loop.subprocess_exec(
-            lambda: _BridgePipes(bridge),
-            *become(plan.run_as),
-            *argv(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=session_environment(host.name, plan.run_as),
-            cwd="/",
-            start_new_session=True,
-        )
+        try:
+            transport, pipes = await loop.subprocess_exec(
+                lambda: _BridgePipes(bridge),
+                *become(plan.run_as),
+                *argv(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=session_environment(host.name, plan.run_as),
+                cwd="/",
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            text = f"can't become {plan.run_as}: {error.filename} is not on this machine"
+            raise PrivilegeDenied(text, host=host.name, hint="install it, or leave run_as out") from error
         wire = _PipeWire(transport, pipes)
         wire.write(opening(nonce, module))
         return wire

@@ -205,12 +205,22 @@ def _failure(end: RsyncEnd, carried: Carried, host: str) -> OpsError:
         return StepFailed(f"the host's rsync was ended by {name}", host=host, hint="look at the host's kernel log")
     if status == _STALLED:
         return ended_early(host)
-    said = end.stderr.strip() or carried.said
-    reason = next((line for line in said.splitlines() if line.strip()), "it gave no reason")[:300]
+    reason = _reason(end.stderr, carried.complaint)
     hint = "rsync(1) EXIT VALUES; what was copied stays"
-    if "No space left" in said or "quota" in said:
+    if "No space left" in reason or "quota exceeded" in reason:
         hint = "free space on that file system; what was copied stays"
     return StepFailed(f"rsync ended with status {status}: {reason}", host=host, hint=hint)
+
+
+def _reason(here: str, there: str) -> str:
+    """Return the line that says why: rsync writes `rsync: ...` about what happened, and at last a summary.
+
+    What the host's rsync says of errors comes on its own stderr (rsync(1), --stderr), where a login may have written too.
+    """
+    lines = [line for line in (*here.splitlines(), *there.splitlines()) if line.startswith("rsync")]
+    told = [line for line in lines if line.startswith("rsync: ")] or [*here.splitlines(), *lines] or [""]
+    full = next((line for line in told if "No space left" in line or "quota exceeded" in line), told[0])
+    return full.strip()[:300] or "it gave no reason"
 
 
 def _signal_name(number: int) -> str:

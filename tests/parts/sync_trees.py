@@ -79,8 +79,13 @@ def snapshot(top: bytes, *, times: bool = True) -> dict[bytes, tuple[object, ...
             pending += [name + b"/" + os.fsencode(n) if name else os.fsencode(n) for n in os.listdir(path)]
         mode = 0 if stat.S_ISLNK(info.st_mode) else stat.S_IMODE(info.st_mode)
         found[name] = (
-            stat.S_IFMT(info.st_mode), mode, info.st_uid, info.st_gid, what, min(info.st_mtime_ns, RECENT) if times else 0
-        )  # fmt: skip
+            stat.S_IFMT(info.st_mode),
+            mode,
+            info.st_uid,
+            info.st_gid,
+            what,
+            min(info.st_mtime_ns, RECENT) if times else 0,
+        )
     return found
 
 
@@ -105,7 +110,9 @@ def copy_by_rsync(
     argv += [b"--dry-run"] if check else []
     argv += [b"--safe-links", b"--chmod=Fug-s"] if distrust else []
     argv += [b"--exclude=" + os.fsencode(pattern) for pattern in excludes]
-    done = subprocess.run([*argv, b"--", src, dst], capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(
+        [*argv, b"--", src, dst], capture_output=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
     said = Copied(problems=done.stderr.decode("utf-8", "replace").splitlines())
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         if line.startswith("= "):
@@ -116,7 +123,13 @@ def copy_by_rsync(
 
 
 def copy_by_tar(
-    src: bytes, dst: bytes, *, delete: bool = False, check: bool = False, excludes: Sequence[str] = (), push: bool = False
+    src: bytes,
+    dst: bytes,
+    *,
+    delete: bool = False,
+    check: bool = False,
+    excludes: Sequence[str] = (),
+    push: bool = False,
 ) -> Copied:
     """Both ends of our own mechanism, in two threads, a pipe each way."""
     from opsexec.hosts.copy_report import shown
@@ -170,9 +183,17 @@ def copy_by_tar(
     try:
         parent, destination = _destination(dst)
         Receiver(
-            Pipe(*ends["receiver"]), results, parent, destination, patterns,
-            inside=dst.endswith(b"/"), only=b"" if name in (b"", b".", b"..") else name, check=check, delete=delete, pushing=push,
-        ).receive()  # fmt: skip
+            Pipe(*ends["receiver"]),
+            results,
+            parent,
+            destination,
+            patterns,
+            inside=dst.endswith(b"/"),
+            only=b"" if name in (b"", b".", b"..") else name,
+            check=check,
+            delete=delete,
+            pushing=push,
+        ).receive()
     except FarError as error:
         send_failure(results, error)
     except OSError as error:
@@ -189,7 +210,9 @@ def copy_by_tar(
     for kind, payload in frames:
         if kind in (copy_pipe.CHANGES, copy_pipe.SKIPPED, copy_pipe.PROBLEM):
             lines = [shown(line) for line in unpack_message(payload)]
-            {copy_pipe.CHANGES: said.lines, copy_pipe.SKIPPED: said.skipped, copy_pipe.PROBLEM: said.problems}[kind].extend(lines)
+            {copy_pipe.CHANGES: said.lines, copy_pipe.SKIPPED: said.skipped, copy_pipe.PROBLEM: said.problems}[
+                kind
+            ].extend(lines)
     return said
 
 

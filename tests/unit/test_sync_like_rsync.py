@@ -32,7 +32,9 @@ DIRS = st.recursive(
     max_leaves=6,
 )
 EXAMPLES = 60
-PATTERNS = st.sampled_from(["a", "*.o", "/a", "b/", "b/c", "a/**", ".d/***", "**/c", "[ab]", "?", "s*x", "/a/b/", "l?f"])
+PATTERNS = st.sampled_from(
+    ["a", "*.o", "/a", "b/", "b/c", "a/**", ".d/***", "**/c", "[ab]", "?", "s*x", "/a/b/", "l?f"]
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,9 +53,13 @@ def compare(
 ) -> tuple[Copied, Copied]:
     """Copy `s<source>` to `<mechanism>/d<target>` both ways; the trees must come out alike."""
     status, theirs = copy_by_rsync(
-        place + b"/" + source, place + b"/rsync/" + target,
-        delete=delete, check=check, excludes=excludes, distrust=not push,
-    )  # fmt: skip
+        place + b"/" + source,
+        place + b"/rsync/" + target,
+        delete=delete,
+        check=check,
+        excludes=excludes,
+        distrust=not push,
+    )
     ours = copy_by_tar(
         place + b"/" + source, place + b"/tar/" + target, delete=delete, check=check, excludes=excludes, push=push
     )
@@ -79,7 +85,16 @@ def compare(
     st.booleans(),
     st.lists(PATTERNS, max_size=2),
     st.booleans(),
-    st.sampled_from([(b"tree/", b"d"), (b"tree/", b"d/"), (b"tree", b"d"), (b"tree/", b"new"), (b"tree", b"new/"), (b"tree/.", b"d")]),
+    st.sampled_from(
+        [
+            (b"tree/", b"d"),
+            (b"tree/", b"d/"),
+            (b"tree", b"d"),
+            (b"tree/", b"new"),
+            (b"tree", b"new/"),
+            (b"tree/.", b"d"),
+        ]
+    ),
 )
 def test_any_tree_onto_any_tree(
     source: Dir, target: Dir, delete: bool, excludes: list[str], push: bool, names: tuple[bytes, bytes]
@@ -93,7 +108,9 @@ def test_any_tree_onto_any_tree(
         try:
             compare(place, *names, delete=delete, check=True, excludes=excludes, push=push)
             _, first = compare(place, *names, delete=delete, check=False, excludes=excludes, push=push)
-            again = copy_by_tar(place + b"/" + names[0], place + b"/tar/" + names[1], delete=delete, excludes=excludes, push=push)
+            again = copy_by_tar(
+                place + b"/" + names[0], place + b"/tar/" + names[1], delete=delete, excludes=excludes, push=push
+            )
             if not first.problems and not first.failure:
                 assert (again.lines, again.sent) == ([], 0)
         finally:
@@ -142,7 +159,9 @@ def test_what_is_excluded_is_not_deleted_either(place: bytes) -> None:
     plant(place + b"/s", Dir({b"x": File(b"x")}))
     for kind in (b"/rsync", b"/tar"):
         os.mkdir(place + kind)
-        plant(place + kind + b"/d", Dir({b"k": Dir({b"keep.o": File(b"1"), b"go": File()}), b"x": Dir({b"q.o": File()})}))
+        plant(
+            place + kind + b"/d", Dir({b"k": Dir({b"keep.o": File(b"1"), b"go": File()}), b"x": Dir({b"q.o": File()})})
+        )
     _, ours = compare(place, b"s/", b"d", delete=True, check=False, excludes=["*.o"], push=True)
     assert "*deleting   k/go" in ours.lines
 

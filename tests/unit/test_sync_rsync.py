@@ -26,9 +26,15 @@ def plan(direction: str = "push", **fields: object) -> SyncPlan:
 @pytest.mark.parametrize(
     "option",
     [
-        b"-logtpre.iLsfxCIvu", b"-nlogtpre.iLsfxCIvu", b"--delete", b"--timeout=120", b"--bwlimit=10", b"--log-format=%i", b"--safe-links",
+        b"-logtpre.iLsfxCIvu",
+        b"-nlogtpre.iLsfxCIvu",
+        b"--delete",
+        b"--timeout=120",
+        b"--bwlimit=10",
+        b"--log-format=%i",
+        b"--safe-links",
     ],
-)  # fmt: skip
+)
 def test_the_options_that_we_ask_for_are_let_through(option: bytes) -> None:
     require_plain([option], sending=False)
     require_plain([b"--sender", option], sending=True)
@@ -37,11 +43,30 @@ def test_the_options_that_we_ask_for_are_let_through(option: bytes) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        b"-logDtpre.iLsfxCIvu", b"-Llogtpre.iLs", b"-logtpKre.iLs", b"-logtpkre.i", b"--copy-links", b"--remove-source-files", b"--temp-dir=/etc",
-        b"--backup-dir=/etc", b"--link-dest=/etc", b"--compare-dest=/", b"--log-file=/etc/x", b"--files-from=/etc/passwd", b"--partial-dir=/x",
-        b"--copy-unsafe-links", b"--write-devices", b"--usermap=*:root", b"--daemon", b"/etc", b"-", b"-e/bin/sh", b"-logtpre.i/..", b"-s",
+        b"-logDtpre.iLsfxCIvu",
+        b"-Llogtpre.iLs",
+        b"-logtpKre.iLs",
+        b"-logtpkre.i",
+        b"--copy-links",
+        b"--remove-source-files",
+        b"--temp-dir=/etc",
+        b"--backup-dir=/etc",
+        b"--link-dest=/etc",
+        b"--compare-dest=/",
+        b"--log-file=/etc/x",
+        b"--files-from=/etc/passwd",
+        b"--partial-dir=/x",
+        b"--copy-unsafe-links",
+        b"--write-devices",
+        b"--usermap=*:root",
+        b"--daemon",
+        b"/etc",
+        b"-",
+        b"-e/bin/sh",
+        b"-logtpre.i/..",
+        b"-s",
     ],
-)  # fmt: skip
+)
 def test_an_option_that_could_widen_the_copy_is_not(option: bytes) -> None:
     with pytest.raises(FarError) as caught:
         require_plain([option], sending=False)
@@ -101,8 +126,11 @@ def test_lines_of_rsync_are_told_from_names_that_look_like_them() -> None:
     finally:
         end._close()
     assert end.report.changes == [
-        "<f+++++++++ sent 1 bytes", "cd+++++++++ ./", "<f+++++++++ total size is 3", f"*deleting   {MARK}x",
-    ]  # fmt: skip
+        "<f+++++++++ sent 1 bytes",
+        "cd+++++++++ ./",
+        "<f+++++++++ total size is 3",
+        f"*deleting   {MARK}x",
+    ]
     assert end.report.skipped == ['skipping non-regular file "= fifo"']
 
 
@@ -137,11 +165,20 @@ def test_a_destination_made_for_rsync_counts_as_made() -> None:
 @pytest.mark.parametrize(
     ("layers", "path", "below"),
     [
-        ([["/**"]], "/", True), ([["/srv/**"]], "/srv", True), ([["/srv/**"]], "/srv/app", True), ([["/srv/*"]], "/srv/app", False),
-        ([["/srv/app", "/srv/app/*"]], "/srv/app", False), ([["/srv/**"], ["/srv/app/**"]], "/srv/app", True), ([["/srv/**"], ["/opt/**"]], "/srv/app", False),
-        ([], "/srv", False), ([[]], "/srv", False), ([["/srv/**"]], "/", False), ([["/*/app/**"]], "/srv/app/x", True), ([["/srv/**/conf"]], "/srv", False),
+        ([["/**"]], "/", True),
+        ([["/srv/**"]], "/srv", True),
+        ([["/srv/**"]], "/srv/app", True),
+        ([["/srv/*"]], "/srv/app", False),
+        ([["/srv/app", "/srv/app/*"]], "/srv/app", False),
+        ([["/srv/**"], ["/srv/app/**"]], "/srv/app", True),
+        ([["/srv/**"], ["/opt/**"]], "/srv/app", False),
+        ([], "/srv", False),
+        ([[]], "/srv", False),
+        ([["/srv/**"]], "/", False),
+        ([["/*/app/**"]], "/srv/app/x", True),
+        ([["/srv/**/conf"]], "/srv", False),
     ],
-)  # fmt: skip
+)
 def test_only_a_grant_of_all_that_may_stand_below_lets_rsync_have_a_tree(
     layers: list[list[str]], path: str, below: bool
 ) -> None:
@@ -150,7 +187,17 @@ def test_only_a_grant_of_all_that_may_stand_below_lets_rsync_have_a_tree(
 
 def test_a_request_crosses_as_it_is() -> None:
     sent = CopyRequest(
-        "r1", "sync.push", "/d\udcff\n", [["/a/**"], ["/b"]], [b"-x", b"\xff"], check=True, delete=True, tree=True, rate=99
+        "r1",
+        "sync.push",
+        "/d\udcff\n",
+        [["/a/**"], ["/b"]],
+        [b"-x", b"\xff"],
+        check=True,
+        delete=True,
+        tree=True,
+        rate=99,
     )
     got = CopyRequest.parse(sent.pack()[4:])
-    assert [getattr(got, slot) for slot in CopyRequest.__slots__] == [getattr(sent, slot) for slot in CopyRequest.__slots__]
+    assert [getattr(got, slot) for slot in CopyRequest.__slots__] == [
+        getattr(sent, slot) for slot in CopyRequest.__slots__
+    ]
