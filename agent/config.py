@@ -80,7 +80,7 @@ class Limits(Table):
     max_connections: int = Field(default=512, ge=1, le=100_000)
     max_connections_per_principal: int = Field(default=128, ge=1, le=100_000)
     max_runs_per_principal: int = Field(default=32, ge=1, le=10_000)
-    max_request_bytes: int = Field(default=32 << 20, ge=1024, le=1 << 30)
+    max_request_bytes: int = Field(default=16 << 20, ge=1024, le=1 << 30)
     max_output_bytes: int | None = Field(default=None, ge=1)
     max_timeout_s: float | None = Field(default=None, gt=0)
     request_timeout_s: float = Field(default=30.0, gt=0, le=3600)

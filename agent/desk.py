@@ -13,6 +13,7 @@ from agent.asker import LAYER, Asker
 from agent.ceiling import Ceiling
 from agent.config import Config
 from agent.detached import Detached
+from agent.marked_host import new_mark
 from opsexec.errors import LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
 from opsexec.hosts.local import LocalHost
@@ -30,6 +31,7 @@ class ActiveRun:
         self.run = run
         self.principal = asker.principal
         self.step = step
+        self.mark = new_mark()
         self.begun = time.time()
         self.ended_by: OpsError | None = None
         self.over = asyncio.Event()
@@ -53,7 +55,8 @@ class Desk:
         self.name = config.agent.name
         self.host = LocalHost(self.name)
         self.active: dict[str, ActiveRun] = {}
-        self._held: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+        self._following: Counter[str] = Counter()
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def refuse(self, listener: str, principal: str | None, step: Mapping[str, Any] | None, why: str) -> None:
@@ -93,18 +96,30 @@ class Desk:
     @contextmanager
     def slot(self, asker: Asker) -> Iterator[None]:
         """Hold one of a principal's places, of which detached runs take one each; raises LimitExceeded for no place."""
+        who = asker.principal
+        living = sum(record.principal == who for record in self.detached.live.values())
+        with self._place(self._running, who, living, "runs under way"):
+            yield
+
+    @contextmanager
+    def follower(self, asker: Asker) -> Iterator[None]:
+        """Hold one of a principal's places to follow runs from; they are not those to run in."""
+        with self._place(self._following, asker.principal, 0, "followers of runs"):
+            yield
+
+    @contextmanager
+    def _place(self, held: Counter[str], who: str, more: int, what: str) -> Iterator[None]:
         limit = self.config.limits.max_runs_per_principal
-        living = sum(record.principal == asker.principal for record in self.detached.live.values())
-        if self._held[asker.principal] + living >= limit:
-            text = f"{asker.principal} has {limit} runs under way, which is its limit"
+        if held[who] + more >= limit:
+            text = f"{who} has {limit} {what}, which is its limit"
             raise LimitExceeded(text, hint="wait for one to end, or raise max_runs_per_principal")
-        self._held[asker.principal] += 1
+        held[who] += 1
         try:
             yield
         finally:
-            self._held[asker.principal] -= 1
-            if not self._held[asker.principal]:
-                del self._held[asker.principal]
+            held[who] -= 1
+            if not held[who]:
+                del held[who]
 
     def claim(self, run: str) -> None:
         """Take a run's id, once and for all; raises UsageError for one that was used before."""

@@ -14,6 +14,7 @@ import msgspec
 
 from agent.asker import LAYER, Asker
 from agent.config import Limits
+from agent.marked_host import new_mark
 from agent.run_store import LOST, RunRecord, RunStatus, RunStore, whole_frames
 from opsexec.capability import CapabilitySet
 from opsexec.errors import (
@@ -69,6 +70,7 @@ class Starter(HostExecutor):
         timeout_s = self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
         record = RunRecord(
             run=run,
+            mark=new_mark(),
             principal=self._asker.principal,
             listener=self._asker.listener,
             step=redact(step),
@@ -77,7 +79,7 @@ class Starter(HostExecutor):
         )
         _, base = self._admit(step)
         try:
-            context = Context(run=run, host=self._host, capabilities=self._capabilities, recorder=Recorder())
+            context = Context(run=record.mark, host=self._host, capabilities=self._capabilities, recorder=Recorder())
             launch = as_launch(specify(step, context), streams_stdin=False).pack()
             quota = min(limits.max_run_log_bytes, self._capabilities.max_output_bytes or limits.max_run_log_bytes)
             lock = self._store.create(record)
@@ -161,7 +163,7 @@ class Detached:
 
     async def _settle(self, record: RunRecord, status: RunStatus) -> None:
         if status == LOST:
-            await asyncio.to_thread(end_now, [(record.run, 0)], GRACE_S)
+            await asyncio.to_thread(end_now, [(record.mark, 0)], GRACE_S)
         try:
             self._audit.append(self._outcome(record, status))
             self.store.settle(record.run, status)

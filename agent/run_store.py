@@ -29,9 +29,13 @@ _START = "import sys; sys.path.insert(0, {root!r}); from agent.runner import mai
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What `run.json` holds. `request`: sha256 of what was asked: asking again is told from asking otherwise."""
+    """What `run.json` holds. `request`: sha256 of what was asked: asking again is told from asking otherwise.
+
+    `mark`: what the run's processes carry.
+    """
 
     run: str
+    mark: str
     principal: str
     listener: str
     step: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import Any
 from urllib.parse import parse_qs
@@ -31,6 +32,7 @@ SIGNALS = {
     )
 }  # fmt: skip
 END_S = 10.0
+AGAIN_S = 0.1
 
 
 class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +61,7 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     try:
         run = require_run_id(request.path.removeprefix("/v1/runs/"))
         record = _admitted(desk, asker, desk.detached.store.record(run), run, "run.read")
-        with desk.slot(asker):
+        with desk.follower(asker):
             store = desk.detached.store
             offset = await asyncio.to_thread(store.frame_start, record.run, _offset(request))
             answer.headers[OFFSET_HEADER] = str(offset)
@@ -71,6 +73,8 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
             return await (answer.error(end) if isinstance(end, OpsError) else answer.result(end))
     except OpsError as error:
         return await answer.error(error)
+    except FileNotFoundError:
+        return await answer.error(UsageError("the run was removed meanwhile: it is one of the oldest"))
     finally:
         answer.close()
 
@@ -93,9 +97,9 @@ async def signal_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
         run = require_run_id(request.path.removeprefix("/v1/runs/").removesuffix("/signal"))
         wanted = await _wanted_signal(request, desk.config.limits.request_timeout_s)
         target = desk.active.get(run) or desk.detached.store.record(run)
-        _admitted(desk, asker, target, run, "run.signal", wanted)
+        found = _admitted(desk, asker, target, run, "run.signal", wanted)
         if wanted != END:
-            count = await asyncio.to_thread(_signal_all, run, SIGNALS[wanted])
+            count = await asyncio.to_thread(_signal_all, found.mark, SIGNALS[wanted])
             return await answer.result(Result(run=run, exit_code=0, value={"signalled": count}))
         await _end(desk, run, asker)
         return await answer.result(Result(run=run, exit_code=0, value={"ended": True}))
@@ -117,8 +121,8 @@ async def _wanted_signal(request: web.BaseRequest, within_s: float) -> str:
     return name
 
 
-def _signal_all(run: str, number: signal.Signals) -> int:
-    found = members(run, 0, {})
+def _signal_all(mark: str, number: signal.Signals) -> int:
+    found = members(mark, 0, {})
     for pid, start in found.items():
         send(pid, start, number)
     return len(found)
@@ -127,22 +131,24 @@ def _signal_all(run: str, number: signal.Signals) -> int:
 async def _end(desk: Desk, run: str, asker: Asker) -> None:
     """End a run and wait until it has ended; one that has ended already is fine."""
     active = desk.active.get(run)
-    if active is not None:
-        over = active.over
-        active.end(StepFailed(f"ended by {asker.principal}"))
-    else:
-        over = desk.detached.settled(run)
-        await asyncio.to_thread(desk.detached.store.end_runner, run)
     try:
         async with asyncio.timeout(END_S):
-            await over.wait()
+            if active is not None:
+                active.end(StepFailed(f"ended by {asker.principal}"))
+                await active.over.wait()
+                return
+            over = desk.detached.settled(run)
+            while not over.is_set():  # a runner that is still starting can't be told yet
+                await asyncio.to_thread(desk.detached.store.end_runner, run)
+                with contextlib.suppress(TimeoutError):  # then it is told once more
+                    await asyncio.wait_for(over.wait(), AGAIN_S)
     except TimeoutError as error:
         raise StepFailed(f"the run {run} goes on after {END_S:g} s", hint="look at its processes") from error
 
 
 def _admitted(
     desk: Desk, asker: Asker, target: RunRecord | ActiveRun | None, run: str, verb: str, wanted: str | None = None
-) -> RunRecord:
+) -> RunRecord | ActiveRun:
     """Audit and return the run if the caller may do this to it; a run that isn't there is denied like another's."""
     step: dict[str, Any] = {"type": verb, "run": run}
     if wanted is not None:
@@ -157,8 +163,6 @@ def _admitted(
         desk.refuse(asker.listener, asker.principal, step, denied.message)
         raise denied
     desk.allow(asker, step, why, run)
-    if isinstance(target, ActiveRun):
-        return RunRecord(run=run, principal=target.principal, listener="", step={}, begun=target.begun, request="")
     return target
 
 

@@ -12,6 +12,7 @@ from agent.body import Body
 from agent.ceiling import effective
 from agent.desk import ActiveRun, Desk
 from agent.detached import Starter, request_digest
+from agent.marked_host import MarkedHost
 from opsexec.capability import CapabilitySet
 from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
 from opsexec.handlers.registry import handler_of
@@ -58,8 +59,9 @@ async def _attended(
     body: Body,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
+    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
     executor = HostExecutor(
-        desk.host,
+        MarkedHost(desk.host, active.mark),
         held,
         desk.audit,
         principal=asker.principal,
@@ -67,7 +69,6 @@ async def _attended(
         layer=LAYER,
         run=wanted.run,
     )
-    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
     connection = answer.connection
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
     answer.begin()

@@ -229,6 +229,31 @@ async def test_a_bare_run_id_is_never_run_twice(ops_agent: OpsAgent, tmp_path: P
     assert (tmp_path / "count").read_text() == "x\n"
 
 
+async def test_a_caller_does_not_choose_the_mark_that_ends_processes(ops_agent: OpsAgent) -> None:
+    """Else one could take another run's id, and have that one's processes ended with its own."""
+    async with rpc(ops_agent) as ex:
+        output = await ex.run(Exec(["printenv", "OPSEXEC_RUN"]))
+        run = await ex.start(Exec(["printenv", "OPSEXEC_RUN"]))
+        detached = await ex.attach(run)
+    assert output.run not in output.text
+    assert run not in detached.text
+    assert len(output.text.strip().rpartition("/")[2]) == 32
+
+
+async def test_detached_runs_take_places_too_and_can_still_be_followed() -> None:
+    with OpsAgent(grant("exec:**"), max_runs_per_principal=2) as agent:
+        async with rpc(agent) as ex:
+            runs = [await ex.start(Exec(["sleep", "300"])) for _ in range(2)]
+            with pytest.raises(LimitExceeded):
+                await ex.run(Exec(["true"]))
+            following = asyncio.create_task(ex.attach(runs[0]))
+            for run in runs:
+                await ex.signal(run)
+            with pytest.raises(Exception, match="ended on request"):
+                await following
+            await ex.run(Exec(["true"]))
+
+
 # -- what is recorded -----------------------------------------------------------------------------------------------
 
 
