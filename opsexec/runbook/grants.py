@@ -15,7 +15,7 @@ from opsexec.runbook.fields import fields_of
 from opsexec.runbook.model import Assert, Runbook, Template
 from opsexec.runbook.reference import Reference, descend
 from opsexec.runbook.rendering import fill
-from opsexec.runbook.template import parse_template, scalar_text
+from opsexec.runbook.template import bounded, parse_template, scalar_text
 from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.secret_source import SecretSource
@@ -132,6 +132,7 @@ class _Guess:
     def text(self, text: str, *, path: bool) -> str:
         out = ""
         for part in parse_template(text):
+            bounded(len(out), text)
             if isinstance(part, str):
                 out += part
                 continue

@@ -59,7 +59,7 @@ class LiveProgress:
             return
         for line in plain_lines(event):
             style = STYLE[event.report.status] if isinstance(event, StepFinished) else None
-            self._console.print(escape(line), style=style, soft_wrap=True)
+            self._console.print(escape(printable(line)), style=style, soft_wrap=True)
         if self._live is not None:
             self._live.update(self._busy())
 
@@ -89,7 +89,7 @@ class LiveProgress:
 
 def report_table(report: Report) -> Table:
     """Return the summary: a row a host, its counts by status, and its first error."""
-    table = Table(title=f"run {report.run}", caption=escape(report.stopped) if report.stopped else None)
+    table = Table(title=f"run {report.run}", caption=escape(printable(report.stopped)) if report.stopped else None)
     table.add_column("host")
     table.add_column("result")
     for status in STATUSES[:3]:

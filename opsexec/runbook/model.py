@@ -121,8 +121,10 @@ class RunbookStep:
         for text in (self.when, self.changed_when):
             if text is not None:
                 parse_condition(text)
-        if self.name is not None and ("${" in self.name or not self.name.strip()):
-            raise BadRunbook(f"the step name {self.name[:40]!r} is empty or holds ${{", hint="names are plain text")
+        if self.name is not None and ("${" in self.name or not self.name.strip() or not self.name.isprintable()):
+            raise BadRunbook(
+                f"the step name {self.name[:40]!r} is empty, not printable or holds ${{", hint="names are plain text"
+            )
         if self.register is not None:
             check_variable(self.register)
         if isinstance(self.tags, str) or not all(_VARIABLE.match(tag) for tag in self.tags):
@@ -159,6 +161,10 @@ class Tier:
             if share_of(share, 100) < 1:
                 raise BadRunbook(f"serial {share!r} is no batch at all", hint='write a count from 1, or like "25%"')
         share_of(self.max_failures, 100)
+        if not self.title.strip() or not self.title.isprintable():
+            raise BadRunbook(
+                f"the tier name {self.title[:40]!r} is empty or not printable", hint="people approve it by name"
+            )
 
     @property
     def title(self) -> str:

@@ -106,7 +106,7 @@ class PlainProgress:
     def on(self, event: Event) -> None:
         """Take one event."""
         for line in plain_lines(event):
-            print(line, file=self._out)
+            print(printable(line), file=self._out)
         self._out.flush()
 
     @contextmanager

@@ -12,7 +12,7 @@ from opsexec.errors import BadRunbook
 from opsexec.runbook.fields import FieldType, fields_of
 from opsexec.runbook.model import Template
 from opsexec.runbook.reference import Reference
-from opsexec.runbook.template import misplaced, references, render, render_open, whole_reference
+from opsexec.runbook.template import misplaced, references, render, render_open, scalar_text, whole_reference
 from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
@@ -81,7 +81,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _value(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:
-    if kind in ("text", "local"):
+    if kind == "local":
+        _require_names(value, scope, name)
+        return render_open(value, scope, name)
+    if kind == "text":
         return render_open(value, scope, name)
     if kind == "script":
         return value
@@ -92,6 +95,21 @@ def _value(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:
     if kind == "environment":
         return {key: v if isinstance(v, Secret) else render(v, scope) for key, v in value.items()}
     return _typed(kind, value, scope, name)
+
+
+def _require_names(text: str, scope: Scope, place: str) -> None:
+    """Raise BadRunbook unless what a host said stands in a path on this machine as a file's name at most.
+
+    With more than a name a host could have any file of the caller's sent to it, or written here.
+    """
+    for reference in references(text):
+        if reference.name in scope.registered:
+            said = scalar_text(reference, scope.lookup(reference))
+            if "/" in said or said in ("", ".", ".."):
+                raise BadRunbook(
+                    f"{place}: a host said that ${{{reference}}} is {said[:40]!r}, which is more than a file's name",
+                    hint="write the directories of this machine into the runbook",
+                )
 
 
 def _typed(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:

@@ -11,6 +11,9 @@ from opsexec.runbook.reference import Lookup, Reference, read_reference
 from opsexec.secret import Secret
 
 Parts = tuple[str | Reference, ...]
+MAX_FILLED = 4 << 20
+"""Characters of a text with its variables filled in."""
+
 _MARK = re.compile(r"\$?\$\{")
 
 
@@ -62,7 +65,9 @@ def render(text: str, scope: Lookup) -> str | Secret:
     parts = parse_template(text)
     out: list[str] = []
     secret = False
+    size = 0
     for part in parts:
+        size = bounded(size + len(out[-1]) if out else 0, text)
         if isinstance(part, str):
             out.append(part)
             continue
@@ -74,6 +79,14 @@ def render(text: str, scope: Lookup) -> str | Secret:
             out.append(scalar_text(part, value))
     joined = "".join(out)
     return Secret(joined) if secret else joined
+
+
+def bounded(size: int, text: str) -> int:
+    """Return the size; raises BadRunbook when it is over MAX_FILLED: variables that hold each other twice grow fast."""
+    if size > MAX_FILLED:
+        text = f"{text[:40]!r} is over {MAX_FILLED >> 20} MiB once its variables are filled in"
+        raise BadRunbook(text, hint="push large data as files")
+    return size
 
 
 def render_open(text: str, scope: Lookup, place: str) -> str:

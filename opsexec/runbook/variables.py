@@ -15,6 +15,7 @@ from opsexec.steps.environment import RUN_MARKER, is_loader
 
 _EXPORTABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MAX_DEPTH = 32
+MAX_VALUES = 50_000
 
 
 class Scope:
@@ -40,6 +41,7 @@ class Scope:
         self._secrets = secrets
         self._resolving: list[str] = []
         self._resolved: dict[str, Any] = {}
+        self._weights: dict[int, tuple[int, Any]] = {}
         self.registered: dict[str, Any] = {}
 
     def names(self) -> Iterator[str]:
@@ -119,9 +121,22 @@ class Scope:
             raise BadRunbook(f"variables refer to each other over {MAX_DEPTH} deep", hint="flatten them")
         self._resolving.append(name)
         try:
-            return self._fill(self._runbook[name])
+            value = self._fill(self._runbook[name])
         finally:
             self._resolving.pop()
+        if self._weigh(value) > MAX_VALUES:
+            raise BadRunbook(f"the variable {name!r} holds over {MAX_VALUES} values", hint="is this a bomb?")
+        return value
+
+    def _weigh(self, value: Any) -> int:
+        """Return how many values there are in a value, those that it holds twice counted twice."""
+        if not isinstance(value, (list, dict)):
+            return 1
+        if id(value) not in self._weights:
+            inner = value.values() if isinstance(value, dict) else value
+            # The value is kept beside its weight, so that its id stays its own.
+            self._weights[id(value)] = (1 + sum(map(self._weigh, inner)), value)
+        return self._weights[id(value)][0]
 
     def _fill(self, value: Any) -> Any:
         if isinstance(value, str):
