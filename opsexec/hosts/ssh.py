@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import argv, new_nonce, opening, start_line
 from opsexec.hosts.local_session import SUDO, opening_failure
 from opsexec.hosts.session import FarSession
+from opsexec.hosts.ssh_channel import open_channel
 from opsexec.hosts.ssh_login import Login, SshAddress, SshOptions, log_in
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
     from opsexec.recorder import Recorder
 
+FREEING_S = 2.0
+"""Seconds sshd may take to count a session that was given up as gone: its process has to end first."""
 OPEN_S = 20.0
 """Seconds a far session may take to answer on an open connection."""
 
@@ -35,6 +37,7 @@ class SshHost:
         self._login: Login | None = None
         self._sessions: dict[str | None, FarSession] = {}
         self._opening = asyncio.Lock()
+        self._gave_up_at = -FREEING_S
 
     @property
     def name(self) -> str:
@@ -71,12 +74,7 @@ class SshHost:
         command = self.start_line(run_as)
         try:
             async with asyncio.timeout(OPEN_S):
-                creating = asyncio.ensure_future(
-                    connection.create_session(lambda: _Channel(session), command, encoding=None, request_pty=False)
-                )
-                await asyncio.sleep(0)
-                acknowledge_at_once(connection)
-                channel, _ = await creating
+                channel = await self._channel(connection, session, command)
                 session.attach(_ChannelStream(channel), opening(nonce))
                 await session.ready
         except TimeoutError:
@@ -89,9 +87,22 @@ class SshHost:
             text = f"the host refused a session: {error.reason}"
             raise HostUnreachable(text, host=self._name, hint="see MaxSessions in its sshd_config") from error
         except BaseException:
+            self._gave_up_at = session.loop.time()
             session.close()
             raise
         return session
+
+    async def _channel(
+        self, connection: asyncssh.SSHClientConnection, session: FarSession, command: str
+    ) -> asyncssh.SSHClientChannel[bytes]:
+        """Open a channel; a refusal is final unless sessions that were just given up may be what fills MaxSessions."""
+        while True:
+            try:
+                return await open_channel(connection, lambda: _Channel(session), command)
+            except asyncssh.ChannelOpenError:
+                if session.loop.time() - self._gave_up_at > FREEING_S:
+                    raise
+            await asyncio.sleep(0.05)
 
     def start_line(self, run_as: str | None) -> str:
         """Return the start line for a user: root hands over with runuser, any other login asks sudo.
@@ -152,18 +163,6 @@ class SshHost:
                     await login.connection.wait_closed()
                 return
             login.abort()
-
-
-def acknowledge_at_once(connection: asyncssh.SSHClientConnection) -> None:
-    """Answer the next packets with TCP acknowledgements that don't wait (tcp(7), TCP_QUICKACK; Linux only).
-
-    sshd turns Nagle's algorithm off only when the first program starts (packet.c, ssh_packet_set_interactive). Until
-    then its second small packet waits for our delayed acknowledgement of the first, 40 ms. To be called after sending,
-    since what is sent makes the kernel delay again.
-    """
-    link = connection.get_extra_info("socket")
-    if link is not None and hasattr(socket, "TCP_QUICKACK"):
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class _ChannelStream:

@@ -11,6 +11,7 @@ from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import opening
 from opsexec.hosts.bridge import Bridge, Wire
 from opsexec.hosts.copies import copy_tree
+from opsexec.hosts.ssh_channel import open_channel
 
 if TYPE_CHECKING:
     from opsexec.hosts.port import SyncPlan, SyncResult
@@ -30,9 +31,7 @@ async def sync_over_ssh(host: SshHost, plan: SyncPlan) -> SyncResult:
         line = host.start_line(plan.run_as)
         try:
             async with asyncio.timeout(OPEN_S):
-                channel, _ = await connection.create_session(
-                    lambda: _BridgeChannel(bridge), line, encoding=None, request_pty=False
-                )
+                channel = await open_channel(connection, lambda: _BridgeChannel(bridge), line)
         except TimeoutError:
             raise HostUnreachable(f"no channel for the copy within {OPEN_S:g} s", host=host.name) from None
         except asyncssh.Error as error:
