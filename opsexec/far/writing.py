@@ -18,14 +18,14 @@ NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_file(args: list[bytes]) -> list[bytes]:
-    """[path, grants, data, mode, owner, group, parents, check, readers] -> [changed, old content, meta].
+    """[path, grants, data, mode, owner, group, parents, check, readers, private] -> [changed, old content, meta].
 
     A link at the last name is followed, under the grants, and stays a link. `readers`: packed fs.read grants;
     the old content is answered only where they admit the place too (empty: not wanted). meta: `path`,
     `existed`, `old_size`, `old_known` (the old content is all there), `content` (it differs), `changes` of
-    attributes, `made` directories.
+    attributes, `made` directories. `private`: a new file is its owner's alone (0600) where no mode is named.
     """
-    path, grants, data, mode, owner, group, parents, check, readers = args
+    path, grants, data, mode, owner, group, parents, check, readers, private = args
     wanted = Wanted(mode, owner, group)
     how = "" if parents != b"1" else "pretend" if check == b"1" else "make"
     with located(decode(path), unpack_layers(grants), "fs.write", parents=how) as place:
@@ -38,7 +38,7 @@ def write_file(args: list[bytes]) -> list[bytes]:
             same, body = (False, b"") if old is None else compare(old, data, tell=may_tell)
             changes = {} if info is None else wanted.changes(info)
             if check != b"1" and not same:
-                replace(place, data, wanted, info, old)
+                replace(place, data, wanted, info, old, 0o600 if private == b"1" else 0o644 & ~umask())
             elif check != b"1" and changes and old is not None and info is not None:
                 wanted.apply(old, info)
         finally:
@@ -93,14 +93,16 @@ def compare(fd: int, data: bytes, tell: bool) -> tuple[bool, bytes]:
     return body == data, body if left > 0 else b""
 
 
-def replace(place: Place, data: bytes, wanted: Wanted, info: os.stat_result | None, old: int | None) -> None:
+def replace(
+    place: Place, data: bytes, wanted: Wanted, info: os.stat_result | None, old: int | None, fresh: int
+) -> None:
     """Write beside the place and rename it in; on any error all is as it was, with nothing beside it."""
     aside = aside_name()
     fd = os.open(aside, NEW_FLAGS, 0o600, dir_fd=place.fd)
     try:
         try:
             _fill(fd, data)
-            _dress(fd, wanted, info, old)
+            _dress(fd, wanted, info, old, fresh)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -117,13 +119,13 @@ def _fill(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None) -> None:
-    """Give the new file the attributes asked for, else those of the old file, else 0644 minus umask."""
+def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None, fresh: int) -> None:
+    """Give the new file the attributes asked for, else those of the old file, else the mode `fresh`."""
     if old is not None:
         copy_xattrs(old, fd)
     mine = os.fstat(fd)
     uid, gid = mine.st_uid, mine.st_gid
-    mode = 0o644 & ~umask() if info is None and wanted.mode is None else 0o600
+    mode = fresh
     if info is not None:
         uid, gid, mode = info.st_uid, info.st_gid, info.st_mode & 0o7777
     uid = uid if wanted.uid is None else wanted.uid

@@ -86,7 +86,8 @@ async def _write(step: WriteFile, context: Context) -> Outcome:
     readers = pack_layers(context.capabilities.path_layers("fs.read")) if tell else b""
     attributes = [_bytes(step.mode), _bytes(step.owner), _bytes(step.group)]
     flags = [_flag(step.parents), _flag(context.check)]
-    args = [*_place(path, "fs.write", context), step.body, *attributes, *flags, readers]
+    private = _flag(isinstance(step.content, Secret))
+    args = [*_place(path, "fs.write", context), step.body, *attributes, *flags, readers, private]
     changed, old, meta = await call("write_file", args, step.run_as, context, items=3)
     if not context.diff:
         return _finished(changed, context)

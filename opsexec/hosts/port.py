@@ -19,8 +19,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process to start on the host, everything decided.
 
     `programs`: absolute candidates for argv[0], in order; the host takes the first that exists, and runs it only if
-    it is among `admitted`. `argv`: all words. `env`: revealed, added to the host's minimal one. `stdin`: bytes, or None for an
-    empty one. `run_as`: None = the login. `run`: the id that marks the tree. `timeout_s`: seconds, None = none.
+    it is among `admitted`. `argv`: all words. `env`: revealed, added to the host's minimal one. `stdin`: bytes, or
+    None for an empty one. `run_as`: None = the login. `run`: the id that marks the tree. `timeout_s`: seconds, None
+    = none.
     """
 
     run: str
@@ -32,6 +33,10 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bytes | None = None
     run_as: str | None = None
     timeout_s: float | None = None
+
+    def __repr__(self) -> str:
+        """Neither environment nor input: secrets stand in them revealed."""
+        return f"<ProcessSpec {self.run}: {self.argv[0]} and {len(self.argv) - 1} words, {len(self.env)} variables>"
 
 
 class ProcessExit(msgspec.Struct, frozen=True):

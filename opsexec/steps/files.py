@@ -69,7 +69,8 @@ class Stat(FileStep, frozen=True, tag="stat"):
 class WriteFile(FileStep, frozen=True, tag="write_file"):
     """Make a file hold exactly this content, atomically (a temporary beside it, fsync, rename).
 
-    Give `content` (text or Secret) or `data` (bytes). mode/owner/group None = keep, or 0644 minus umask when new.
+    Give `content` (text or Secret) or `data` (bytes). mode/owner/group None = keep;
+    a new file then gets 0644 minus umask, and 0600 when its content is a Secret.
     `parents`: create missing directories (0755).
     """
 

@@ -165,7 +165,7 @@ class FakeTree:
         return [_packed(answer)]
 
     def _write(self, args: list[bytes]) -> list[bytes]:
-        path, grants, data, mode, owner, group, parents, check, readers = args
+        path, grants, data, mode, owner, group, parents, check, readers, private = args
         place, node, made = self._walk(path, grants, "fs.write", parents=parents, check=check)
         self._require_parent(place, made)
         old = None if node is None else _file(place, node)
@@ -175,7 +175,7 @@ class FakeTree:
         changes = {} if old is None else old.changes(mode, owner, group, apply=check != b"1")
         if not same and check != b"1":
             if old is None:
-                old = self.nodes[place] = FakeNode("file")
+                old = self.nodes[place] = FakeNode("file", mode=0o600 if private == b"1" else 0o644)
                 old.changes(mode, owner, group, apply=True)
             old.data = data
         meta = {

@@ -26,12 +26,12 @@ class FarCalls:
     def stat(self, path, digest=True):
         return json.loads(self.call("stat", path, *([b"1"] if digest else []))[0])
 
-    def write(self, path, data, mode="", owner="", group="", parents=False, check=False, readers=None):
+    def write(self, path, data, mode="", owner="", group="", parents=False, check=False, readers=None, private=False):
         """Returns (changed, old content, meta)."""
         told = b"" if readers is None else pack_layers([readers])
         attributes = [mode.encode(), owner.encode(), group.encode()]
         flags = [b"%d" % parents, b"%d" % check]
-        changed, old, meta = self.call("write_file", path, data, *attributes, *flags, told)
+        changed, old, meta = self.call("write_file", path, data, *attributes, *flags, told, b"%d" % private)
         return changed == b"1", old, json.loads(meta)
 
     def remove(self, path, recursive=False, check=False) -> bool:
