@@ -19,14 +19,19 @@ NEVER_S = 1e6
 LINGER_S = 5.0
 """Seconds that input nobody reads is thrown away after an answer: closing at once could lose the answer with it."""
 
+Fault = Callable[[str, str | None, int, str], web.Response]
+"""What answers a request that aiohttp could not read or that nobody caught an error of: listener, principal, HTTP
+status, what kind of error."""
+
 Serve = Callable[[web.BaseRequest, str, str | None], Awaitable[web.StreamResponse]]
 
 
 class Gate:
     """What the connections of one agent share: how many there are, whose, and who serves them."""
 
-    def __init__(self, serve: Serve, limits: Limits) -> None:
+    def __init__(self, serve: Serve, fault: Fault, limits: Limits) -> None:
         self.limits = limits
+        self.fault = fault
         self.held: Counter[str | None] = Counter()
         self._serve = serve
         self.server = web.Server(self._handle, handler_cancellation=True)
@@ -113,8 +118,25 @@ class Connection(web.RequestHandler):
                 del self._gate.held[self.principal]
             super().connection_lost(exc)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer, and record, what isn't HTTP; an error that nobody caught is said by its kind alone.
+
+        A message or a traceback may hold what a step holds.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: all that is left is to close the connection")
+        response = self._gate.fault(self.listener, self.principal, status, type(exc).__name__)
+        response.force_close()
+        return response
+
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Say that something failed, by its kind alone: a message or a traceback may hold what a step holds."""
+        """Say that something failed, by its kind alone."""
         error = kw.get("exc_info")
         kind = type(error).__name__ if isinstance(error, BaseException) else "an error"
         print(f"ops-agent: {kind} while serving {self.principal} on {self.listener}", file=sys.stderr, flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from aiohttp import HttpVersion11, web
 
 from agent.answer import Answer
@@ -14,7 +16,8 @@ from agent.steps import run_step
 from agent.whoami import whoami
 from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
 from opsexec.steps.registry import printable
-from opsexec.wire import VERSION_HEADER, require_same_major
+from opsexec.wire import ERROR, FRAMES_TYPE, PROTOCOL, VERSION_HEADER, frame, require_same_major
+from opsexec.wire_errors import pack_error
 
 Handler = Callable[[Desk, web.BaseRequest, Asker], Awaitable[web.StreamResponse]]
 
@@ -65,6 +68,19 @@ class Door:
         answer = await Answer(request, self._desk.config.limits.stall_timeout_s).error(error)
         answer.force_close()
         return answer
+
+    def fault(self, listener: str, principal: str | None, status: int, kind: str) -> web.Response:
+        """Audit and answer a request that is no HTTP, or whose handling failed in a way nobody foresaw."""
+        error: OpsError = ProtocolError(f"the request can't be read as HTTP ({kind})", hint="see docs/agent.md")
+        if status >= 500:
+            print(f"ops-agent: {kind} while serving {principal} on {listener}", file=sys.stderr, flush=True)
+            error = OpsError(f"the agent failed ({kind})", hint="look at its log; whether the step ran is in its audit")
+        try:
+            self._desk.refuse(listener, principal, {"type": "request"}, error.message)
+        except OpsError as unavailable:
+            error = unavailable
+        body = frame(ERROR, msgspec.msgpack.encode(pack_error(error)))
+        return web.Response(status=status, body=body, headers={"Content-Type": FRAMES_TYPE, VERSION_HEADER: PROTOCOL})
 
 
 def _route(request: web.BaseRequest) -> Handler:

@@ -68,7 +68,8 @@ class Agent:
     def __init__(self, file: Path, desk: Desk) -> None:
         self._file = file
         self.desk = desk
-        self._gate = Gate(Door(desk).handle, desk.config.limits)
+        door = Door(desk)
+        self._gate = Gate(door.handle, door.fault, desk.config.limits)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
