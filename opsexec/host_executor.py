@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from opsexec.capability import Requirement, clean_path
+from opsexec.capability import clean_path, program_candidates
 from opsexec.errors import BadStep, CapabilityDenied, OpsError
 from opsexec.executor import LogSink, RunOutput, SyncOpts, TtySession
 from opsexec.handlers.context import Context, Outcome
@@ -242,20 +242,19 @@ class HostExecutor:
         run, base = self._admit(step)
         need = next(need for need in step.requires() if need.verb == "tty")
         assert isinstance(need.resource, tuple)
-        from opsexec.capability import program_candidates
-
-        spec = ProcessSpec(
-            run=run,
-            programs=program_candidates(step.argv[0]),
-            admitted=self._capabilities.admitted_programs(Requirement("tty", need.resource)),
-            argv=tuple(step.argv),
-            env={name: reveal(value) for name, value in step.env.items()},
-            cwd=None if step.cwd is None else clean_path(step.cwd),
-            run_as=step.run_as,
-            timeout_s=self._capabilities.clamp_timeout(step.timeout_s, host=self.host),
-        )
         begun = time.monotonic()
         try:
+            spec = ProcessSpec(
+                run=run,
+                programs=program_candidates(step.argv[0]),
+                admitted=self._capabilities.admitted_programs(need),
+                argv=need.resource,
+                env={name: reveal(value) for name, value in step.env.items()},
+                cwd=None if step.cwd is None else clean_path(step.cwd),
+                run_as=step.run_as,
+                timeout_s=self._capabilities.clamp_timeout(step.timeout_s, host=self.host),
+                max_output_bytes=self._capabilities.max_output_bytes,
+            )
             session = await self._host.open_tty(spec, step.term, step.columns, step.rows)
         except BaseException as error:
             self._record_failure(base, Recorder(), error, 0.0)

@@ -23,9 +23,16 @@ class _Screen:
 
     def __init__(self) -> None:
         self.blocks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
+        self.over = False
 
     async def write(self, stream: Stream, data: bytes) -> None:
         await self.blocks.put(data)
+
+    def end(self) -> None:
+        """Let a reader who waits, or comes later, see the end; where blocks still wait it sees those first."""
+        self.over = True
+        if self.blocks.empty():
+            self.blocks.put_nowait(b"")
 
 
 class FarTerminal:
@@ -34,7 +41,7 @@ class FarTerminal:
     def __init__(self, session: FarSession, spec: ProcessSpec, term: str, columns: int, rows: int) -> None:
         self._session = session
         self._screen = _Screen()
-        self._recorder = Recorder(self._screen)
+        self._recorder = Recorder(self._screen, limit_bytes=spec.max_output_bytes)
         self._begun = time.monotonic()
         self._spec = spec
         self._run = session.start(as_launch(spec, True, term, columns, rows), self._recorder)
@@ -53,10 +60,12 @@ class FarTerminal:
                     hint="raise timeout_s",
                 )
             status = self._run.done.result()
+            if self._run.why is not None:
+                raise self._run.why
             await self._recorder.finish()
         finally:
             self._session.forget(self._run)
-            await self._screen.blocks.put(b"")
+            self._screen.end()
         ended = as_exit(status)
         return RunOutput(
             run=self._spec.run,
@@ -72,7 +81,7 @@ class FarTerminal:
 
     async def read(self) -> bytes:
         """Return the next block of output; empty at the end."""
-        if self._ending.done() and self._screen.blocks.empty():
+        if self._screen.over and self._screen.blocks.empty():
             return b""
         return await self._screen.blocks.get()
 

@@ -21,7 +21,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     `programs`: absolute candidates for argv[0], in order; the host takes the first that exists, and runs it only if
     it is among `admitted`. `argv`: all words. `env`: revealed, added to the host's minimal one. `stdin`: bytes, or
     None for an empty one. `run_as`: None = the login. `run`: the id that marks the tree. `timeout_s`: seconds, None
-    = none.
+    = none. `max_output_bytes`: of a terminal; a program's stand in its recorder.
     """
 
     run: str
@@ -33,6 +33,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bytes | None = None
     run_as: str | None = None
     timeout_s: float | None = None
+    max_output_bytes: int | None = None
 
     def __repr__(self) -> str:
         """Neither environment nor input: secrets stand in them revealed."""

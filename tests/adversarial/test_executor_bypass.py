@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from opsexec import Exec, Shell
-from opsexec.errors import CapabilityDenied, StepFailed
+from opsexec.errors import CapabilityDenied, LimitExceeded, StepFailed, StepTimeout
+from opsexec.steps import Tty
 
 pytestmark = pytest.mark.anyio
 
@@ -78,3 +80,40 @@ async def test_a_step_that_is_skipped_for_a_path_of_odd_bytes_is_recorded(local,
 
 def lines_of(target):
     return [json.loads(line) for line in target.audit.path.read_text().splitlines()]
+
+
+@pytest.fixture(params=["local", "ssh_root", "ssh_user"])
+def direct(request):
+    """Targets that open terminals."""
+    return request.getfixturevalue(request.param)
+
+
+async def test_a_terminals_output_is_limited_as_a_programs_is(direct):
+    async with direct.connect(max_output_bytes=200_000) as ex:
+        session = await ex.open_tty(
+            Tty(argv=["/bin/sh", "-c", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"])
+        )
+        seen = 0
+        async with asyncio.timeout(20):
+            while block := await session.read():
+                seen += len(block)
+            with pytest.raises(LimitExceeded):
+                await session.wait()
+        await session.aclose()
+    assert seen < 8 << 20
+
+
+async def test_a_terminals_deadline_holds_while_nobody_reads(direct):
+    async with direct.connect() as ex:
+        session = await ex.open_tty(Tty(argv=["/usr/bin/yes"], timeout_s=1))
+        async with asyncio.timeout(10):
+            with pytest.raises(StepTimeout):
+                await session.wait()
+        await session.aclose()
+
+
+async def test_a_terminal_beyond_the_sets_time_is_refused_and_its_end_recorded(local):
+    async with local.connect("tty:**", max_timeout_s=5) as ex:
+        with pytest.raises(LimitExceeded):
+            await ex.open_tty(Tty(argv=["/bin/sh"], timeout_s=6))
+    assert lines_of(local)[-1]["outcome"]["error"] == "limit"
