@@ -146,7 +146,10 @@ class StepRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
         if bool(packed) == (self.step_text is not None):
             raise BadStep("a request holds exactly one step")
         if packed:
-            return decode_step(packed)
+            try:
+                return decode_step(packed)
+            except UnicodeDecodeError as error:
+                raise BadStep(f"not a step: {error}") from error
         try:
             step: Step = msgspec.convert(json.loads(self.step_text or ""), AnyStep)
         except (ValueError, RecursionError, msgspec.ValidationError) as error:
@@ -165,7 +168,7 @@ def decode_request(data: bytes) -> StepRequest:
     """Decode a REQUEST frame; raises ProtocolError."""
     try:
         return _request_decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a request: {error}", hint="see docs/agent.md") from error
 
 
@@ -247,7 +250,7 @@ def decode_result(data: bytes) -> Result:
     """Decode a RESULT frame; raises ProtocolError for one that isn't or that says no, or two, ways it ended."""
     try:
         result = _result_decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a result: {error}") from error
     if (result.exit_code is None) == (result.signal is None):
         raise ProtocolError("a result must have an exit code or a signal, and not both")

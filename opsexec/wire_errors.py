@@ -66,7 +66,7 @@ def decode_error(data: bytes, host: str) -> OpsError:
     """Return the error that an ERROR frame holds, or the ProtocolError that it is none."""
     try:
         wire = _decoder.decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return ProtocolError(f"not an error frame: {error}", host=host)
     return as_error(wire, host)
 

@@ -93,6 +93,18 @@ def test_a_request_that_is_none_is_a_protocol_error(data: bytes) -> None:
         decode_request(data)
 
 
+def test_text_that_is_no_utf_8_is_refused_like_anything_malformed() -> None:
+    good = encode_request(Exec(["/bin/echo", "word"]), run="0123456789abcdef")[wire.HEAD_BYTES :]
+    with pytest.raises(BadStep):
+        decode_request(good.replace(b"word", b"w\xffrd")).decoded_step()
+    with pytest.raises(ProtocolError):
+        decode_request(good.replace(b"0123456789abcdef", b"\xff123456789abcdef"))
+    with pytest.raises(ProtocolError):
+        decode_result(msgspec.msgpack.encode(Result(run="word", exit_code=0)).replace(b"word", b"w\xffrd"))
+    told = msgspec.msgpack.encode(pack_error(OpsError("word"))).replace(b"word", b"w\xffrd")
+    assert isinstance(decode_error(told, "h"), ProtocolError)
+
+
 def test_a_request_holds_exactly_one_step() -> None:
     for request in (wire.StepRequest(run="x"), wire.StepRequest(run="x", step=msgspec.Raw(b"\x80"), step_text="{}")):
         with pytest.raises(BadStep):
