@@ -8,12 +8,14 @@ import os
 import pwd
 import signal
 import subprocess
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from opsexec.errors import ConnectionLost, HostUnsuitable, PrivilegeDenied
 from opsexec.hosts.bootstrap import NO_PYTHON, argv, new_nonce, opening
 from opsexec.hosts.session import FarSession
 
+P = TypeVar("P", bound=asyncio.SubprocessProtocol)
 OPEN_S = 15.0
 """Seconds a session may take to answer."""
 SUDO = ("sudo", "-n", "-H", "-u")
@@ -43,19 +45,7 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
     """Start the far half as `run_as`. Raises PrivilegeDenied, or HostUnsuitable when this machine has no python3."""
     nonce = new_nonce()
     session = FarSession(host, nonce, run_as)
-    loop = asyncio.get_running_loop()
-    env = session_environment(host, run_as)
-    transport, _ = await loop.subprocess_exec(
-        lambda: _Pipes(session),
-        *become(run_as),
-        *argv(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        cwd="/",
-        start_new_session=True,
-    )
+    transport, _ = await start_far(lambda: _Pipes(session), host, run_as)
     session.attach(_PipeStream(transport), opening(nonce))
     try:
         async with asyncio.timeout(OPEN_S):
@@ -71,6 +61,36 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
         _give_up(transport)
         raise
     return session
+
+
+async def start_far(protocol: Callable[[], P], host: str, run_as: str | None) -> tuple[asyncio.SubprocessTransport, P]:
+    """Start a process on this machine that takes a far module on stdin, as `run_as`. Raises PrivilegeDenied.
+
+    asyncio, cancelled while it starts a process, may wait for the pipes that the process holds open for ever. So the
+    start goes on to its end, and what it gives is ended.
+    """
+    loop = asyncio.get_running_loop()
+    starting = asyncio.ensure_future(
+        loop.subprocess_exec(
+            protocol,
+            *become(run_as),
+            *argv(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=session_environment(host, run_as),
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except FileNotFoundError as error:
+        text = f"can't become {run_as}: {error.filename} is not on this machine"
+        raise PrivilegeDenied(text, host=host, hint="install it, or leave run_as out") from error
+    except asyncio.CancelledError:
+        starting.add_done_callback(lambda done: None if done.exception() else _give_up(done.result()[0]))
+        raise
 
 
 def _give_up(transport: asyncio.SubprocessTransport) -> None:
