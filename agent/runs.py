@@ -114,7 +114,7 @@ async def _wanted_signal(request: web.BaseRequest, within_s: float) -> str:
             while len(data) <= MAX_SIGNAL_BYTES and (block := await request.content.readany()):
                 data += block
         name = msgspec.json.decode(data, type=SignalRequest).signal
-    except (TimeoutError, msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError("not a signal request", hint='a body like {"signal": "SIGTERM"}') from error
     if name != END and name not in SIGNALS:
         raise UsageError(f"unknown signal {name[:40]!r}", hint="one of: " + ", ".join((END, *SIGNALS)))
