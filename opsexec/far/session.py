@@ -215,7 +215,8 @@ class Session:
         elif kind == frames.END:
             from opsexec.far.tree_end import TreeEnd
 
-            run.ending = TreeEnd(run.launch.run, run.pid, NUMBER.unpack(payload)[0] / 1000.0)
+            grace_s = NUMBER.unpack(payload)[0] / 1000.0
+            run.ending = TreeEnd(run.launch.run, run.pid, grace_s, reaped=run.status is not None)
         elif kind == frames.RESIZE and run.terminal >= 0:
             resize(run.terminal, *SIZE.unpack(payload))
 

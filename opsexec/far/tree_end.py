@@ -21,11 +21,14 @@ LAST_RESORT_S = 2.0
 """Seconds of repeated SIGKILL before what still lives is reported as a survivor."""
 
 
-def members(run: str, leader: int, known: Mapping[int, str]) -> dict[int, str]:
+def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = False) -> dict[int, str]:
     """Return {pid: start time} of the living processes of a run; `known` are those already found to be of it.
 
-    `leader` is the pid of the run's first process, 0 when it is not known.
+    `leader` is the pid of the run's first process, 0 when it is not known. `reaped`: its status has
+    been read, so its pid may be another process's by now: the kernel gives it away once its group and session are empty.
     """
+    if leader > 0 and _is_anothers(leader, known, reaped):
+        leader = 0
     needle = (MARKER + "=").encode()
     mark = run.encode()
     parents = {}  # type: dict[int, int]
@@ -54,6 +57,14 @@ def members(run: str, leader: int, known: Mapping[int, str]) -> dict[int, str]:
                 found.add(pid)
                 grown = True
     return {pid: starts[pid] for pid in found}
+
+
+def _is_anothers(leader: int, known: Mapping[int, str], reaped: bool) -> bool:
+    """True when the process that has the leader's pid now is not the leader."""
+    if reaped:
+        return os.path.exists(f"/proc/{leader}")
+    fields = _stat(leader)
+    return fields is not None and known.get(leader, fields[19]) != fields[19]
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -101,9 +112,10 @@ def send(pid: int, start: str, number: int) -> None:
 class TreeEnd:
     """Ends one tree step by step, so that an event loop can go on meanwhile: SIGTERM, grace, then SIGKILL."""
 
-    def __init__(self, run: str, leader: int, grace_s: float) -> None:
+    def __init__(self, run: str, leader: int, grace_s: float, reaped: bool = False) -> None:
         self.run = run
         self.leader = leader
+        self.reaped = reaped
         self.survivors = 0
         self._kill_at = time.monotonic() + grace_s
         self._give_up_at = self._kill_at + LAST_RESORT_S
@@ -114,7 +126,7 @@ class TreeEnd:
         """Do what is due; returns the seconds until the next step, None when the tree is gone or given up."""
         if not os.path.exists("/proc/self/stat"):
             return self._group_only()
-        alive = members(self.run, self.leader, self._seen)
+        alive = members(self.run, self.leader, self._seen, self.reaped)
         self._seen.update(alive)
         now = time.monotonic()
         if not alive:
@@ -135,7 +147,7 @@ class TreeEnd:
 
     def _group_only(self) -> float | None:
         """Without /proc only the leader's process group can be reached."""
-        if self.leader <= 0:
+        if self.leader <= 0 or self.reaped:
             return None
         try:
             os.killpg(self.leader, signal.SIGKILL)
