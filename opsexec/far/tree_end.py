@@ -24,8 +24,8 @@ LAST_RESORT_S = 2.0
 def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = False) -> dict[int, str]:
     """Return {pid: start time} of the living processes of a run; `known` are those already found to be of it.
 
-    `leader` is the pid of the run's first process, 0 when it is not known. `reaped`: its status has
-    been read, so its pid may be another process's by now: the kernel gives it away once its group and session are empty.
+    `leader` is the pid of the run's first process, 0 when it is not known. `reaped`: its status has been read, so
+    that pid may be another process's by now: the kernel gives it away once the group and session are empty.
     """
     if leader > 0 and _is_anothers(leader, known, reaped):
         leader = 0
