@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from opsexec.errors import StepTimeout
@@ -18,21 +19,60 @@ if TYPE_CHECKING:
     from opsexec.hosts.session import FarSession
 
 
+SCREEN_BYTES = 1 << 20
+"""Output that waits for a reader above which the program is held back."""
+
+
 class _Screen:
-    """The sink of a terminal's output: one block at a time waits to be read, the rest waits on the host."""
+    """The sink of a terminal's output: it waits here to be read; of a program that has ended, all of it."""
 
     def __init__(self) -> None:
-        self.blocks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
-        self.over = False
+        self._blocks: deque[bytes] = deque()
+        self._size = 0
+        self._free = False
+        self._over = False
+        self._dropping = False
+        self._changed = asyncio.Event()
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        await self.blocks.put(data)
+        """Take a block, once there is room for it."""
+        while self._size >= SCREEN_BYTES and not self._free:
+            await self._change()
+        if not self._dropping:
+            self._blocks.append(data)
+            self._size += len(data)
+            self._changed.set()
+
+    async def read(self) -> bytes:
+        """Return the next block, empty at the end."""
+        while not self._blocks and not self._over:
+            await self._change()
+        if not self._blocks:
+            return b""
+        block = self._blocks.popleft()
+        self._size -= len(block)
+        self._changed.set()
+        return block
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def take_all(self) -> None:
+        """Hold nothing back any more: the program has ended, and what it said is not much more."""
+        self._free = True
+        self._changed.set()
+
+    def drop(self) -> None:
+        """Nobody reads on."""
+        self._dropping = True
+        self._blocks.clear()
+        self.take_all()
 
     def end(self) -> None:
-        """Let a reader who waits, or comes later, see the end; where blocks still wait it sees those first."""
-        self.over = True
-        if self.blocks.empty():
-            self.blocks.put_nowait(b"")
+        """Nothing more comes."""
+        self._over = True
+        self._changed.set()
 
 
 class FarTerminal:
@@ -48,7 +88,7 @@ class FarTerminal:
         self._ending = asyncio.create_task(self._follow())
 
     async def _follow(self) -> RunOutput:
-        """Wait for the program's end; the last thing on the screen is an empty block."""
+        """Wait for the program's end."""
         try:
             over, _ = await asyncio.wait([self._run.done], timeout=self._spec.timeout_s)
             if not over:
@@ -59,6 +99,7 @@ class FarTerminal:
                     host=self._session.host,
                     hint="raise timeout_s",
                 )
+            self._screen.take_all()
             status = self._run.done.result()
             if self._run.why is not None:
                 raise self._run.why
@@ -81,9 +122,7 @@ class FarTerminal:
 
     async def read(self) -> bytes:
         """Return the next block of output; empty at the end."""
-        if self._screen.over and self._screen.blocks.empty():
-            return b""
-        return await self._screen.blocks.get()
+        return await self._screen.read()
 
     async def write(self, data: bytes) -> None:
         """Send keystrokes; waits while the program doesn't take them."""
@@ -103,14 +142,7 @@ class FarTerminal:
         stopping = not self._run.done.done()
         if stopping:
             self._run.stop()
-        dropping = asyncio.create_task(self._drop_output())  # nobody reads on, and the end comes after the output
+            self._screen.drop()
         await asyncio.wait([self._ending])
-        dropping.cancel()
-        if self._screen.blocks.empty():
-            self._screen.blocks.put_nowait(b"")  # for a reader who still waits: the end may have been dropped
         if stopping:
             await self._session.await_end(self._run)
-
-    async def _drop_output(self) -> None:
-        while True:
-            await self._screen.blocks.get()
