@@ -60,6 +60,7 @@ class LineSink:
     def __init__(self, on_line: Callable[[Stream, bytes], Awaitable[None] | None]) -> None:
         self._on_line = on_line
         self._rest: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._in_pieces: set[Stream] = set()
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Take a block; awaits `on_line` where it is async."""
@@ -68,12 +69,17 @@ class LineSink:
         if len(lines) == 1:
             rest = self._rest[stream] + data
             if len(rest) > MAX_LINE:
+                self._in_pieces.add(stream)
                 await self._one(stream, rest)
                 rest = b""
             self._rest[stream] = rest
             return
         lines[0] = self._rest[stream] + lines[0]
         self._rest[stream] = lines.pop()
+        if stream in self._in_pieces:
+            self._in_pieces.remove(stream)
+            if not lines[0]:
+                lines.pop(0)  # the newline after the last piece, not an empty line
         for line in lines:
             pending = on_line(stream, line)
             if pending is not None:
