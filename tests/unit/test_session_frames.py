@@ -99,7 +99,7 @@ def hear(blocks: list[bytes]) -> Heard:
         outputs = [(r.counts, r.tail(0), r.tail(1), r.digest) for r in recorders]
         heard = Heard(outputs, ends, answer, session.lost)
         session.close()
-        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.gather(call, *(run.done for run in runs), return_exceptions=True)
         return heard
 
     return asyncio.run(listen())
