@@ -6,6 +6,7 @@ Both are the same shape: a process here, a far module on a wire of its own, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -54,13 +55,16 @@ class LocalEnd(Protocol):
         ...
 
 
-async def copy_tree(plan: SyncPlan, host: str, open_far: OpenFar) -> SyncResult:
-    """Copy. Raises StepTimeout, StepFailed with the reason, ConnectionLost, CapabilityDenied and what opening does."""
+async def copy_tree(plan: SyncPlan, host: str, open_far: OpenFar, turns: asyncio.Semaphore | None = None) -> SyncResult:
+    """Copy, when its turn comes.
+
+    Raises StepTimeout, StepFailed with the reason, ConnectionLost, CapabilityDenied and what opening a wire raises.
+    """
     from opsexec.hosts.rsync import sync_by_rsync
 
     _require_source(plan, host)
     try:
-        async with asyncio.timeout(plan.timeout_s) as deadline:
+        async with asyncio.timeout(plan.timeout_s) as deadline, turns or contextlib.nullcontext():
             try:
                 return await sync_by_rsync(plan, host, open_far)
             except TarNeeded:
@@ -106,8 +110,8 @@ def _is_tree(path: str) -> bool:
 class Carried:
     """How a copy ended on the host's side.
 
-    `status`: None when the wire broke; `details`: what its answer held; `complaint`: what it wrote to stderr, the end of
-    it, and `said` the last line of that.
+    `status`: None when the wire broke; `details`: what its answer held; `complaint`: the end of what it wrote to stderr,
+    and `said` the last line of that.
     """
 
     def __init__(self, bridge: Bridge, details: Sequence[bytes], host: str) -> None:

@@ -37,24 +37,35 @@ class CopyProcess:
         env: Mapping[str, str],
         stdin: bytes = b"",
     ) -> CopyProcess:
-        """Start it, marked as part of `run`: should this process be killed, the watchdog ends it."""
+        """Start it, marked as this machine's end of `run`: should this process be killed, the watchdog ends it.
+
+        The host's end has the run's own mark, so that on one machine neither end takes the other for its own.
+        """
+        mark = f"{run}.here"
         watchdog = Watchdog.get()
-        slot = watchdog.open(run)
+        slot = watchdog.open(mark)
         outer = os.environ.get(MARKER)
-        try:
-            process = await asyncio.create_subprocess_exec(
+        # asyncio, cancelled while it starts a process, may wait for ever for pipes that it never joined. So the start
+        # goes on to its end, and what it gives is ended.
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=pass_fds,
-                env={**env, MARKER: f"{outer}/{run}" if outer else run},
+                env={**env, MARKER: f"{outer}/{mark}" if outer else mark},
                 start_new_session=True,
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
         except BaseException:
             watchdog.done(slot)
+            starting.add_done_callback(_give_up)
+            await asyncio.wait([starting])
             raise
-        watchdog.began(slot, run, process.pid)
+        watchdog.began(slot, mark, process.pid)
         if process.stdin is not None:
             process.stdin.write(stdin)
             process.stdin.close()
@@ -110,3 +121,9 @@ class CopyProcess:
     async def _read_errors(self, stderr: asyncio.StreamReader) -> None:
         while data := await stderr.read(BLOCK):
             self.stderr += data[: STDERR_LIMIT - len(self.stderr)]
+
+
+def _give_up(starting: asyncio.Future[asyncio.subprocess.Process]) -> None:
+    """End a process that nobody waits for any more, at once: it has not begun."""
+    if not starting.cancelled() and starting.exception() is None and starting.result().returncode is None:
+        starting.result().kill()

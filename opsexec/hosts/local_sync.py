@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import contextlib
 from typing import TYPE_CHECKING, cast
 
-from opsexec.errors import PrivilegeDenied
-from opsexec.hosts.bootstrap import argv, opening
+from opsexec.hosts.bootstrap import opening
 from opsexec.hosts.bridge import Bridge, Wire
 from opsexec.hosts.copies import copy_tree
-from opsexec.hosts.local_session import become, session_environment
+from opsexec.hosts.local_session import start_far
 
 if TYPE_CHECKING:
     from opsexec.hosts.local import LocalHost
@@ -24,22 +23,7 @@ async def sync_local(host: LocalHost, plan: SyncPlan) -> SyncResult:
     """Copy between two local trees under the plan's grants."""
 
     async def open_far(module: str, nonce: str, bridge: Bridge) -> Wire:
-        loop = asyncio.get_running_loop()
-        try:
-            transport, pipes = await loop.subprocess_exec(
-                lambda: _BridgePipes(bridge),
-                *become(plan.run_as),
-                *argv(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=session_environment(host.name, plan.run_as),
-                cwd="/",
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            text = f"can't become {plan.run_as}: {error.filename} is not on this machine"
-            raise PrivilegeDenied(text, host=host.name, hint="install it, or leave run_as out") from error
+        transport, pipes = await start_far(lambda: _BridgePipes(bridge), host.name, plan.run_as)
         wire = _PipeWire(transport, pipes)
         wire.write(opening(nonce, module))
         return wire
@@ -52,7 +36,7 @@ class _PipeWire:
 
     def __init__(self, transport: asyncio.SubprocessTransport, pipes: _BridgePipes) -> None:
         self._transport = transport
-        self._pipes = pipes
+        self._gone = pipes.gone
         self._input = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
         self._output = cast(asyncio.ReadTransport, transport.get_pipe_transport(1))
 
@@ -74,17 +58,19 @@ class _PipeWire:
 
     def close(self) -> None:
         """Close the pipes only: the child sees that and ends its own tree, which a signal to it would leave behind."""
-        if 0 not in self._pipes.closed:
+        # A pipe that is closing with nothing left to write closes by itself, and asyncio fails when it is told twice.
+        if not self._input.is_closing() or self._input.get_write_buffer_size():
             self._input.abort()
         self._output.close()
 
     async def wait_closed(self) -> None:
-        waiting = asyncio.ensure_future(self._pipes.gone.wait())
+        waiting = asyncio.ensure_future(self._gone.wait())
         try:
             await asyncio.wait([waiting], timeout=CLOSE_S)
         finally:
             waiting.cancel()
-            self._transport.close()
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo is root's, and not ours to kill
+                self._transport.close()
 
 
 class _BridgePipes(asyncio.SubprocessProtocol):
@@ -94,7 +80,6 @@ class _BridgePipes(asyncio.SubprocessProtocol):
         self._bridge = bridge
         self._transport: asyncio.SubprocessTransport | None = None
         self.gone = asyncio.Event()
-        self.closed: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -104,9 +89,6 @@ class _BridgePipes(asyncio.SubprocessProtocol):
             self._bridge.data_received(data)
         else:
             self._bridge.complain(data)
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        self.closed.add(fd)
 
     def pause_writing(self) -> None:
         self._bridge.pause()
@@ -118,5 +100,6 @@ class _BridgePipes(asyncio.SubprocessProtocol):
         """The child has ended and all it wrote has been read: `process_exited` comes before the last of its output."""
         assert self._transport is not None
         status = self._transport.get_returncode()
+        self._transport.close()
         self._bridge.lost(128 - status if status is not None and status < 0 else status)
         self.gone.set()

@@ -215,7 +215,7 @@ def _failure(end: RsyncEnd, carried: Carried, host: str) -> OpsError:
 def _reason(here: str, there: str) -> str:
     """Return the line that says why: rsync writes `rsync: ...` about what happened, and at last a summary.
 
-    What the host's rsync says of errors comes on its own stderr (rsync(1), --stderr), where a login may have written too.
+    What the host's rsync says of errors comes on its own stderr (rsync(1), --stderr), where a login may write too.
     """
     lines = [line for line in (*here.splitlines(), *there.splitlines()) if line.startswith("rsync")]
     told = [line for line in lines if line.startswith("rsync: ")] or [*here.splitlines(), *lines] or [""]

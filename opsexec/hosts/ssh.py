@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FREEING_S = 2.0
 """Seconds sshd may take to count a session that was given up as gone: its process has to end first."""
+COPIES = 4
+"""How many copies are under way at once: each has a channel, and sshd allows ten (MaxSessions)."""
 OPEN_S = 20.0
 """Seconds a far session may take to answer on an open connection."""
 
@@ -38,6 +40,7 @@ class SshHost:
         self._sessions: dict[str | None, FarSession] = {}
         self._opening = asyncio.Lock()
         self._gave_up_at = -FREEING_S
+        self.copying = asyncio.Semaphore(COPIES)
 
     @property
     def name(self) -> str:

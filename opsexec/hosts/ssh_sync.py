@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from opsexec.errors import HostUnreachable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 OPEN_S = 20.0
 """Seconds sshd may take to open a channel on an open connection."""
+FREEING_S = 2.0
+"""Seconds sshd may take to count a session that was closed as gone: its process has to end first."""
 CLOSE_S = 1.0
 """Seconds to wait for sshd to confirm that a channel is closed; the host's end ends whether it does or not."""
 
@@ -31,16 +34,32 @@ async def sync_over_ssh(host: SshHost, plan: SyncPlan) -> SyncResult:
         line = host.start_line(plan.run_as)
         try:
             async with asyncio.timeout(OPEN_S):
-                channel = await open_channel(connection, lambda: _BridgeChannel(bridge), line)
+                channel = await _open(connection, lambda: _BridgeChannel(bridge), line)
         except TimeoutError:
             raise HostUnreachable(f"no channel for the copy within {OPEN_S:g} s", host=host.name) from None
         except asyncssh.Error as error:
-            raise HostUnreachable(f"the host refused a channel: {error.reason}", host=host.name) from error
+            text = f"the host refused a channel: {error.reason}"
+            raise HostUnreachable(text, host=host.name, hint="see MaxSessions in its sshd_config") from error
         wire = _ChannelWire(channel)
         wire.write(opening(nonce, module))
         return wire
 
-    return await copy_tree(plan, host.name, open_far)
+    return await copy_tree(plan, host.name, open_far, host.copying)
+
+
+async def _open(
+    connection: asyncssh.SSHClientConnection, session: Callable[[], asyncssh.SSHClientSession[bytes]], line: str
+) -> asyncssh.SSHClientChannel[bytes]:
+    """Open a channel; a refusal is final unless copies that have just ended may be what fills MaxSessions."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + FREEING_S
+    while True:
+        try:
+            return await open_channel(connection, session, line)
+        except asyncssh.ChannelOpenError:
+            if loop.time() > until:
+                raise
+        await asyncio.sleep(0.05)
 
 
 class _ChannelWire:

@@ -60,7 +60,7 @@ class Scene:
 
 
 def without_rsync(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let this process find no rsync: its PATH leads to a directory that holds only what becoming another user takes."""
+    """Let this process find no rsync: its PATH leads to a directory of what becoming another user takes alone."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("runuser", "sudo", "visudo"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opsexec import SyncOpts
-from opsexec.errors import CapabilityDenied, OpsError, StepFailed
+from opsexec.errors import CapabilityDenied, StepFailed
 from tests.conftest import require
 from tests.integration.conftest import require_root
 from tests.integration.sync_scene import Scene, without_rsync
@@ -81,7 +82,7 @@ async def test_a_destination_that_leads_out_by_a_link_is_denied(scene: Scene, en
 async def test_a_source_that_leads_out_by_a_link_is_denied_and_the_link_itself_is_copied_as_one(
     scene: Scene, tmp_path: Path
 ) -> None:
-    _, inside, outside = places(scene)
+    _, inside, _ = places(scene)
     (inside / "link").symlink_to("../outside")
     (inside / "in").symlink_to("x")
     async with scene.connect(f"sync.pull:{inside}/**") as ex:
@@ -154,7 +155,6 @@ async def test_no_swap_of_a_link_makes_a_push_write_outside(scene: Scene) -> Non
     await _settle(scene, source, inside)
     before = snapshot(os.fsencode(outside))
     (inside / "other").symlink_to(outside)
-    won = 0
     async with scene.connect(f"sync.push:{inside}/**") as ex:
         with Swapper("exchange", inside / "d", inside / "other") as swapper:
             for number in range(6):
@@ -162,10 +162,8 @@ async def test_no_swap_of_a_link_makes_a_push_write_outside(scene: Scene) -> Non
                     path.write_bytes(b"%d" % number)
                     os.utime(path, (10**9 + number, 10**9 + number))
                     path.chmod(0o640 + number)
-                try:
+                with contextlib.suppress(StepFailed, CapabilityDenied):
                     await ex.push(f"{source}/", f"{inside}/", SyncOpts(delete=number == 5, excludes=("/other",)))
-                except (StepFailed, CapabilityDenied):
-                    won += 1
     assert swapper.count > 1000
     after = snapshot(os.fsencode(outside))
     if scene.target.login != "root" and scene.method == "rsync":
@@ -190,10 +188,8 @@ async def test_no_swap_of_a_link_makes_a_pull_read_outside(scene: Scene, tmp_pat
     async with scene.connect(f"sync.pull:{inside}/**") as ex:
         with Swapper("exchange", inside / "d", inside / "other") as swapper:
             for number in range(6):
-                try:
+                with contextlib.suppress(StepFailed, CapabilityDenied):
                     await ex.pull(f"{inside}/", f"{tmp_path}/out{number}/")
-                except OpsError as error:
-                    assert isinstance(error, (StepFailed, CapabilityDenied)), error
     assert swapper.count > 1000
     got = [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
     assert got == []
