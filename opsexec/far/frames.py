@@ -22,7 +22,7 @@ END = 4  # NUMBER: end the run's process tree; milliseconds between SIGTERM and 
 RESIZE = 5  # SIZE: columns, rows
 CALL = 6  # message: operation, arguments
 SOURCES = 7  # compressed message: name, source, ...: modules for the operations to come
-BEAT = 8  # nothing: the caller is still there
+BEAT = 8  # nothing: the caller is still there; the host answers with the same
 
 # host -> caller
 HELLO = 64  # message: protocol, python version, pid, user
@@ -39,8 +39,8 @@ OUTPUT_WINDOW = 4 << 20
 INPUT_WINDOW = 256 << 10
 """Bytes of INPUT a caller may have under way."""
 LEASE_S = 20.0
-"""Seconds without any frame from the caller after which the host ends its runs: the connection is gone or frozen."""
+"""Seconds without any frame after which the host ends its runs, and the caller gives the host up."""
 BEAT_S = 5.0
-"""Seconds between the caller's BEAT frames while something runs."""
+"""Seconds between BEAT frames while something runs."""
 GRACE_S = 0.25
 """Seconds a process tree gets between SIGTERM and SIGKILL."""

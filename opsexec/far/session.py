@@ -185,6 +185,8 @@ class Session:
                 self._spawn(ref, Launch.parse(payload))
             elif kind == frames.SOURCES:
                 adopt(payload)
+            elif kind == frames.BEAT:
+                self.send(frames.BEAT, 0, b"")
             elif kind == frames.CALL:
                 self._call(ref, unpack_message(payload))
             elif ref in self.runs:

@@ -68,9 +68,12 @@ class FarRun:
                 self.ended.set_result(0)
 
     def _no_word(self) -> None:
-        """The host never said that the tree ended: the network or the host is frozen."""
+        """The host never said that the tree ended: it, its session or the network is frozen."""
         if not self.done.done():
-            text = f"no word within {END_WAIT_S:g} s that the process tree ended"
-            self.done.set_exception(ConnectionLost(text, host=self.session.host, hint="look on the host"))
-            if self.ended is not None and not self.ended.done():
-                self.ended.set_result(0)
+            self.session.fail(no_word_of_end(self.session.host))
+
+
+def no_word_of_end(host: str) -> ConnectionLost:
+    """Return the error for a host that doesn't say within END_WAIT_S that a tree has ended: it would in half that."""
+    text = f"no word within {END_WAIT_S:g} s that the process tree ended"
+    return ConnectionLost(text, host=host, hint="look on the host")

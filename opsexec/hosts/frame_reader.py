@@ -13,6 +13,7 @@ NOISE_LIMIT = 256 << 10
 FAILURE_LIMIT = 1 << 20
 """Bytes of a FAILED frame: its sentence, and the grants that a denial lists."""
 LIMITS = {
+    frames.BEAT: 0,
     frames.HELLO: 4096,
     frames.EXIT: 4,
     frames.TAKEN: 4,

@@ -18,6 +18,7 @@ from opsexec.far.message import FarError, unpack_message
 from opsexec.far.perform import perform
 from opsexec.far.tree_end import TreeEnd
 from opsexec.hosts.answers import as_error
+from opsexec.hosts.aside import Aside
 from opsexec.hosts.local_process import LocalProcess
 from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from opsexec.recorder import Recorder
 
 
+SYSTEM_PLACES = ("/usr/", "/bin/", "/sbin/")
+"""Where programs stand without which this machine would do nothing else either."""
+
+
 class LocalHost:
     """This machine. Implements the Host port."""
 
@@ -40,6 +45,7 @@ class LocalHost:
         self._processes: set[LocalProcess] = set()
         self._kept = kept_environment()
         self._poller: Poller | None = None
+        self._aside = Aside()
         self._idle: asyncio.Event | None = None
 
     @property
@@ -53,6 +59,8 @@ class LocalHost:
         """As `Host.run_process`."""
         if spec.run_as is not None:
             return await (await self._session(spec.run_as)).run_process(spec, recorder, stdin)
+        if spec.cwd is not None or not spec.programs[0].startswith(SYSTEM_PLACES):
+            await self._look_at_places(spec)
         watchdog = Watchdog.get()
         slot = watchdog.open(spec.run)
         try:
@@ -71,6 +79,19 @@ class LocalHost:
             watchdog.done(slot)
             if self._idle is not None and not self._processes:
                 self._idle.set()
+
+    async def _look_at_places(self, spec: ProcessSpec) -> None:
+        """Look at the directory and the program beside the loop first: starting a program waits for both, in the loop.
+
+        Where a file system hangs, this step alone hangs with it, and its deadline holds.
+        """
+        places = [*spec.programs, spec.cwd or "/"]
+        try:
+            async with asyncio.timeout(spec.timeout_s):
+                await self._aside.do(lambda: [os.path.exists(place) for place in places])
+        except TimeoutError as error:
+            text = f"no start within {spec.timeout_s:g} s: its directory or program can't be reached"
+            raise StepTimeout(text, host=self._name, hint="is its file system there?") from error
 
     def _polling(self) -> Poller:
         """Return the running loop's poller."""
@@ -130,7 +151,7 @@ class LocalHost:
         """As `Host.call`."""
         if run_as is not None:
             return await (await self._session(run_as)).call(operation, args)
-        answer = await asyncio.to_thread(perform, [operation.encode(), *args])
+        answer = await self._aside.do(lambda: perform([operation.encode(), *args]))
         items = unpack_message(answer[1:])
         if answer[:1] == b"a":
             return items
@@ -172,6 +193,7 @@ class LocalHost:
             await self._idle.wait()
         for session in sessions:
             await session.wait_gone()
+        self._aside.close()
         if self._poller is not None and not self._processes:
             self._poller.close()
             self._poller = None

@@ -15,7 +15,7 @@ from opsexec.far.launch import Launch
 from opsexec.far.message import pack_message, unpack_message
 from opsexec.hosts.answers import answer_limit, as_error
 from opsexec.hosts.bootstrap import other_sources
-from opsexec.hosts.far_run import END_WAIT_S, FarRun
+from opsexec.hosts.far_run import END_WAIT_S, FarRun, no_word_of_end
 from opsexec.hosts.frame_reader import FrameReader, exit_status
 from opsexec.hosts.port import ProcessExit, ProcessSpec
 from opsexec.recorder import Recorder
@@ -53,6 +53,8 @@ class FarSession:
         self._refs = 0
         self._equipped = False
         self._beat: asyncio.TimerHandle | None = None
+        self._unanswered = 0
+        self._heard = True
 
     def attach(self, stream: ByteStream, opening: bytes) -> None:
         """Give the session its transport and start the far half over it."""
@@ -82,6 +84,7 @@ class FarSession:
         """Take bytes as they come; what is no frame of this protocol ends the session with ProtocolError."""
         if self.lost is not None:
             return
+        self._heard = True
         try:
             self._reader.take(data)
         except ValueError as error:
@@ -169,17 +172,28 @@ class FarSession:
             raise ConnectionLost("the session did not close", host=self.host, hint="look on the host") from None
 
     def _keep_beating(self) -> None:
-        """Tell the far half, while something runs, that the caller is still there."""
+        """Tell the far half, while something runs, that the caller is still there, and expect the same of it.
+
+        Beats are counted, not seconds: when this machine slept, what the host said meanwhile is still to be read.
+        """
         self._beat = None
-        if self.lost is None and self.busy:
-            self.send(frames.BEAT, 0, b"")
-            self._beat = self.loop.call_later(frames.BEAT_S, self._keep_beating)
+        if self.lost is not None or not self.busy:
+            return
+        self._unanswered = 0 if self._heard else self._unanswered + 1
+        self._heard = False
+        if self._unanswered * frames.BEAT_S >= frames.LEASE_S:
+            text = f"no word from the host for {frames.LEASE_S:g} s; whether its steps finished is unknown"
+            self.fail(ConnectionLost(text, host=self.host, hint="look on the host, then resume"))
+            return
+        self.send(frames.BEAT, 0, b"")
+        self._beat = self.loop.call_later(frames.BEAT_S, self._keep_beating)
 
     def _begin(self) -> int:
         if self.lost is not None:
             raise self.lost
         self._refs = self._refs + 1 & 0xFFFFFFFF
         if self._beat is None:
+            self._unanswered, self._heard = 0, True
             self._beat = self.loop.call_later(frames.BEAT_S, self._keep_beating)
         return self._refs
 
@@ -239,9 +253,8 @@ class FarSession:
         try:
             survivors = await asyncio.wait_for(run.ended, END_WAIT_S)
         except TimeoutError:
-            raise ConnectionLost(
-                f"no word within {END_WAIT_S:g} s that the process tree ended", host=self.host, hint="look on the host"
-            ) from None
+            self.fail(no_word_of_end(self.host))
+            raise no_word_of_end(self.host) from None
         finally:
             self._runs.pop(run.ref, None)
         if survivors:

@@ -1,0 +1,66 @@
+"""`Aside`: blocking calls beside the event loop, in threads that hold up nobody, not even the end of the process.
+
+The loop's own executor waits for its threads when the loop ends: one call on a file system that hangs (a server that is
+gone, a stopped FUSE daemon) would then hang the whole process, whatever the step's deadline was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Aside:
+    """Threads that do calls for one event loop; there are as many as calls were under way at once."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Worker] = []
+
+    async def do(self, call: Callable[[], T]) -> T:
+        """Do it and return its answer; raises what it raises. Cancelling stops the wait, not the call."""
+        worker = self._idle.pop() if self._idle else _Worker(self._idle)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        worker.jobs.put((answer, call))
+        return await answer
+
+    def close(self) -> None:
+        """Let the idle threads go; one that is in a call goes after it."""
+        while self._idle:
+            self._idle.pop().jobs.put(None)
+
+
+class _Worker:
+    """One thread. After a call it is idle again, unless the loop is gone by then."""
+
+    def __init__(self, idle: list[_Worker]) -> None:
+        self.jobs: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._idle = idle
+        threading.Thread(target=self._serve, name="opsexec-aside", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            answer, call = job
+            value: Any = None
+            failure: BaseException | None = None
+            try:
+                value = call()
+            except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the call was asked for
+                failure = error
+            try:
+                answer.get_loop().call_soon_threadsafe(self._settle, answer, value, failure)
+            except RuntimeError:
+                return  # the loop is closed: nobody waits any more
+
+    def _settle(self, answer: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
+        self._idle.append(self)
+        if answer.done():
+            return
+        if failure is None:
+            answer.set_result(value)
+        else:
+            answer.set_exception(failure)
