@@ -1,4 +1,4 @@
-"""remove: one entry, or a tree, by directory descriptors; no link followed, no file system crossed."""
+"""remove: one entry, or a tree, by directory descriptors; no link followed, no mount crossed."""
 
 from __future__ import annotations
 
@@ -86,19 +86,29 @@ def require_below(place: Place, layers: Sequence[Sequence[str]]) -> None:
             raise denial("fs.remove", f"{place.path}/**", layers, f"removing the tree {place.path} takes all below it")
 
 
+def mount_of(fd: int) -> bytes:
+    """Return which mount an open directory is on (a bind mount is one of its own); without /proc, which device."""
+    told = f"/proc/self/fdinfo/{fd}"
+    if os.path.exists(told):
+        with open(told, "rb") as file:
+            for line in file:
+                if line.startswith(b"mnt_id:"):
+                    return line
+    return b"%d" % os.fstat(fd).st_dev
+
+
 class _Tree:
     """One directory tree that goes. `stack`: the directories walked into, each open, top first."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.device = -1
+        self.mount = b""
         self.tries = 64
         self.stack: list[tuple[int, bytes, list[bytes]]] = []
 
     def remove(self) -> None:
         try:
             self._enter(self.place.fd, self.place.name)
-            self.device = os.fstat(self.stack[0][0]).st_dev
             while self.stack:
                 self._step()
         finally:
@@ -119,10 +129,6 @@ class _Tree:
             info = os.stat(entry, dir_fd=fd, follow_symlinks=False)
             if not st.S_ISDIR(info.st_mode):
                 os.unlink(entry, dir_fd=fd)
-            elif info.st_dev != self.device:
-                raise FarError(
-                    "mount", f"{decode(entry)} in {self.place.asked} is another file system; unmount it first"
-                )
             elif len(self.stack) < MAX_DEPTH:
                 self._enter(fd, entry)
             else:
@@ -152,6 +158,10 @@ class _Tree:
     def _enter(self, fd: int, name: bytes) -> None:
         inner = os.open(name, LIST_FLAGS, dir_fd=fd)
         try:
+            mount = mount_of(inner)
+            if self.stack and mount != self.mount:
+                raise FarError("mount", f"{decode(name)} in {self.place.asked} is a mount; unmount it first")
+            self.mount = mount
             with os.scandir(inner) as entries:
                 names = [os.fsencode(entry.name) for entry in entries]
         except BaseException:

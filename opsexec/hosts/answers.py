@@ -33,7 +33,7 @@ HINTS: dict[str, str] = {
     "read_only": "the file system is mounted read-only",
     "no_such_user": "create the user or group first, or give its number",
     "is_link": "set the mode of what the link points to",
-    "mount": "unmount it first: a tree is removed on one file system only",
+    "mount": "unmount it first: a tree is removed on one mount only",
     "loop": "a link on the way points to itself; read the links one by one with Stat",
     "raced": "something on the host keeps replacing it; stop that first",
     "busy": "something on the host uses it",
