@@ -29,7 +29,7 @@ class RunOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     a tail is shorter than its stream; `digest`: `sha256:<hex>` of all of stdout; `duration_s`: seconds, on the caller's
     clock. Exactly one of `exit_code` and `signal` is set for a process (a status that never came is an error, not a
     value); steps that start no process have exit_code 0. `changed`: the host is not as before (or, in check mode, would
-    not be); `diff`: unified diff where there is one; `skipped`: why nothing was done; `value`: typed answer, plain JSON.
+    not be); `diff`: unified diff where there is one; `skipped`: why nothing was done; `value`: the typed answer.
     """
 
     run: str

@@ -21,8 +21,8 @@ class Run:
     """One program under way."""
 
     __slots__ = (
-        "bulk", "call", "drain", "ended", "ending", "eof_input", "input", "launch", "left", "outputs", "pid", "ref", "status",
-        "stdin", "taken", "terminal",
+        "bulk", "call", "drain", "ended", "ending", "eof_input", "input", "launch", "left", "outputs", "pid", "ref",
+        "status", "stdin", "taken", "terminal",
     )  # fmt: skip
 
     def __init__(self, ref: int, launch: Launch) -> None:

@@ -68,7 +68,7 @@ class Receiver:
         self.pushing = pushing
         self.admit = admit
         self.owners = Owners()
-        self.entries = []  # type: list[Entry]
+        self.entries: list[Entry] = []
         self.problems = []  # type: list[bytes]
         self.skipped = []  # type: list[bytes]
         self.incomplete = False

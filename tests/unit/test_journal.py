@@ -219,7 +219,8 @@ def test_a_short_secret_spoils_no_journal(secret, tmp_path):
     run = new_run_id()
     journal.start(run, {"digest": "d" * 64, "hosts": {"web1": "local:"}, "vars": {"token": secret}})
     journal.record("started", host="web1", step="0", name="step one")
-    finished = {"status": "ok", "changed": True, "exit_code": 1, "duration_s": 0.5, "stdout_tail": secret, "error": None}
+    finished = {"status": "ok", "changed": True, "exit_code": 1, "duration_s": 0.5, "error": None}
+    finished["stdout_tail"] = secret
     journal.record("finished", host="web1", step="0", name="step one", **finished)
     journal.close()
     (file,) = tmp_path.iterdir()
