@@ -110,8 +110,8 @@ def _is_tree(path: str) -> bool:
 class Carried:
     """How a copy ended on the host's side.
 
-    `status`: None when the wire broke; `details`: what its answer held; `complaint`: the end of what it wrote to stderr,
-    and `said` the last line of that.
+    `status`: None when the wire broke; `details`: what its answer held; `complaint`: the end of what it wrote to
+    stderr, and `said` the last line of that.
     """
 
     def __init__(self, bridge: Bridge, details: Sequence[bytes], host: str) -> None:

@@ -29,7 +29,7 @@ MARK = "= "
 SKIPPING = (b"skipping non-regular file ", b"ignoring unsafe symlink ")
 _NOT_SPOKEN = (1, 2)
 """rsync(1) EXIT VALUES: an option that it doesn't know, a protocol that is too old."""
-_PROTOCOL, _STALLED = 12, 30
+_STALLED = 30
 _OPTION_LIMIT = 64
 _WORDS_LIMIT = 65536
 
@@ -200,7 +200,7 @@ def _failure(end: RsyncEnd, carried: Carried, host: str) -> OpsError:
         return ended_early(host)
     if status < 0:
         return StepFailed(f"rsync on this machine was ended by {_signal_name(-status)}", host=host, hint="copy again")
-    if carried.status is not None and carried.status > 128 and status in (_PROTOCOL, carried.status):
+    if carried.status is not None and 128 < carried.status <= 128 + signal.SIGRTMAX:
         name = _signal_name(carried.status - 128)
         return StepFailed(f"the host's rsync was ended by {name}", host=host, hint="look at the host's kernel log")
     if status == _STALLED:

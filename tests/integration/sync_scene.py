@@ -15,6 +15,7 @@ import pytest
 
 from opsexec import Push, RunOutput
 from opsexec.host_executor import HostExecutor
+from opsexec.hosts.watchdog import Watchdog
 from tests.parts.process_tree import descendants
 from tests.parts.sshd import Sshd
 from tests.parts.sync_trees import Dir, File, Link
@@ -81,6 +82,7 @@ def copy_processes(sshd: Sshd | None) -> set[int]:
 @contextmanager
 def nothing_left(sshd: Sshd | None, within_s: float = 1.0) -> Iterator[None]:
     """What the block starts is gone within this many seconds of its end."""
+    Watchdog.get()  # one a process, from its first copy to its end
     before = copy_processes(sshd)
     yield
     end = time.monotonic() + within_s
@@ -115,8 +117,18 @@ def rsyncs_and_ends(sshd: Sshd | None) -> dict[str, list[int]]:
     return found
 
 
+SLOW = 512 << 10
+"""Bytes a second: rsync shows a file only once it has 256 KiB of it."""
+
+
+def slow_file(path: Path) -> None:
+    """Make a file that takes a minute at that rate."""
+    with path.open("wb") as file:
+        file.truncate(60 * SLOW)
+
+
 class Slow:
-    """A push that takes minutes, under way: its first bytes are at the destination."""
+    """A push that takes a minute, under way: its first bytes are at the destination."""
 
     def __init__(self, scene: Scene, ex: HostExecutor, *, timeout_s: float | None = None) -> None:
         self.source = scene.shared / "slow-source"
@@ -124,8 +136,8 @@ class Slow:
         self.source.mkdir()
         self.dst.mkdir()
         self.dst.chmod(0o777)
-        (self.source / "file").write_bytes(os.urandom(4 << 20))
-        step = Push(f"{self.source}/", f"{self.dst}/", bandwidth_bytes_s=32 << 10, timeout_s=timeout_s)
+        slow_file(self.source / "file")
+        step = Push(f"{self.source}/", f"{self.dst}/", bandwidth_bytes_s=SLOW, timeout_s=timeout_s)
         self.task: asyncio.Task[RunOutput] = asyncio.create_task(ex.run(step))
 
     async def under_way(self) -> None:

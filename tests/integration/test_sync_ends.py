@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import SyncOpts
 from opsexec.errors import ConnectionLost, OpsError, StepFailed, StepTimeout
 from opsexec.host_executor import HostExecutor
 from tests.conftest import require
 from tests.integration.conftest import require_root
-from tests.integration.sync_scene import Scene, Slow, nothing_left, rsyncs_and_ends, without_rsync
+from tests.integration.sync_scene import Scene, Slow, nothing_left, rsyncs_and_ends, slow_file, without_rsync
 from tests.parts.delay_proxy import delay_proxy
 from tests.parts.holdings import Holdings
 from tests.parts.process_tree import alive
@@ -28,18 +27,42 @@ from tests.parts.waiting import eventually, eventually_now
 
 pytestmark = pytest.mark.anyio
 
-WAYS = ["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "rsync-held-ssh_root", "tar-local", "tar-ssh_root", "tar-ssh_user"]
+RSYNC = ["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "rsync-held-ssh_root"]
+TAR = ["tar-local", "tar-ssh_root", "tar-ssh_user"]
 
 
-@pytest.fixture(params=WAYS)
-def scene(request: pytest.FixtureRequest, shared_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
+def _scene(request: pytest.FixtureRequest) -> Scene:
     require("rsync", "needs rsync")
     carrier, _, name = request.param.rpartition("-")
     target = request.getfixturevalue(name)
     assert isinstance(target, Target)
     if carrier == "tar":
-        without_rsync(monkeypatch, tmp_path)
-    return Scene(target, carrier, shared_dir)
+        without_rsync(request.getfixturevalue("monkeypatch"), request.getfixturevalue("tmp_path"))
+    return Scene(target, carrier, request.getfixturevalue("shared_dir"))
+
+
+@pytest.fixture(params=RSYNC + TAR)
+def scene(request: pytest.FixtureRequest) -> Scene:
+    """Every carrier over targets that differ in how it ends."""
+    return _scene(request)
+
+
+@pytest.fixture(params=[way for way in RSYNC + TAR if "ssh" in way])
+def ssh_scene(request: pytest.FixtureRequest) -> Scene:
+    """Those with a connection."""
+    return _scene(request)
+
+
+@pytest.fixture(params=RSYNC)
+def rsync_scene(request: pytest.FixtureRequest) -> Scene:
+    """Those whose two ends can be told apart in the process table."""
+    return _scene(request)
+
+
+@pytest.fixture(params=TAR)
+def tar_scene(request: pytest.FixtureRequest) -> Scene:
+    """Those without rsync."""
+    return _scene(request)
 
 
 @asynccontextmanager
@@ -108,12 +131,10 @@ async def test_a_passed_deadline_is_a_timeout_and_leaves_nothing(scene: Scene, s
         assert before.left_since() == []
 
 
-async def test_closing_the_executor_ends_a_copy(scene: Scene, sshd: Sshd) -> None:
-    if not scene.target.is_ssh:
-        pytest.skip("a local executor has no connection to close")
+async def test_closing_the_executor_ends_a_copy(ssh_scene: Scene, sshd: Sshd) -> None:
     with nothing_left(sshd):
-        async with scene.connect() as ex:
-            slow = Slow(scene, ex)
+        async with ssh_scene.connect() as ex:
+            slow = Slow(ssh_scene, ex)
             await slow.under_way()
         with pytest.raises(ConnectionLost):
             await asyncio.wait_for(slow.task, 2)
@@ -122,7 +143,13 @@ async def test_closing_the_executor_ends_a_copy(scene: Scene, sshd: Sshd) -> Non
 @pytest.mark.parametrize("carrier", ["rsync", "tar"])
 @pytest.mark.parametrize("how", ["cut", "killed"])
 async def test_a_connection_that_is_lost_is_no_failed_step(
-    sshd: Sshd, ssh_root: Target, shared_dir: Path, how: str, carrier: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sshd: Sshd,
+    ssh_root: Target,
+    shared_dir: Path,
+    how: str,
+    carrier: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     require("rsync", "needs rsync")
     if carrier == "tar":
@@ -149,9 +176,17 @@ async def test_a_connection_that_is_lost_is_no_failed_step(
 
 
 @pytest.mark.parametrize("side", ["here", "there"])
-async def test_an_end_that_is_killed_is_named(scene: Scene, sshd: Sshd, side: str) -> None:
-    if side == "there" and scene.carrier == "tar":
-        pytest.skip("the far end of a tar copy is one of many python3s; it shares its exit with rsync's")
+async def test_an_rsync_that_is_killed_is_named(rsync_scene: Scene, sshd: Sshd, side: str) -> None:
+    error = await _killed(rsync_scene, sshd, side)
+    assert "SIGKILL" in str(error)
+    assert ("this machine" if side == "here" else "the host's") in str(error)
+
+
+async def test_a_tar_end_that_is_killed_fails_the_step(tar_scene: Scene, sshd: Sshd) -> None:
+    assert "on this machine" in str(await _killed(tar_scene, sshd, "here"))
+
+
+async def _killed(scene: Scene, sshd: Sshd, side: str) -> OpsError:
     async with warm(scene) as ex:
         before = Holdings.now()
         with nothing_left(sshd):
@@ -165,9 +200,7 @@ async def test_an_end_that_is_killed_is_named(scene: Scene, sshd: Sshd, side: st
                 await asyncio.wait_for(slow.task, 5)
         assert before.left_since() == []
     assert not isinstance(caught.value, ConnectionLost)
-    if scene.carrier != "tar":
-        assert "SIGKILL" in str(caught.value)
-        assert ("this machine" if side == "here" else "the host's") in str(caught.value)
+    return caught.value
 
 
 @pytest.fixture
@@ -175,7 +208,9 @@ def small_disk(shared_dir: Path) -> Iterator[Path]:
     require_root()
     disk = shared_dir / "disk"
     disk.mkdir()
-    subprocess.run([require("mount", "needs mount"), "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", str(disk)], check=True)
+    subprocess.run(
+        [require("mount", "needs mount"), "-t", "tmpfs", "-o", "size=1m,mode=777", "tmpfs", str(disk)], check=True
+    )
     yield disk
     subprocess.run([require("umount", "needs umount"), str(disk)], check=True)
 
@@ -223,17 +258,17 @@ async def main(url, identity, known_hosts, source, dst):
     keys = dict(identity_files=[identity], known_hosts=known_hosts) if identity else {}
     async with connect(url, capabilities=CapabilitySet.everything(), audit=NullAudit(), config_files=(), **keys) as ex:
         print("copying", flush=True)
-        await ex.push(source, dst, SyncOpts(bandwidth_bytes_s=32768))
+        await ex.push(source, dst, SyncOpts(bandwidth_bytes_s=524288))
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_a_caller_that_is_killed_leaves_nothing(scene: Scene, sshd: Sshd) -> None:
+def test_a_caller_that_is_killed_leaves_nothing(scene: Scene, sshd: Sshd) -> None:
     source, dst = scene.shared / "source", scene.shared / "dst"
     source.mkdir()
     dst.mkdir()
     dst.chmod(0o777)
-    (source / "file").write_bytes(os.urandom(4 << 20))
+    slow_file(source / "file")
     target = scene.target
     keys = [str(target.identity_files[0]), str(target.known_hosts)] if target.identity_files else ["", ""]
     with nothing_left(sshd, within_s=3.0):
