@@ -32,7 +32,10 @@ async def works(target: Target) -> None:
         output = await ex.run(Exec(argv=("printf", "%s\\0", *words)))
         assert output.stdout == "".join(f"{word}\0" for word in words).encode()
         terminal = await ex.open_tty(Tty(argv=("/bin/sh", "-c", "test -t 0 && echo tty")))
-        assert await terminal.read() == b"tty\r\n"
+        said = b""
+        while block := await terminal.read():
+            said += block
+        assert said == b"tty\r\n"
         await terminal.aclose()
 
 
