@@ -212,7 +212,7 @@ async def test_a_frozen_host_is_a_typed_error_within_its_bounds(server: Sshd, ho
             begun = time.monotonic()
             late = asyncio.create_task(ex.run(Exec(argv=("sleep", "64.6"), timeout_s=0.3)))
             stopped = asyncio.create_task(ex.run(Exec(argv=("sleep", "64.7"))))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0)  # both steps have been sent by then
             stopped.cancel()
             with pytest.raises(OpsError):
                 await asyncio.wait_for(late, END_WAIT_S + 2)
