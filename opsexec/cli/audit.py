@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.cli.arguments import add_json
 from opsexec.cli.command import Command, count
 from opsexec.cli.ending import FAILED, OK, printable, tell
+from opsexec.cli.json_text import json_text
 from opsexec.errors import HostUnsuitable, OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _tail(args: argparse.Namespace) -> int:
     from opsexec.audit import tail
 
     for record in tail(_log(args), args.lines, follow=args.follow):
-        print(json.dumps(record, ensure_ascii=False) if args.json else in_words(record), flush=True)
+        print(json_text(record) if args.json else in_words(record), flush=True)
     return OK
 
 
@@ -142,7 +143,7 @@ def _show(args: argparse.Namespace) -> int:
     if not records:
         raise OpsError(f"no line of {log} is about run {args.run!r}", hint="`opsexec audit tail` shows the last runs")
     if args.json:
-        print(json.dumps({"records": records}, ensure_ascii=False))
+        print(json_text({"records": records}))
         return OK
     from opsexec.cli.table import flat
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.cli.arguments import add_host, add_json, add_timeout, add_user
 from opsexec.cli.command import Command, count, seconds
 from opsexec.cli.drive import drive
+from opsexec.cli.json_text import json_text
 
 if TYPE_CHECKING:
     import argparse
@@ -90,7 +91,7 @@ class Samples:
         async def show(stream: Stream, line: bytes) -> None:
             sample = json.loads(line)
             if self._json:
-                text = json.dumps({"host": host, **sample}, ensure_ascii=False)
+                text = json_text({"host": host, **sample})
             else:
                 text = f"{f'{host} | ' if several else ''}{in_words(sample)}"
             await output.write("stdout", text.encode("utf-8", "backslashreplace") + b"\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.cli.arguments import add_inventory, add_json
 from opsexec.cli.command import Command
 from opsexec.cli.drive import drive
+from opsexec.cli.json_text import json_text
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +32,7 @@ def _hosts(args: argparse.Namespace) -> int:
         hosts = list(inventory.hosts.values()) if args.pattern is None else inventory.select(args.pattern)
         if args.json:
             shown = {host.name: as_json(host) for host in hosts}
-            print(json.dumps({"inventory": inventory.file, "hosts": shown}, ensure_ascii=False))
+            print(json_text({"inventory": inventory.file, "hosts": shown}))
         elif args.names:
             for name in {label: None for host in hosts for label in (host.name, *host.labels)}:
                 print(name)

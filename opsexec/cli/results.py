@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opsexec.cli.ending import FAILED, OK, say, tell, worst
+from opsexec.cli.json_text import json_text
 from opsexec.errors import HostUnreachable, OpsError, StepFailed
 
 if TYPE_CHECKING:
@@ -89,5 +89,5 @@ def conclude(results: list[Result], *, as_json: bool) -> int:
     """Print the object that --json asks for, and return the exit code of it all."""
     if as_json:
         totals = {status: sum(r.status == status for r in results) for status in STATUSES}
-        print(json.dumps({"hosts": {r.host: r.as_json() for r in results}, "totals": totals}, ensure_ascii=False))
+        print(json_text({"hosts": {r.host: r.as_json() for r in results}, "totals": totals}))
     return worst([result.code for result in results])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from opsexec.cli.arguments import FORKS, add_inventory, add_json, add_ssh
 from opsexec.cli.command import Command, count
 from opsexec.cli.drive import drive
+from opsexec.cli.json_text import json_text
 from opsexec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
             raise
         finally:
             if args.json and engine.report.hosts:
-                print(json.dumps(engine.report.as_json(), ensure_ascii=False))
+                print(json_text(engine.report.as_json()))
         await out.drain()
         return report.exit_code
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opsexec.cli.arguments import add_json
 from opsexec.cli.command import Command
 from opsexec.cli.ending import OK, tell
+from opsexec.cli.json_text import json_text
 from opsexec.errors import HostUnsuitable, OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _list(args: argparse.Namespace) -> int:
         except OpsError as error:
             tell(str(error))
     if args.json:
-        print(json.dumps({"runs": rows}, ensure_ascii=False))
+        print(json_text({"runs": rows}))
     elif rows:
         table = [[row["run"], row["state"], str(len(row["hosts"])), _counted(row), row["name"]] for row in rows]
         print_table(["RUN", "STATE", "HOSTS", "RESULT", "RUNBOOK"], table)
@@ -133,7 +134,7 @@ def _show(args: argparse.Namespace) -> int:
     }
     if args.json:
         hosts = {n: {"status": s, "steps": steps.get(n, [])} for n, s in summary["hosts"].items()}
-        print(json.dumps({**summary, "hosts": hosts}, ensure_ascii=False))
+        print(json_text({**summary, "hosts": hosts}))
         return OK
     print(f"run {run.run}: {summary['name']}, {run.state}{' (a check)' if summary['check'] else ''}")
     rows = [

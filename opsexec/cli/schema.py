@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from opsexec.cli.command import Command
+from opsexec.cli.json_text import json_text
 from opsexec.errors import HostUnsuitable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _schema(args: argparse.Namespace) -> int:
         )
     from opsexec.schema import schema
 
-    print(json.dumps(schema(args.name), indent=2, ensure_ascii=False))
+    print(json_text(schema(args.name), indent=2))
     return 0
 
 

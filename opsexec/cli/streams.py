@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import stat
 import threading
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 BLOCK = 64 << 10
 MAX_LINE = 1 << 20
 """A line without end is passed on in pieces of this size."""
+
+_STEERING = re.compile(rb"\x1b(?!\[[0-9;:]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What a terminal obeys, but for tabs, newlines and colours."""
 
 T = TypeVar("T")
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
@@ -93,6 +97,10 @@ class Output:
             except OSError as error:
                 raise OutputFailed(error) from error
 
+    def on_terminal(self, stream: Stream) -> bool:
+        """True when a person reads this stream as it comes."""
+        return os.isatty(self._fds[stream])
+
     def _is_free(self, fd: int, size: int) -> bool:
         """True when writing can't block: a file, or a pipe with room for PIPE_BUF (pipe(7))."""
         kind = self._kinds[fd]
@@ -119,15 +127,28 @@ class Prefixed:
             end = len(data)
         self._rest[stream] = data[end:]
         if end:
-            lines = data[: end - 1].replace(b"\n", b"\n" + self._prefix)
-            await self._output.write(stream, self._prefix + lines + b"\n")
+            await self._pass_on(stream, data[: end - 1])
 
     async def close(self) -> None:
         """Pass on what has no newline at its end."""
         for stream, rest in self._rest.items():
             if rest:
                 self._rest[stream] = b""
-                await self._output.write(stream, self._prefix + rest + b"\n")
+                await self._pass_on(stream, rest)
+
+    async def _pass_on(self, stream: Stream, lines: bytes) -> None:
+        if self._output.on_terminal(stream):
+            lines = tame(lines)
+        await self._output.write(stream, self._prefix + lines.replace(b"\n", b"\n" + self._prefix) + b"\n")
+
+
+def tame(lines: bytes) -> bytes:
+    """Return lines whose colours end with them, and whose other control characters are shown, not obeyed.
+
+    On a terminal one host could otherwise overwrite, hide or make up the lines of another.
+    """
+    lines = _STEERING.sub(lambda found: b"\\x%02x" % found[0][-1], lines.replace(b"\r\n", b"\n"))
+    return b"\n".join(line + b"\x1b[0m" if b"\x1b" in line else line for line in lines.split(b"\n"))
 
 
 def _kind(fd: int) -> str:
