@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,8 @@ class Journal:
         """Begin a journal; raises JournalUnavailable."""
         path = self.path(run)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for directory in (*reversed(self._directory.parents), self._directory):
+                directory.mkdir(exist_ok=True, mode=0o700)
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unavailable(path, error) from error
@@ -84,8 +86,8 @@ class Journal:
     def reopen(self, run: str) -> JournalState:
         """Open a run's journal to go on with it, without the line that a crash tore; return what it says.
 
-        Raises UsageError when there is none or another process has it, BadJournal when it was damaged
-        elsewhere.
+        Raises UsageError when there is none, another process has it, or others may write it; BadJournal when
+        it was damaged elsewhere.
         """
         path = self.path(run)
         try:
@@ -94,6 +96,7 @@ class Journal:
             raise UsageError(f"there is no run {run}", hint=f"runs are kept in {self._directory}") from error
         except OSError as error:
             raise _unavailable(path, error) from error
+        self._require_own(path)
         self._lock(path)
         data = b""
         while block := os.pread(self._fd, 1 << 20, len(data)):
@@ -101,6 +104,13 @@ class Journal:
         state = read_journal(data, str(path))
         os.ftruncate(self._fd, state.good_bytes)
         return state
+
+    def _require_own(self, path: Path) -> None:
+        """What it says decides which steps are not run again: it must be this user's word, or root's."""
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+            self.close()
+            raise UsageError(f"{path} may be written by others", hint="look at it, and start a new run")
 
     def _lock(self, path: Path) -> None:
         try:
