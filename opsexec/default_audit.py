@@ -25,7 +25,6 @@ class DefaultAudit:
             atexit.register(self.close)
         return self._log.append(record)
 
-
     def close(self) -> None:
         """Put the last lines on disk; called when the process ends. Raises AuditUnavailable when they can't be."""
         log, self._log = self._log, None

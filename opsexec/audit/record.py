@@ -93,18 +93,14 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record with every field present; raises BadRecord for what isn't plain JSON data."""
     if not record.keys() <= FIELDS:
         unknown = ", ".join(sorted(map(repr, record.keys() - FIELDS)))
-        raise BadRecord(
-            f"an audit record has no field {unknown}", hint=f"its fields are {', '.join(sorted(FIELDS))}"
-        )
+        raise BadRecord(f"an audit record has no field {unknown}", hint=f"its fields are {', '.join(sorted(FIELDS))}")
     fields = {**_EMPTY, **record}
     decision = fields["decision"]
     if decision is not None and decision != "allow" and decision != "deny":
         raise BadRecord(f"an audit decision is allow, deny or absent, not {type(decision).__name__} data")
     step = fields["step"]
     if type(step) is dict and step.get("type") in MAINTENANCE:
-        raise BadRecord(
-            f"the step type {step['type']} is the audit log's own", hint="give the step another type"
-        )
+        raise BadRecord(f"the step type {step['type']} is the audit log's own", hint="give the step another type")
     if not _is_plain(fields.values(), MAX_DEPTH):
         raise _why_not_plain(fields, "record", MAX_DEPTH)
     return fields
@@ -149,15 +145,11 @@ def _why_not_plain(value: Any, where: str, depth: int) -> BadRecord:
         what = f"{kind.__module__}.{kind.__qualname__}"
         return BadRecord(f"{where} is a {what}, not plain JSON data", hint="redact the record first")
     if depth < 0:
-        return BadRecord(
-            f"{where[:80]}... is nested more than {MAX_DEPTH} deep", hint="record a digest instead"
-        )
+        return BadRecord(f"{where[:80]}... is nested more than {MAX_DEPTH} deep", hint="record a digest instead")
     if kind is dict:
         for name in value:
             if type(name) is not str:
-                return BadRecord(
-                    f"{where} has a {type(name).__name__} for a member name", hint="names are texts"
-                )
+                return BadRecord(f"{where} has a {type(name).__name__} for a member name", hint="names are texts")
     members = value.items() if kind is dict else enumerate(value)
     name, culprit = next((name, item) for name, item in members if not _is_plain((item,), depth))
     return _why_not_plain(culprit, f"{where}.{name}" if kind is dict else f"{where}[{name}]", depth - 1)

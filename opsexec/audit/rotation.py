@@ -42,9 +42,7 @@ def rotate(path: Path, fd: int, next_seq: int, prev: str, keep: int | None) -> O
     closed = closed_name(path, first)
     segments = dict(closed_segments(path))
     if closed.exists() and not os.path.samestat(os.stat(closed), os.fstat(fd)):
-        raise AuditBroken(
-            f"{closed.name} exists already beside the audit log", hint="see `opsexec audit verify`"
-        )
+        raise AuditBroken(f"{closed.name} exists already beside the audit log", hint="see `opsexec audit verify`")
     segments[first] = closed
     starts = sorted(segments)
     expired = [] if keep is None else starts[: max(0, len(starts) - keep)]

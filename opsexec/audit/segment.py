@@ -78,9 +78,7 @@ def check_safe(fd: int, path: Path) -> None:
     """Raise AuditUnavailable unless this is a regular file that nobody else may write."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise AuditUnavailable(
-            f"the audit log {path} is not a regular file", hint="name a file in OPSEXEC_AUDIT"
-        )
+        raise AuditUnavailable(f"the audit log {path} is not a regular file", hint="name a file in OPSEXEC_AUDIT")
     if status.st_mode & 0o022:
         raise AuditUnavailable(
             f"the audit log {path} may be written by others (mode {stat.S_IMODE(status.st_mode):04o})",
@@ -144,9 +142,7 @@ def snapshot(path: Path) -> Snapshot:
             ) from error
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise AuditUnavailable(
-                    f"the audit log {path} is not a regular file", hint="name the log's path"
-                )
+                raise AuditUnavailable(f"the audit log {path} is not a regular file", hint="name the log's path")
             lock(fd, path, fcntl.LOCK_SH)
             if is_active(path, fd):
                 size = os.fstat(fd).st_size

@@ -93,9 +93,7 @@ def _whole_lines(fd: int, offset: int, path: Path) -> bytes:
     """Return whole lines from `offset` on: about 256 KiB, or one line if that is longer, or nothing."""
     size = os.fstat(fd).st_size
     if size < offset:
-        raise AuditBroken(
-            f"the audit log {path} was cut while it was read", hint=f"see `opsexec audit verify {path}`"
-        )
+        raise AuditBroken(f"the audit log {path} was cut while it was read", hint=f"see `opsexec audit verify {path}`")
     length = _CHUNK
     while True:
         data = os.pread(fd, length, offset)

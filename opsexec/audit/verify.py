@@ -82,9 +82,7 @@ class VerifyReport(msgspec.Struct, frozen=True):
         if self.repairs:
             text += f"; torn tails put aside: {self.repairs}"
         if self.first_seq:
-            text += (
-                f"; starts at line {self.first_seq}: older segments were removed, as the chain itself records"
-            )
+            text += f"; starts at line {self.first_seq}: older segments were removed, as the chain itself records"
         return text
 
 
@@ -144,9 +142,7 @@ class _Walk:
         if line.prev != prev:
             raise _Broken("prev", f"expected to follow {prev[:16]}..., follows {line.prev[:16]}...")
         if self.known is not None and line.seq == self.known.seq and line.hash != self.known.hash:
-            raise _Broken(
-                "head", f"line number {line.seq} was once {self.known.hash[:16]}..., is {line.hash[:16]}..."
-            )
+            raise _Broken("head", f"line number {line.seq} was once {self.known.hash[:16]}..., is {line.hash[:16]}...")
 
 
 def verify(path: str | Path, *, head: AuditEntry | None = None) -> VerifyReport:
@@ -195,9 +191,7 @@ def _verify(path: Path, taken: Snapshot, known: AuditEntry | None) -> VerifyRepo
             break
     if problem is None:
         problem = _missing(walk, files, reports[-1].lines)
-    return VerifyReport(
-        path, tuple(reports), walk.first_seq or 0, walk.head, walk.rotations, walk.repairs, problem
-    )
+    return VerifyReport(path, tuple(reports), walk.first_seq or 0, walk.head, walk.rotations, walk.repairs, problem)
 
 
 def _lines(stream: BinaryIO, size: int) -> Iterator[tuple[bytes, bool]]:
@@ -215,9 +209,7 @@ def _missing(walk: _Walk, files: list[Path], lines_in_last: int) -> Problem | No
         detail = f"lines {walk.oldest_seq} to {first - 1} are missing, and no rotation says they were removed"
         return Problem(files[0], 1, "missing", detail)
     if lines_in_last == 0 and len(files) > 1:
-        return Problem(
-            files[-1], 1, "missing", "the active log is empty, but closed segments stand before it"
-        )
+        return Problem(files[-1], 1, "missing", "the active log is empty, but closed segments stand before it")
     if walk.known is not None and (walk.head is None or walk.head.seq < walk.known.seq):
         ends = "is empty" if walk.head is None else f"ends at line number {walk.head.seq}"
         detail = f"the chain {ends}, but line number {walk.known.seq} was written"

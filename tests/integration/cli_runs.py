@@ -57,18 +57,14 @@ class Cli:
     def argv(self, *words: object) -> list[str]:
         return [sys.executable, "-m", "opsexec.cli", *map(str, words)]
 
-    def run(
-        self, *words: object, stdin: bytes | None = None, **env: str
-    ) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *words: object, stdin: bytes | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
         """Run to the end; no stdin means /dev/null."""
         source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
         with self.start(*words, stdin=source, env={**self.env, **env}) as running:
             out, said = running.communicate(stdin, timeout=DEADLINE_S)
         return subprocess.CompletedProcess(running.args, running.returncode, out, said)
 
-    def start(
-        self, *words: object, stdin: int = subprocess.DEVNULL, env: dict[str, str] | None = None
-    ) -> Running:
+    def start(self, *words: object, stdin: int = subprocess.DEVNULL, env: dict[str, str] | None = None) -> Running:
         """Start it with pipes and leave it running."""
         return Running(
             self.argv(*words),

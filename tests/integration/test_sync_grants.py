@@ -167,7 +167,7 @@ async def test_no_swap_of_a_link_makes_a_push_write_outside(scene: Scene) -> Non
     assert swapper.count > 1000
     after = snapshot(os.fsencode(outside))
     if scene.target.login != "root" and scene.method == "rsync":
-        # What Landlock doesn't decide about, for a login that owns the file anyway: docs/architecture.md says so.
+        # Landlock doesn't decide about modes and times, of files that the login owns anyway: see far/confine.py.
         after[b"f"] = (after[b"f"][0], before[b"f"][1], *after[b"f"][2:5], before[b"f"][5])
     assert after == before
 

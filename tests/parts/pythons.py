@@ -31,14 +31,10 @@ def _managed(version: str) -> str | None:
     pyenv = shutil.which("pyenv")
     if pyenv is None:
         return None
-    listed = subprocess.run(
-        [pyenv, "versions", "--bare"], capture_output=True, text=True, timeout=20, check=False
-    )
+    listed = subprocess.run([pyenv, "versions", "--bare"], capture_output=True, text=True, timeout=20, check=False)
     for name in listed.stdout.split():
         if name.startswith(f"{version}."):
-            prefix = subprocess.run(
-                [pyenv, "prefix", name], capture_output=True, text=True, timeout=20, check=False
-            )
+            prefix = subprocess.run([pyenv, "prefix", name], capture_output=True, text=True, timeout=20, check=False)
             if prefix.returncode == 0:
                 return f"{prefix.stdout.strip()}/bin/python3"
     return None

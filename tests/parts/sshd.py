@@ -374,9 +374,7 @@ def fleet(
         ]
         known_hosts = directory / "known_hosts"
         known_hosts.write_text("".join(server.known_hosts.read_text() for server in servers))
-        endpoints = [
-            Endpoint(e.address, e.port, e.user, identity, known_hosts) for s in servers for e in s.endpoints
-        ]
+        endpoints = [Endpoint(e.address, e.port, e.user, identity, known_hosts) for s in servers for e in s.endpoints]
         yield Fleet(servers, endpoints, known_hosts, identity)
 
 

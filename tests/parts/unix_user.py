@@ -24,9 +24,7 @@ def unix_user(name: str | None = None, *, shell: str = "/bin/bash", home: bool =
         raise PermissionError("making a unix user needs root")
     name = name or f"ops{os.getpid()}x{time.monotonic_ns() % 100000}"
     # '*' and not '!': without PAM sshd refuses accounts whose password field says locked.
-    subprocess.run(
-        ["useradd", "-m" if home else "-M", "-s", shell, "-p", "*", name], check=True, capture_output=True
-    )
+    subprocess.run(["useradd", "-m" if home else "-M", "-s", shell, "-p", "*", name], check=True, capture_output=True)
     try:
         yield name
     finally:

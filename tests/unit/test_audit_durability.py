@@ -56,9 +56,7 @@ def test_close_puts_the_last_lines_on_disk_at_once(tmp_path, syncs):
     log.append(an_allow())
     log.close()
     assert len(syncs) == 1
-    assert threading.active_count() == 1 or not any(
-        t.name == "audit-fdatasync" for t in threading.enumerate()
-    )
+    assert threading.active_count() == 1 or not any(t.name == "audit-fdatasync" for t in threading.enumerate())
 
 
 def test_never_leaves_the_disk_to_the_kernel(tmp_path, syncs):

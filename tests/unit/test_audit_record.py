@@ -52,11 +52,7 @@ def test_the_time_is_rfc_3339_in_utc_with_microseconds(tmp_path):
         log.append(an_allow())
     stamp = json.loads((tmp_path / "audit.jsonl").read_bytes())["ts"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", stamp)
-    assert (
-        before.timestamp() - 1e-6
-        <= datetime.fromisoformat(stamp).timestamp()
-        <= datetime.now(UTC).timestamp()
-    )
+    assert before.timestamp() - 1e-6 <= datetime.fromisoformat(stamp).timestamp() <= datetime.now(UTC).timestamp()
 
 
 @given(records, st.integers(0, 2**53 - 1))

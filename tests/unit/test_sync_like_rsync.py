@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opsexec.far.tree_plan import SECOND, differs
 from tests.conftest import require
 from tests.parts.sync_trees import Copied, Dir, File, Link, copy_by_rsync, copy_by_tar, plant, snapshot
 
@@ -166,12 +167,12 @@ def test_what_is_excluded_is_not_deleted_either(place: bytes) -> None:
     assert "*deleting   k/go" in ours.lines
 
 
-def test_an_unreadable_directory_at_the_source_deletes_nothing(place: bytes) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything: test_sync_as_user does this")
-    plant(place + b"/s", Dir({b"x": File(b"x"), b"closed": Dir({b"in": File()}, mode=0)}))
-    os.mkdir(place + b"/tar")
-    plant(place + b"/tar/d", Dir({b"extra": File(b"1")}))
-    ours = copy_by_tar(place + b"/s/", place + b"/tar/d", delete=True)
-    assert len(ours.problems) == 2
-    assert os.path.exists(place + b"/tar/d/extra")
+@pytest.mark.parametrize(
+    ("wanted", "present", "different"),
+    [(5 * SECOND, 5 * SECOND, False), (5 * SECOND + 1, 5 * SECOND + 2, True), (5 * SECOND + 1, 5 * SECOND, False),
+     (5 * SECOND, 6 * SECOND, True), (-SECOND, -SECOND, False)],
+)  # fmt: skip
+def test_a_file_system_that_keeps_whole_seconds_is_taken_at_its_word(
+    wanted: int, present: int, different: bool
+) -> None:
+    assert differs(wanted, present) is different
