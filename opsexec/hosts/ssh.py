@@ -85,6 +85,10 @@ class SshHost:
             raise HostUnreachable(
                 f"no session within {OPEN_S:g} s", host=self._name, hint="does the login shell wait for something?"
             ) from None
+        except asyncssh.ConnectionLost as error:
+            session.close()
+            text = f"the connection was lost while a session was opened: {error.reason}"
+            raise ConnectionLost(text, host=self._name, hint="nothing was run; try again") from error
         except asyncssh.Error as error:
             session.close()
             text = f"the host refused a session: {error.reason}"

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import asyncssh
+from opsexec.hosts.asyncssh_loader import asyncssh
 
+if TYPE_CHECKING:
     Channel = asyncssh.SSHClientChannel[bytes]
     Session = asyncssh.SSHClientSession[bytes]
 
@@ -27,6 +27,8 @@ async def open_channel(
         await asyncio.sleep(0)
         acknowledge_at_once(connection)
         channel, _ = await asyncio.shield(creating)
+    except OSError as error:  # a connection that is reset meanwhile ends what waits on it with the socket's own error
+        raise asyncssh.ConnectionLost(error.strerror or str(error)) from error
     except BaseException:
         creating.add_done_callback(_close)
         raise
