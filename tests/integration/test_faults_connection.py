@@ -165,10 +165,10 @@ async def test_a_server_that_is_down_between_steps_is_a_typed_error_until_it_is_
 async def test_a_login_cut_at_any_point_is_a_typed_error(behind: Target, proxy: DelayProxy) -> None:
     """The proxy cuts while keys are exchanged, the user proves who it is, or the far half starts."""
     outcomes: set[type] = set()
-    for n in range(12):
+    for n in range(24):
         async with behind.connect() as ex:
             task = asyncio.create_task(ex.run(TRUE))
-            asyncio.get_running_loop().call_later(n * 0.012, proxy.cut)
+            asyncio.get_running_loop().call_later(n * 0.008, proxy.cut)
             (outcome,) = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 10)
             outcomes.add(type(outcome))
     assert outcomes & {HostUnreachable, ConnectionLost}
