@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import select
-
-from opsexec.far.frames import GRACE_S
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the module behind `signal`, which costs 5 ms to load
 
+NOTICE_S = 0.2
+"""Seconds in which a worker may notice by itself that its caller is gone: it tidies up best then."""
+GRACE_S = 0.5
+"""Seconds between SIGTERM and SIGKILL: rsync sleeps 0.4 s before it heeds a signal (main.c, sig_int)."""
 ENDINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
@@ -41,18 +44,21 @@ def attend(run: str, work: Callable[[], None]) -> None:
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     poll.register(1, 0)  # reports an error or a hang-up alone
+    give_up_at = None  # type: float | None
     while True:
-        for fd, _ in poll.poll():
+        ready = poll.poll(None if give_up_at is None else max(0, int((give_up_at - time.monotonic()) * 1000) + 1))
+        for fd, _ in ready:
             if fd == wake:
                 _drain(wake)
             else:
-                ended.append(0)
+                poll.unregister(1)
+                give_up_at = time.monotonic() + NOTICE_S
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             if os.WIFSIGNALED(status):
                 _end_tree(run, child)
             os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
-        if ended:
+        if ended or (give_up_at is not None and time.monotonic() >= give_up_at):
             _end_tree(run, child)
             os._exit(128 + signal.SIGHUP)
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from opsexec.far.launch import MARKER
 from opsexec.hosts.watchdog import Watchdog
 
-GRACE_S = 0.3
-"""Seconds between SIGTERM, on which half-written files are removed, and SIGKILL."""
+NOTICE_S = 0.2
+"""Seconds in which it may notice by itself that its streams are closed: it removes half-written files then."""
+GRACE_S = 0.5
+"""Seconds between SIGTERM and SIGKILL: rsync sleeps 0.4 s before it heeds a signal (main.c, sig_int)."""
 BLOCK = 65536
 STDERR_LIMIT = 16384
 """How much of what it says about errors is kept: the beginning, where the reason is."""
@@ -82,22 +84,27 @@ class CopyProcess:
         return await self._process.wait()
 
     async def end(self) -> None:
-        """End it and what it started, and leave nothing of it behind."""
+        """End it and what it started, and leave nothing of it behind. Its streams are to be closed before."""
         try:
-            if self.status is None:
-                self._signal(signal.SIGTERM)
-                try:
-                    async with asyncio.timeout(GRACE_S):
-                        await self._process.wait()
-                except TimeoutError:
-                    self._signal(signal.SIGKILL)
-                await self._process.wait()
+            for number, patience_s in ((signal.SIGTERM, NOTICE_S), (signal.SIGKILL, GRACE_S)):
+                if not await self._ended_within(patience_s):
+                    self._signal(number)
+            await self._process.wait()
             await asyncio.wait([self._reading], timeout=GRACE_S)
         finally:
             if self.status is None:
                 self._signal(signal.SIGKILL)
             self._reading.cancel()
             Watchdog.get().done(self._slot)
+
+    async def _ended_within(self, seconds: float) -> bool:
+        """Wait that long for its end, which its streams are closed for already."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _signal(self, number: int) -> None:
         """Its group holds all it started, and its number is its own as long as its status is None."""

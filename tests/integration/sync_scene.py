@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import Push, RunOutput
+from opsexec import Pull, Push, RunOutput
 from opsexec.host_executor import HostExecutor
 from opsexec.hosts.watchdog import Watchdog
 from tests.parts.process_tree import descendants
@@ -61,10 +61,10 @@ class Scene:
 
 
 def without_rsync(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let this process find no rsync: its PATH leads to a directory of what becoming another user takes alone."""
+    """Let this process find no rsync: its PATH leads to a directory of what these tests need alone."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ("runuser", "sudo", "visudo"):
+    for name in ("runuser", "sudo", "visudo", "mount", "umount"):
         found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         if found:
             (programs / name).symlink_to(found)
@@ -128,16 +128,18 @@ def slow_file(path: Path) -> None:
 
 
 class Slow:
-    """A push that takes a minute, under way: its first bytes are at the destination."""
+    """A copy that takes a minute, under way: its first bytes are at the destination."""
 
-    def __init__(self, scene: Scene, ex: HostExecutor, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, scene: Scene, ex: HostExecutor, *, timeout_s: float | None = None, kind: type[Push | Pull] = Push
+    ) -> None:
         self.source = scene.shared / "slow-source"
         self.dst = scene.shared / "slow-dst"
         self.source.mkdir()
         self.dst.mkdir()
         self.dst.chmod(0o777)
         slow_file(self.source / "file")
-        step = Push(f"{self.source}/", f"{self.dst}/", bandwidth_bytes_s=SLOW, timeout_s=timeout_s)
+        step = kind(f"{self.source}/", f"{self.dst}/", bandwidth_bytes_s=SLOW, timeout_s=timeout_s)
         self.task: asyncio.Task[RunOutput] = asyncio.create_task(ex.run(step))
 
     async def under_way(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from opsexec import Pull, Push
 from opsexec.errors import ConnectionLost, OpsError, StepFailed, StepTimeout
 from opsexec.host_executor import HostExecutor
 from tests.conftest import require
@@ -76,11 +77,14 @@ async def warm(scene: Scene) -> AsyncIterator[HostExecutor]:
         yield ex
 
 
-async def test_a_cancelled_copy_leaves_nothing_on_either_side(scene: Scene, sshd: Sshd) -> None:
+@pytest.mark.parametrize("kind", [Push, Pull])
+async def test_a_cancelled_copy_leaves_nothing_on_either_side(
+    scene: Scene, sshd: Sshd, kind: type[Push | Pull]
+) -> None:
     async with warm(scene) as ex:
         before = Holdings.now()
         with nothing_left(sshd):
-            slow = Slow(scene, ex)
+            slow = Slow(scene, ex, kind=kind)
             await slow.under_way()
             slow.task.cancel()
             with pytest.raises(asyncio.CancelledError):
