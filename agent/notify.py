@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -27,3 +28,15 @@ def notify(*lines: str) -> None:
 def reloading() -> str:
     """Return the line that says since when this reloads."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+
+
+async def beat() -> None:
+    """Tell the manager for ever that the event loop turns, twice in each time it allows (WatchdogSec=); else return."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    if not allowed.isdecimal() or int(allowed) == 0:
+        return
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(int(allowed) / 2e6)

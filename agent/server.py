@@ -19,7 +19,7 @@ from agent.desk import Desk
 from agent.detached import Detached
 from agent.door import Door
 from agent.errors import AgentUnable
-from agent.notify import notify, reloading
+from agent.notify import beat, notify, reloading
 from agent.run_store import RunStore
 from agent.unix_listener import bind_unix
 from opsexec.audit import AuditLog
@@ -81,7 +81,7 @@ class Agent:
         sockets: list[tuple[socket.socket, str]] = []
         servers: list[asyncio.Server] = []
         agent = self.desk.config.agent
-        attending = asyncio.create_task(self.desk.detached.attend())
+        background = [asyncio.create_task(each) for each in (self.desk.detached.attend(), beat())]
         try:
             taken_up = self.desk.detached.recover()
             for address in agent.addresses:
@@ -101,8 +101,9 @@ class Agent:
                 listener.close()
                 _unlink_own(path)
             await self._end_runs()
-            attending.cancel()
-            await asyncio.wait([attending])
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
 
     async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)
