@@ -185,3 +185,17 @@ class AuditUnavailable(OpsError):
 
     code = "audit"
     exit_code = 3
+
+
+class RecordingFailed(OpsError):
+    """A terminal's recording can't be written: what can't be recorded isn't gone on with."""
+
+    code = "recording"
+    exit_code = 3
+
+
+class ConsentDenied(OpsError):
+    """The person on the host was asked, and said no or nothing."""
+
+    code = "consent"
+    exit_code = 3

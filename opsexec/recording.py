@@ -1,8 +1,8 @@
 """Terminal recordings in asciicast v3: one JSON header line, then one JSON array an event.
 
 Format: https://docs.asciinema.org/manual/asciicast/v3/. An event is [seconds since the one before, code, text]; the
-codes written here are "o" (output), "r" (resize, "80x24") and "x" (exit status). Text is valid UTF-8: bytes that
-aren't are recorded as U+FFFD. Input is never recorded: it may hold passwords.
+codes written here are "o" (output), "r" (resize, "80x24") and "x" (exit status), and "i" (keys) where someone asked for
+it: they may hold passwords. Text is valid UTF-8: bytes that aren't are recorded as U+FFFD.
 """
 
 from __future__ import annotations
@@ -11,20 +11,15 @@ import codecs
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from opsexec.errors import OpsError, UsageError
+import msgspec
+
+from opsexec.errors import RecordingFailed, UsageError
 
 MAX_LINE_BYTES = 16 << 20
-
-
-class RecordingFailed(OpsError):
-    """A recording that can't be written: what can't be recorded isn't gone on with."""
-
-    code = "recording"
-    exit_code = 3
 
 
 class BadRecording(UsageError):
@@ -42,6 +37,7 @@ class Recording:
         self._clock = clock
         self._last = clock()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._typed = codecs.getincrementaldecoder("utf-8")("replace")
 
     @classmethod
     def create(
@@ -53,12 +49,14 @@ class Recording:
         term: str,
         title: str,
         command: str,
+        tags: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
-    ) -> Recording:
+    ) -> Self:
         """Make the file (0600) and write its header; size in characters. Raises UsageError when it exists."""
         path = Path(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, flags, 0o600)
         except FileExistsError as error:
             raise UsageError(f"the recording {path} exists", hint="name another file, or remove it") from error
         except OSError as error:
@@ -66,15 +64,21 @@ class Recording:
                 f"the recording {path} can't be made: {error.strerror}", hint="name another file"
             ) from error
         recording = cls(path, fd, clock)
-        recording._write(
-            {
-                "version": 3,
-                "term": {"cols": columns, "rows": rows, "type": term},
-                "timestamp": int(time.time()),
-                "title": title,
-                "command": command,
-            }
-        )
+        header: dict[str, Any] = {
+            "version": 3,
+            "term": {"cols": columns, "rows": rows, "type": term},
+            "timestamp": int(time.time()),
+            "title": title,
+            "command": command,
+        }
+        if tags:
+            header["tags"] = list(tags)
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+        try:
+            recording._put(text.encode("utf-8", "replace") + b"\n")
+        except RecordingFailed:
+            recording.close()
+            raise
         return recording
 
     def output(self, data: bytes) -> None:
@@ -82,6 +86,12 @@ class Recording:
         text = self._decoder.decode(data)
         if text:
             self._event("o", text)
+
+    def typed(self, data: bytes) -> None:
+        """Record keys; raises RecordingFailed."""
+        text = self._typed.decode(data)
+        if text:
+            self._event("i", text)
 
     def resized(self, columns: int, rows: int) -> None:
         """Record a new size, in characters; raises RecordingFailed."""
@@ -103,27 +113,32 @@ class Recording:
     def _event(self, code: str, text: str) -> None:
         interval = max(0.0, round(self._clock() - self._last, 6))
         self._last += interval
-        self._write([interval, code, text])
+        self._put(msgspec.json.encode((interval, code, text)) + b"\n")
 
-    def _write(self, value: Any) -> None:
-        line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    def _put(self, line: bytes) -> None:
+        """Append a line, whole; raises RecordingFailed."""
         try:
             if os.write(self._fd, line) == len(line):
                 return
             reason = "no room"
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-        raise RecordingFailed(
+        raise self._failed(reason)
+
+    def _failed(self, reason: str) -> RecordingFailed:
+        return RecordingFailed(
             f"the recording {self._path} can't be written: {reason}", hint="make room, or record elsewhere"
         )
 
 
 class Header(NamedTuple):
-    """What a recording says of itself; size in characters."""
+    """What a recording says of itself; size in characters, `timestamp`: when it began, in seconds since 1970."""
 
     columns: int
     rows: int
     title: str
+    tags: tuple[str, ...] = ()
+    timestamp: float | None = None
 
 
 class Event(NamedTuple):
@@ -141,7 +156,7 @@ def read_recording(path: str | Path) -> tuple[Header, Iterator[Event]]:
     """
     lines = _lines(Path(path))
     first = next(lines, None)
-    header = None if first is None else _header(first[1])
+    header = None if first is None else parse_header(first[1])
     if header is None:
         raise BadRecording(f"{path}:1: no asciicast v3 recording begins here", hint="`opsexec tty --record` makes one")
     return header, _events(path, lines)
@@ -160,7 +175,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise BadRecording(f"{path}: can't be read ({error.strerror})", hint="name a recording") from error
 
 
-def _header(raw: bytes) -> Header | None:
+def parse_header(raw: bytes) -> Header | None:
+    """Return what the first line of a recording says; None where it is none."""
     value = _json(raw)
     term = value.get("term") if isinstance(value, dict) and value.get("version") == 3 else None
     if not isinstance(term, dict):
@@ -168,19 +184,34 @@ def _header(raw: bytes) -> Header | None:
     columns, rows = term.get("cols"), term.get("rows")
     if not isinstance(columns, int) or not isinstance(rows, int):
         return None
-    return Header(columns, rows, str(value.get("title") or ""))
+    tags, begun = value.get("tags"), value.get("timestamp")
+    return Header(
+        columns,
+        rows,
+        str(value.get("title") or ""),
+        tuple(map(str, tags)) if isinstance(tags, list) else (),
+        float(begun) if isinstance(begun, int | float) else None,
+    )
 
 
 def _events(path: str | Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[Event]:
     for number, raw in lines:
-        value = _json(raw)
-        match value:
-            case [int() | float() as interval, str() as code, str() as text] if 0 <= interval < 10**9:
-                yield Event(float(interval), code, text)
-            case None if not raw.endswith(b"\n"):
-                return
-            case _:
-                raise BadRecording(f"{path}:{number}: not an event", hint="the recording was damaged or edited")
+        event = parse_event(raw)
+        if event is not None:
+            yield event
+        elif raw.endswith(b"\n") or _json(raw) is not None:
+            raise BadRecording(f"{path}:{number}: not an event", hint="the recording was damaged or edited")
+        else:
+            return
+
+
+def parse_event(raw: bytes) -> Event | None:
+    """Return the event of a line; None for what is none."""
+    match _json(raw):
+        case [int() | float() as interval, str() as code, str() as text] if 0 <= interval < 10**9:
+            return Event(float(interval), code, text)
+        case _:
+            return None
 
 
 def _json(raw: bytes) -> Any:

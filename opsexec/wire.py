@@ -2,7 +2,9 @@
 
 A frame is one byte of kind, four bytes of length (big-endian), then so many bytes. A request is a REQUEST frame, then
 STDIN frames and one STDIN_END where input is streamed. An answer is OUT and ERR frames while the step makes output,
-BEAT frames while it makes none, and at its end exactly one RESULT or ERROR.
+BEAT frames while it makes none, and at its end exactly one RESULT or ERROR. On a terminal, STDIN frames are keys and go
+on to its end, with RESIZE frames between them; NOTE frames say what the agent itself has to say, and SCREEN frames tell
+who watches how large the screen is from there on.
 """
 
 from __future__ import annotations
@@ -29,10 +31,15 @@ OFFSET_HEADER = "Ops-Offset"
 FRAMES_TYPE = "application/vnd.opsexec.frames"
 DEFAULT_SOCKET = "/run/ops-agent/agent.sock"
 
-REQUEST, STDIN, STDIN_END = 0x01, 0x02, 0x03
-OUT, ERR, RESULT, ERROR, BEAT, STARTED = 0x11, 0x12, 0x13, 0x14, 0x15, 0x16
+REQUEST, STDIN, STDIN_END, RESIZE = 0x01, 0x02, 0x03, 0x04
+OUT, ERR, RESULT, ERROR, BEAT, STARTED, NOTE, SCREEN = 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18
 TO_AGENT = frozenset((REQUEST, STDIN, STDIN_END))
+TO_TERMINAL = TO_AGENT | {RESIZE}
 FROM_AGENT = frozenset((OUT, ERR, RESULT, ERROR, BEAT, STARTED))
+FROM_TERMINAL = FROM_AGENT | {NOTE, SCREEN}
+SIZE = struct.Struct(">HH")
+"""Columns and rows, as RESIZE and SCREEN frames have them."""
+
 BULK = frozenset((STDIN, OUT, ERR))
 """Kinds whose payload is handed on as it comes, in pieces; every other frame is handed on whole."""
 

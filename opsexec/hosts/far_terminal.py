@@ -23,7 +23,7 @@ SCREEN_BYTES = 1 << 20
 """Output that waits for a reader above which the program is held back."""
 
 
-class _Screen:
+class Screen:
     """The sink of a terminal's output: it waits here to be read; of a program that has ended, all of it."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class FarTerminal:
 
     def __init__(self, session: FarSession, spec: ProcessSpec, term: str, columns: int, rows: int) -> None:
         self._session = session
-        self._screen = _Screen()
+        self._screen = Screen()
         self._recorder = Recorder(self._screen, limit_bytes=spec.max_output_bytes)
         self._begun = time.monotonic()
         self._spec = spec

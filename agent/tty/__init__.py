@@ -1,0 +1,1 @@
+"""Terminals through the agent: opened with the host's consent, recorded or not at all, watched by who may."""
