@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
+from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.registry import STEP_TYPES, decode_step, encode_step, redact
+from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
 from opsexec.steps.tty import Tty
 
 __all__ = [
     "STEP_TYPES",
+    "AuditRead",
     "Exec",
     "Facts",
+    "Inquire",
     "Link",
     "MakeDir",
     "Observe",
+    "PingSocket",
     "Pull",
     "Push",
     "ReadFile",
     "RemoveFile",
+    "ScheduleAdd",
+    "ScheduleRemove",
+    "ScheduleRun",
+    "ScheduleSwitch",
     "ServiceControl",
     "ServiceStatus",
     "SetMode",
     "Shell",
     "Stat",
     "Step",
+    "Survey",
     "Tty",
     "WriteFile",
     "decode_step",

@@ -11,10 +11,13 @@ import msgspec
 
 from opsexec.errors import BadStep
 from opsexec.secret import MASK, Secret
+from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
+from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
+from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
 from opsexec.steps.text import as_bytes
@@ -22,19 +25,21 @@ from opsexec.steps.tty import Tty
 
 STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
-    Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty,
+    Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
+    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
-    | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty
+    | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
+    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead
 )  # fmt: skip
 
 LONG_TEXT = 4096
 LONG_LIST = 64 << 10
 """What a step may add to an audit line of at most 1 MiB, in characters; longer ones stand there by their digest."""
 
-_BULK = frozenset({"content", "data", "script", "stdin"})
+_BULK = frozenset({"content", "data", "script", "stdin", "runbook"})
 """Fields that hold bodies: shown as their length and digest."""
 
 
@@ -72,7 +77,7 @@ def redact(step: Step) -> dict[str, Any]:
             body = as_bytes(value) if isinstance(value, str) else value
             info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
         elif isinstance(value, tuple):
-            info[name] = _brief_list(value)
+            info[name] = [redact(each) for each in value] if name == "steps" else _brief_list(value)
         else:
             info[name] = brief(value) if isinstance(value, str) else value
     return info
