@@ -67,6 +67,18 @@ def _observe(args: list[bytes]) -> list[bytes]:
     return observe.observe(args)
 
 
+def _survey(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import survey
+
+    return survey.survey(args)
+
+
+def _ping_socket(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import socket_ping
+
+    return socket_ping.ping_socket(args)
+
+
 OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "read_file": named(_read_file, "read"),
     "stat": named(_stat, "read the metadata of"),
@@ -77,4 +89,6 @@ OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "set_mode": named(_set_mode, "set the mode or owner of"),
     "facts": named(_facts, "read facts"),
     "observe": named(_observe, "observe"),
+    "survey": named(_survey, "list"),
+    "ping_socket": named(_ping_socket, "ping"),
 }

@@ -14,9 +14,11 @@ from opsexec.steps import (
     STEP_TYPES,
     Exec,
     Facts,
+    Inquire,
     Link,
     MakeDir,
     Observe,
+    PingSocket,
     Pull,
     Push,
     ReadFile,
@@ -27,14 +29,18 @@ from opsexec.steps import (
     Shell,
     Stat,
     Step,
+    Survey,
     Tty,
     WriteFile,
 )
+from opsexec.steps.questions import QUESTIONS
 from opsexec.verbs import VERBS
 
 TEXT = (Path(__file__).parents[2] / "docs/capabilities.md").read_text()
 ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
 LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
+ABOUT = {"": "", "path": "/a"}
+
 EXAMPLES: tuple[Step, ...] = (
     Exec(["id"], env=LOADING, creates="/a"),
     Shell("a", "b", env=LOADING, creates="/a"),
@@ -51,6 +57,12 @@ EXAMPLES: tuple[Step, ...] = (
     ServiceControl("a", "start"),
     Facts(),
     Observe(),
+    *(
+        Inquire(ask=name, subject=ABOUT.get(each.subject, "a"), number=50 if "{number}" in str(each.argv) else None)
+        for name, each in QUESTIONS.items()
+    ),
+    Survey(path="/a"),
+    PingSocket(path="/a"),
     Tty(["id"], env=LOADING),
 )
 
