@@ -24,6 +24,7 @@ from opsexec.wire import (
     decode_request,
     require_run_id,
 )
+from opsexec.wire_copy import COPY, CopyWords, decode_words
 
 JSON_TYPE = "application/json"
 
@@ -42,13 +43,15 @@ class JsonRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class Body:
     """Reads a request's body under its limits: `max_bytes` for the request, `within_s` seconds until it is whole."""
 
-    def __init__(self, request: web.BaseRequest, max_bytes: int, within_s: float) -> None:
+    def __init__(
+        self, request: web.BaseRequest, max_bytes: int, within_s: float, kinds: frozenset[int] = TO_AGENT
+    ) -> None:
         self._content: StreamReader = request.content
         self._json = request.content_type == JSON_TYPE
         self._max_bytes = max_bytes
         self._within_s = within_s
         self._frames: deque[tuple[int, bytes]] = deque()
-        self._parser = FrameParser(self._take, TO_AGENT, max_bytes)
+        self._parser = FrameParser(self._take, kinds, max_bytes)
 
     def _take(self, kind: int, data: bytes) -> None:
         self._frames.append((kind, data))
@@ -62,6 +65,17 @@ class Body:
             raise ProtocolError(f"the request wasn't whole within {self._within_s:g} s", hint="send faster") from error
         require_run_id(found.run)
         return found
+
+    async def words(self) -> CopyWords:
+        """Return what a copy's request says beside its step. Raises ProtocolError."""
+        try:
+            async with asyncio.timeout(self._within_s):
+                found = None if self._json else await self._next()
+        except TimeoutError as error:
+            raise ProtocolError(f"the request wasn't whole within {self._within_s:g} s", hint="send faster") from error
+        if found is None or found[0] != COPY:
+            raise ProtocolError("a copy's request goes on with a COPY frame", hint="see docs/agent.md")
+        return decode_words(found[1])
 
     async def _frame_request(self) -> StepRequest:
         first = await self._next()
@@ -105,7 +119,7 @@ class Body:
         """Yield the program's input as it comes; a body that ends without saying that the input does is an error."""
         while True:
             found = await self._next()
-            if found is None or found[0] == REQUEST:
+            if found is None or found[0] in (REQUEST, COPY):
                 raise ProtocolError("the input ends without its last frame")
             kind, data = found
             if kind == STDIN_END:

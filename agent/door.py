@@ -12,7 +12,7 @@ from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk
 from agent.runs import follow_run, list_runs, signal_run
-from agent.steps import run_step
+from agent.steps import copy_step, run_step
 from agent.whoami import whoami
 from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
 from opsexec.steps.registry import printable
@@ -23,6 +23,7 @@ Handler = Callable[[Desk, web.BaseRequest, Asker], Awaitable[web.StreamResponse]
 
 ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/steps"): run_step,
+    ("POST", "/v1/sync"): copy_step,
     ("GET", "/v1/runs"): list_runs,
     ("GET", "/v1/runs/*"): follow_run,
     ("POST", "/v1/runs/*/signal"): signal_run,

@@ -1,8 +1,9 @@
-"""`POST /v1/steps`: one step, judged, run and audited while its caller is connected."""
+"""`POST /v1/steps` and `/v1/sync`: one step, judged, run and audited while its caller is connected."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from agent.body import Body
 from agent.ceiling import effective
 from agent.desk import ActiveRun, Desk
 from agent.detached import Starter, request_digest
+from agent.far_copy import CopyExecutor, FarCopy
 from agent.marked_host import MarkedHost
 from opsexec.capability import CapabilitySet
 from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
@@ -19,22 +21,36 @@ from opsexec.handlers.registry import handler_of
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.base import Step
 from opsexec.steps.registry import redact
-from opsexec.wire import StepRequest
+from opsexec.wire import TO_AGENT, StepRequest
+from opsexec.wire_copy import TO_COPY, CopyWords
 
 
 async def run_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
+    """`POST /v1/steps`: any step but a copy."""
+    return await _serve(desk, request, asker, copies=False)
+
+
+async def copy_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
+    """`POST /v1/sync`: a Push or Pull, whose other end is the caller's own."""
+    return await _serve(desk, request, asker, copies=True)
+
+
+async def _serve(desk: Desk, request: web.BaseRequest, asker: Asker, *, copies: bool) -> web.StreamResponse:
     """Read the request, run its step, and answer; whatever goes wrong before it is admitted is audited here."""
     limits = desk.config.limits
     answer = Answer(request, limits.stall_timeout_s)
-    body = Body(request, limits.max_request_bytes, limits.request_timeout_s)
+    body = Body(request, limits.max_request_bytes, limits.request_timeout_s, TO_COPY if copies else TO_AGENT)
     step: Step | None = None
+    words: CopyWords | None = None
     try:
         with desk.slot(asker):
             try:
                 wanted = await body.request()
                 step = wanted.decoded_step()
                 attenuation = wanted.ceiling()
-                _require_runnable(step)
+                _require_runnable(step, wanted, answer, copies)
+                if copies:
+                    words = await body.words()
                 if not wanted.detach:
                     desk.claim(wanted.run)
             except OpsError as error:
@@ -42,7 +58,7 @@ async def run_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.St
             held = effective(asker.grants, attenuation, step)
             if wanted.detach:
                 return await _detach(desk, asker, answer, held, wanted, step)
-            return await _attended(desk, asker, answer, held, wanted, step, body)
+            return await _attended(desk, asker, answer, held, wanted, step, body, words)
     except OpsError as error:
         return await answer.error(_refused(desk, asker, step, error))
     finally:
@@ -57,23 +73,22 @@ async def _attended(
     wanted: StepRequest,
     step: Step,
     body: Body,
+    words: CopyWords | None,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
     active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
-    executor = HostExecutor(
-        MarkedHost(desk.host, active.mark),
-        held,
-        desk.audit,
-        principal=asker.principal,
-        listener=asker.listener,
-        layer=LAYER,
-        run=wanted.run,
-    )
+    host = MarkedHost(desk.host, active.mark)
+    said: dict[str, Any] = {"principal": asker.principal, "listener": asker.listener, "layer": LAYER, "run": wanted.run}
+    if words is None:
+        executor = HostExecutor(host, held, desk.audit, **said)
+    else:
+        far = FarCopy(desk.name, active.mark, words, body, answer)
+        executor = CopyExecutor(far, host, held, desk.audit, **said)
     connection = answer.connection
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
     answer.begin()
     try:
-        stdin = body.stdin() if wanted.streams_stdin else None
+        stdin = body.stdin() if wanted.streams_stdin and words is None else None
         output = await executor.run_streaming(step, answer, check=wanted.check, diff=wanted.diff, stdin=stdin)
     except OpsError as error:
         return await answer.error(error)
@@ -116,11 +131,15 @@ async def _detach(
             detached.watch(record)
 
 
-def _require_runnable(step: Step) -> None:
-    """Raise BadStep or UsageError for what doesn't go through an agent."""
+def _require_runnable(step: Step, wanted: StepRequest, answer: Answer, copies: bool) -> None:
+    """Raise BadStep or UsageError for what doesn't go this way."""
     handler_of(step)
-    if step.family == "sync":
-        raise UsageError("push and pull don't go through the agent yet", hint="use ssh:// for them")
+    if (step.family == "sync") != copies:
+        raise UsageError(
+            f"a {type(step).__name__} step doesn't go this way", hint="copies go to /v1/sync, others don't"
+        )
+    if copies and (wanted.detach or answer.lines or not wanted.streams_stdin):
+        raise UsageError("a copy is frames both ways, while its caller is connected", hint="use opsexec push or pull")
 
 
 def _refused(desk: Desk, asker: Asker, step: Step | None, error: OpsError) -> OpsError:

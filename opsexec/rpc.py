@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from opsexec.executor import AuditSink
     from opsexec.hosts.ssh_login import SshOptions
     from opsexec.steps.base import Step
+    from opsexec.steps.sync import Sync
 
 
 class AgentRpc(HostExecutor):
@@ -54,9 +55,17 @@ class AgentRpc(HostExecutor):
         super().__init__(self._agent, capabilities, audit or default_audit(), principal=local_principal())
 
     def _handler(self, step: Step) -> Handler:
-        """Carry whole steps; what has no way yet is refused by the host port."""
-        local = handler_of(step)
-        return local if step.family == "sync" else self._carry
+        """Carry whole steps; of a copy, this machine's end is here."""
+        handler_of(step)
+        return self._copy if step.family == "sync" else self._carry
+
+    async def _copy(self, step: Sync, context: Context) -> Outcome:
+        """Copy a tree, its other end held by the agent."""
+        from opsexec.handlers.sync import outcome_of, plan_of
+        from opsexec.hosts.agent_copy import copy_through_agent
+
+        result = await copy_through_agent(self._agent, step, plan_of(step, context), self._attenuation)
+        return outcome_of(result, context)
 
     async def _carry(self, step: Step, context: Context) -> Outcome:
         """Have the agent do one step."""

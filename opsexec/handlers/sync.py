@@ -8,7 +8,7 @@ from opsexec.capability import clean_path
 from opsexec.errors import BadStep
 from opsexec.far.exclude import Excludes
 from opsexec.handlers.context import Context, Outcome
-from opsexec.hosts.port import SyncPlan
+from opsexec.hosts.port import SyncPlan, SyncResult
 from opsexec.steps.sync import Pull, Push, Sync
 
 SHOWN_CHANGES = 1000
@@ -17,8 +17,11 @@ SHOWN_CHANGES = 1000
 
 async def handle(step: Sync, context: Context) -> Outcome:
     """Copy a tree, or with `check` say what would be copied."""
-    plan = plan_of(step, context)
-    result = await context.host.sync(plan)
+    return outcome_of(await context.host.sync(plan_of(step, context)), context)
+
+
+def outcome_of(result: SyncResult, context: Context) -> Outcome:
+    """Return a copy's result as its step's outcome."""
     shown = list(result.changes[:SHOWN_CHANGES])
     count = len(result.changes) if result.count is None else result.count
     return Outcome(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opsexec.errors import ConnectionLost, LimitExceeded, OpsError, ProtocolError, StepTimeout
 from opsexec.hosts.agent_http import LAST_CHUNK, chunk
@@ -33,7 +33,6 @@ from opsexec.wire_errors import decode_error
 
 if TYPE_CHECKING:
     from opsexec.hosts.agent_link import AgentLink
-    from opsexec.recorder import Recorder
 
 SILENCE_S = 4 * BEAT_S
 """Seconds without a byte after which an agent counts as gone: it beats every BEAT_S."""
@@ -54,16 +53,37 @@ def request_head(method: str, target: str, length: int | None = 0) -> bytes:
     return f"{method} {target} HTTP/1.1\r\n{_COMMON}{kind}{body}\r\n\r\n".encode("ascii")
 
 
+class Taker(Protocol):
+    """What takes an answer's output: a Recorder, or what stands in for one."""
+
+    counts: list[int]
+    limit_bytes: int | None
+    failure: BaseException | None
+    on_drain: Callable[[], None] | None
+    on_failure: Callable[[], None] | None
+
+    @property
+    def over_limit(self) -> bool:
+        """True once there was more output than may be."""
+        ...
+
+    def feed(self, stream: int, data: bytes) -> bool:
+        """Take a block of stream 0 or 1; returns False when it is behind, and calls `on_drain` later."""
+        ...
+
+
 class Exchange:
     """An answer of frames. `recorder` takes the output; None where none is expected."""
 
-    def __init__(self, link: AgentLink, host: str, recorder: Recorder | None = None) -> None:
+    kinds = FROM_AGENT
+
+    def __init__(self, link: AgentLink, host: str, recorder: Taker | None = None) -> None:
         self._link = link
         self._host = host
         self._recorder = recorder
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._frames = FrameParser(self._take, FROM_AGENT, MAX_ANSWER_FRAME)
+        self._frames = FrameParser(self._take, self.kinds, MAX_ANSWER_FRAME)
         self._end: Result | OpsError | str | None = None
         self._left = False
         self._timers: dict[str, asyncio.TimerHandle] = {}

@@ -114,8 +114,8 @@ class AgentHost:
         raise UsageError("an agent is asked for whole steps", host=self._name, hint="use AgentRpc.run()")
 
     async def sync(self, plan: SyncPlan) -> SyncResult:
-        """Refuse: trees don't go through the agent yet."""
-        raise UsageError("push and pull don't go through the agent yet", host=self._name, hint="use ssh:// for them")
+        """Refuse: the agent decides where a step's copy goes."""
+        self._whole_steps()
 
     async def open_tty(self, spec: ProcessSpec, term: str, columns: int, rows: int) -> TtySession:
         """Refuse: terminals don't go through the agent yet."""

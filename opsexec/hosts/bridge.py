@@ -18,7 +18,10 @@ MAX_COMPLAINT = 16 << 10
 
 
 class Wire(Protocol):
-    """A byte stream to the host's end. Nothing raises when the stream is gone: its bridge is told."""
+    """A byte stream to the host's end. Nothing raises when the stream is gone: its bridge is told.
+
+    The first write is the copy's request, whole.
+    """
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -97,12 +100,13 @@ class Bridge:
         try:
             answer = unpack_message(self._buffer[4 : 4 + size])
         except ValueError as error:
-            self._fail_answer(ProtocolError(f"the host's end of the copy sent no answer: {error}", host=self._host))
+            self.fail(ProtocolError(f"the host's end of the copy sent no answer: {error}", host=self._host))
             return
         self._buffer = self._buffer[4 + size :]
         self.answer.set_result(answer)
 
-    def _fail_answer(self, error: OpsError) -> None:
+    def fail(self, error: OpsError) -> None:
+        """Say why there is no answer, if there was none yet."""
         if not self.answer.done():
             self.answer.set_exception(error)
             self.answer.exception()  # it may have been given up already
@@ -113,7 +117,7 @@ class Bridge:
 
     def lost(self, status: int | None) -> None:
         """The wire is closed; `status` is the far program's, None when it broke before there was one."""
-        self._fail_answer(self._refusal(status, self.said))
+        self.fail(self._refusal(status, self.said))
         self._ended = True
         self._close_from()
         self._flush_end()

@@ -36,13 +36,13 @@ def _ways(*targets: str) -> list[object]:
     return [pytest.param((c, t), id=f"{c}-{t}") for c in CARRIERS for t in targets]
 
 
-@pytest.fixture(params=_ways("local", "ssh_root", "ssh_user"))
+@pytest.fixture(params=_ways("local", "ssh_root", "ssh_user", "agent"))
 def scene(request: pytest.FixtureRequest) -> Scene:
     """Every carrier over every target."""
     return _scene(request)
 
 
-@pytest.fixture(params=_ways("local", "ssh_root"))
+@pytest.fixture(params=_ways("local", "ssh_root", "agent"))
 def root_scene(request: pytest.FixtureRequest) -> Scene:
     """Every carrier where steps run as root."""
     require_root()

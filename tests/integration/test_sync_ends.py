@@ -28,8 +28,8 @@ from tests.parts.waiting import eventually, eventually_now
 
 pytestmark = pytest.mark.anyio
 
-RSYNC = ["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "rsync-held-ssh_root"]
-TAR = ["tar-local", "tar-ssh_root", "tar-ssh_user"]
+RSYNC = ["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "rsync-held-ssh_root", "rsync-agent", "rsync-held-agent"]
+TAR = ["tar-local", "tar-ssh_root", "tar-ssh_user", "tar-agent"]
 
 
 def _scene(request: pytest.FixtureRequest) -> Scene:
@@ -48,7 +48,7 @@ def scene(request: pytest.FixtureRequest) -> Scene:
     return _scene(request)
 
 
-@pytest.fixture(params=[way for way in RSYNC + TAR if "ssh" in way])
+@pytest.fixture(params=[way for way in RSYNC + TAR if not way.endswith("local")])
 def ssh_scene(request: pytest.FixtureRequest) -> Scene:
     """Those with a connection."""
     return _scene(request)

@@ -22,7 +22,10 @@ from tests.parts.targets import Target
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "tar-local", "tar-ssh_user"])
+WAYS = ["rsync-local", "rsync-ssh_root", "rsync-ssh_user", "rsync-agent", "tar-local", "tar-ssh_user", "tar-agent"]
+
+
+@pytest.fixture(params=WAYS)
 def scene(request: pytest.FixtureRequest, shared_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
     require("rsync", "needs rsync")
     carrier, _, name = request.param.partition("-")
