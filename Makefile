@@ -61,3 +61,6 @@ lock: setup
 	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--extra agent --extra bottle --extra dev -o requirements/dev.txt pyproject.toml
+	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		-o requirements/egress.txt requirements/egress.in

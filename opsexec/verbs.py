@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "container.read": Verb("name", "Read a container's state or logs."),
     "container.remove": Verb("name", "Stop and remove a container."),
     "sandbox.run": Verb("name", "Start a sandboxed process."),
+    "sandbox.network": Verb("name", "Share the host's network with a sandboxed process."),
     "git.fetch": Verb("name", "Fetch a declared repository from its upstream."),
     "git.scan": Verb("name", "Scan what a push brings to a declared repository."),
     "git.forward": Verb("name", "Forward an accepted push to a declared repository's upstream."),

@@ -69,6 +69,20 @@ find_python() {
     return 1
 }
 
+# What a bottle's egress gate runs on caps its dependencies below what the rest needs: an environment of its own.
+install_egress() {
+    stamp_egress=.venv-egress/.lock-sha256
+    want=$(sha256sum requirements/egress.txt | cut -d' ' -f1)
+    if [ -x .venv-egress/bin/python ] && [ "$(cat "$stamp_egress" 2>/dev/null)" = "$want" ]; then
+        return 0
+    fi
+    say "making .venv-egress for the bottle's egress gate"
+    .venv/bin/python -m venv .venv-egress
+    .venv-egress/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/egress.txt >&2
+    .venv-egress/bin/python -m compileall -q .venv-egress/lib >/dev/null
+    printf '%s\n' "$want" >"$stamp_egress"
+}
+
 install_lock() {
     want=$(sha256sum "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
     if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
@@ -91,3 +105,4 @@ else
     say "no apt-get here: see scripts/apt-packages.txt for what to install by hand"
 fi
 install_lock
+install_egress

@@ -9,6 +9,7 @@ from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, St
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.registry import STEP_TYPES, decode_step, encode_step, redact
+from opsexec.steps.sandbox import SandboxRun
 from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
@@ -28,6 +29,7 @@ __all__ = [
     "Push",
     "ReadFile",
     "RemoveFile",
+    "SandboxRun",
     "ScheduleAdd",
     "ScheduleRemove",
     "ScheduleRun",

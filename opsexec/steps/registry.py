@@ -17,6 +17,7 @@ from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
+from opsexec.steps.sandbox import SandboxRun
 from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
@@ -26,13 +27,13 @@ from opsexec.steps.tty import Tty
 STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
-    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead,
+    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, SandboxRun,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
-    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead
+    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | SandboxRun
 )  # fmt: skip
 
 LONG_TEXT = 4096

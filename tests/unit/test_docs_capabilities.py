@@ -23,6 +23,7 @@ from opsexec.steps import (
     Push,
     ReadFile,
     RemoveFile,
+    SandboxRun,
     ServiceControl,
     ServiceStatus,
     SetMode,
@@ -63,6 +64,7 @@ EXAMPLES: tuple[Step, ...] = (
     ),
     Survey(path="/a"),
     PingSocket(path="/a"),
+    SandboxRun("a", ["id"], read_only={"/a": "/a/"}, writable={"/b": "/b"}, network=True),
     Tty(["id"], env=LOADING),
 )
 

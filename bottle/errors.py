@@ -1,0 +1,36 @@
+"""What a bottle can complain about beyond the executor library's own errors."""
+
+from __future__ import annotations
+
+from opsexec.errors import OpsError, UsageError
+
+
+class BadManifest(UsageError):
+    """A manifest that can't be taken as it stands; the message starts with file:line where there is one."""
+
+    code = "bad_manifest"
+
+
+class CredentialMissing(UsageError):
+    """A value that the manifest asks of the launcher isn't there, or isn't fit to be sent."""
+
+    code = "credential_missing"
+
+
+class NoSuchBottle(UsageError):
+    """No state is kept under this identity."""
+
+    code = "no_such_bottle"
+
+
+class LaunchFailed(OpsError):
+    """A bottle didn't come up, or ended before its agent did."""
+
+    code = "launch_failed"
+
+
+class HostUnready(OpsError):
+    """This host lacks a part that the bottle needs."""
+
+    code = "host_unready"
+    exit_code = 3

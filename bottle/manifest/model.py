@@ -1,0 +1,248 @@
+"""What a manifest may say: pydantic models, closed to every other key. Files and objects both end here."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
+
+from bottle.manifest.names import REPOSITORY, SKILL, TEMPLATE, VARIABLE, Upstream, host_name, path_prefix
+
+_REFERENCE = re.compile(r"\$\{([^}]*)\}\Z")
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*\Z")
+
+
+class Closed(BaseModel):
+    """Base of every model: unknown keys are errors, nothing is coerced, nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=False)
+
+
+class EnvValue(BaseModel):
+    """A variable's value: its text, a question asked at launch, or the launcher's own variable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["literal", "prompt", "host"]
+    text: str
+
+    @property
+    def secret(self) -> bool:
+        """True when the value is not written in the manifest, so it is to be seen nowhere."""
+        return self.kind != "literal"
+
+
+def _env_value(value: Any) -> EnvValue:
+    if isinstance(value, EnvValue):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not text; quote it")
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    if value.startswith("?"):
+        return EnvValue(kind="prompt", text=value[1:].strip())
+    reference = _REFERENCE.match(value)
+    if reference:
+        return EnvValue(kind="host", text=_variable(reference[1]))
+    if "${" in value:
+        raise ValueError("mixes text with ${...}; a reference stands alone")
+    return EnvValue(kind="literal", text=value)
+
+
+def _variable(name: str) -> str:
+    if not VARIABLE.match(name):
+        raise ValueError(f"{name[:60]!r} is not a variable's name")
+    return name
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.match(text):
+            raise ValueError(f"{text[:60]!r} is not {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _line(text: str) -> str:
+    if not text.strip() or not _PRINTABLE.match(text):
+        raise ValueError("is empty or holds a control character")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{text[:60]!r} is not an address or a network in CIDR form") from error
+
+
+def _reserved(value: Any) -> None:
+    raise ValueError("is reserved: leave it out")
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+Line = Annotated[str, AfterValidator(_line)]
+
+
+class Auth(Closed):
+    """Which credential egress injects: the scheme, and the NAME of the launcher's variable that holds the token."""
+
+    scheme: Literal["Bearer", "token"]
+    token_ref: Variable
+
+
+class PipelockRoute(Closed):
+    """How the second hop treats a route; `ssrf_ip_allowlist`: private addresses its name may resolve to."""
+
+    tls_passthrough: bool = False
+    ssrf_ip_allowlist: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(default=(), strict=False)
+
+
+class Route(Closed):
+    """One host the agent may reach. No path_allowlist: every path."""
+
+    host: Annotated[str, AfterValidator(host_name)]
+    path_allowlist: tuple[Annotated[str, AfterValidator(path_prefix)], ...] | None = Field(default=None, strict=False)
+    auth: Auth | None = None
+    pipelock: PipelockRoute = PipelockRoute()
+    role: Annotated[None, PlainValidator(_reserved)] = None
+
+    @model_validator(mode="after")
+    def _no_empty_list(self) -> Route:
+        if self.path_allowlist == ():
+            raise ValueError("path_allowlist is empty, which would admit nothing; leave it out, or name prefixes")
+        return self
+
+
+class Egress(Closed):
+    """The hosts of a bottle."""
+
+    routes: tuple[Route, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _unique_hosts(self) -> Egress:
+        seen: set[str] = set()
+        for route in self.routes:
+            if route.host in seen:
+                raise ValueError(f"host {route.host!r} stands twice (case doesn't count)")
+            seen.add(route.host)
+        return self
+
+
+class AgentProvider(Closed):
+    """Which coding agent runs in the bottle, and what it is given."""
+
+    template: Annotated[str, _matching(TEMPLATE, "a provider's name")]
+    dockerfile: Line | None = None
+    auth_token: Variable | None = None
+    forward_host_credentials: bool = False
+
+    @model_validator(mode="after")
+    def _only_where_known(self) -> AgentProvider:
+        if self.auth_token is not None and self.template != "claude":
+            raise ValueError(f"auth_token is for the claude template only, not {self.template}")
+        if self.forward_host_credentials and self.template != "codex":
+            raise ValueError(f"forward_host_credentials is for the codex template only, not {self.template}")
+        return self
+
+
+class Repository(Closed):
+    """One git upstream behind the gate. `identity`: the key file on the launcher; `host_key`: its known_hosts line."""
+
+    url: str
+    identity: Line
+    host_key: Line | None = None
+
+    @model_validator(mode="after")
+    def _url_is_ssh(self) -> Repository:
+        try:
+            Upstream(self.url)
+        except ValueError as error:
+            raise ValueError(f"url {self.url[:100]!r} {error}") from error
+        return self
+
+    @property
+    def upstream(self) -> Upstream:
+        """The URL's parts."""
+        return Upstream(self.url)
+
+
+class GitUser(Closed):
+    """The identity commits carry."""
+
+    name: Line | None = None
+    email: Line | None = None
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> GitUser:
+        if self.name is None and self.email is None:
+            raise ValueError("needs name or email")
+        return self
+
+
+class GitGate(Closed):
+    """Git remotes of a bottle. repos None: not named, so a parent's stay; {}: cleared."""
+
+    user: GitUser | None = None
+    repos: dict[Annotated[str, _matching(REPOSITORY, "a repository's name")], Repository] | None = None
+
+    @model_validator(mode="after")
+    def _unique_upstreams(self) -> GitGate:
+        for name in self.repos or {}:
+            if name in (".", ".."):
+                raise ValueError(f"{name!r} is not a repository's name")
+        return self
+
+
+class Bottle(Closed):
+    """What a bottle grants. `None` where a key is absent: `extends` tells that from an empty value."""
+
+    env: dict[Variable, Annotated[EnvValue, PlainValidator(_env_value)]] = {}
+    extends: str | None = None
+    agent_provider: AgentProvider | None = None
+    git_gate: GitGate | None = Field(default=None, alias="git-gate")
+    egress: Egress | None = None
+    supervise: bool | None = None
+
+
+class AgentGitGate(Closed):
+    """What an agent may say of git: the identity, claimed and not vouched for."""
+
+    user: GitUser | None = None
+
+
+class Agent(Closed):
+    """Who runs in a bottle. The last five keys are a Claude Code subagent's; they are accepted and ignored."""
+
+    bottle: str
+    skills: tuple[Annotated[str, _matching(SKILL, "a skill's name")], ...] = Field(default=(), strict=False)
+    git_gate: AgentGitGate | None = Field(default=None, alias="git-gate")
+    name: Any = None
+    description: Any = None
+    model: Any = None
+    color: Any = None
+    memory: Any = None
+
+
+class Source(BaseModel):
+    """Where a manifest came from: the file (or the object's name) and the sha256 of what was read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    where: str
+    digest: str
+    trusted: bool
+    path: Path | None = None
+
+
+KEYS: dict[type[BaseModel], tuple[str, ...]] = {
+    kind: tuple(field.alias or name for name, field in kind.model_fields.items())
+    for kind in (
+        Auth, PipelockRoute, Route, Egress, AgentProvider, Repository, GitUser, GitGate, Bottle, AgentGitGate, Agent,
+    )
+}  # fmt: skip
+"""The keys each model takes, as a manifest spells them: what an unknown key is compared with."""

@@ -1,0 +1,193 @@
+"""Where manifests are read from. The home root grants; a repository may only say who runs in what is granted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bottle.errors import BadManifest
+from bottle.manifest import extends
+from bottle.manifest.document import Document, from_object, parse_markdown
+from bottle.manifest.model import Agent, Bottle, Source
+from bottle.manifest.names import FILE_NAME, MANIFEST_NAME
+from bottle.manifest.validate import validated
+from opsexec.runbook.reference import nearest
+
+DIRECTORY = ".bot-bottle"
+LEGACY = "bot-bottle.json"
+MAX_BYTES = 512 << 10
+
+
+class Loaded(NamedTuple):
+    """An agent with its bottle, merged and validated; `prompt` is the file's body, the operator's own words."""
+
+    name: str
+    agent: Agent
+    prompt: str
+    bottle: Bottle
+    source: Source
+    sources: tuple[Source, ...]
+
+
+class Entry(NamedTuple):
+    """One agent's file. `trusted`: it comes from the home root."""
+
+    document: Document
+    trusted: bool
+
+
+class Manifests:
+    """Every manifest in sight. Each is validated when it is asked for: one bad file doesn't hide the others."""
+
+    def __init__(
+        self, bottles: Mapping[str, Document], agents: Mapping[str, Entry], warnings: tuple[str, ...] = ()
+    ) -> None:
+        self._bottles = bottles
+        self._agents = agents
+        self.warnings = warnings
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the agents, sorted."""
+        return sorted(self._agents)
+
+    @property
+    def bottles(self) -> list[str]:
+        """Names of the bottles, sorted."""
+        return sorted(self._bottles)
+
+    def load(self, name: str) -> Loaded:
+        """Return an agent with its bottle; raises BadManifest."""
+        entry = self._agents.get(name)
+        if entry is None:
+            raise BadManifest(f"there is no agent {name!r}", hint=nearest(name, self._agents))
+        agent = validated(entry.document, Agent)
+        used: list[Source] = [_source(entry.document, entry.trusted)]
+
+        def read(bottle: str) -> tuple[Bottle, str]:
+            document = self._bottles[bottle]
+            used.append(_source(document, True))
+            return validated(document, Bottle), document.place(("extends",))
+
+        if agent.bottle not in self._bottles:
+            place = entry.document.place(("bottle",))
+            raise BadManifest(
+                f"{place}: there is no bottle {agent.bottle!r}", hint=nearest(agent.bottle, self._bottles)
+            )
+        merged = extends.resolve(agent.bottle, read, lambda: self.bottles)
+        return Loaded(name, agent, entry.document.body, merged, used[0], tuple(used))
+
+
+def _source(document: Document, trusted: bool) -> Source:
+    return Source(where=document.where, digest=document.digest, trusted=trusted)
+
+
+def home_root() -> Path:
+    """Return `$BOT_BOTTLE_ROOT`, else `~/.bot-bottle`."""
+    named = os.environ.get("BOT_BOTTLE_ROOT")
+    return Path(named) if named else Path.home() / DIRECTORY
+
+
+def load_directories(root: Path | None = None, cwd: Path | None = None) -> Manifests:
+    """Read bottles from the home root, and agents from it and from `cwd`; an agent of `cwd` wins over its namesake.
+
+    Raises BadManifest for a legacy file without its directory, and for a home root that others may write.
+    """
+    root = root if root is not None else home_root()
+    warnings: list[str] = []
+    _refuse_legacy(root.parent / LEGACY, root)
+    bottles = {each.stem: _read(each, owned=True) for each in _files(root / "bottles", warnings, owned=True)}
+    agents = {
+        each.stem: Entry(_read(each, owned=True), trusted=True)
+        for each in _files(root / "agents", warnings, owned=True)
+    }
+    local = None if cwd is None else cwd / DIRECTORY
+    if local is not None and cwd is not None and local.absolute() != root.absolute():
+        _refuse_legacy(cwd / LEGACY, local)
+        if (local / "bottles").exists():
+            warnings.append(f"{local / 'bottles'}: left out, bottles come from {root} only")
+        for each in _files(local / "agents", warnings, owned=False):
+            agents[each.stem] = Entry(_read(each, owned=False), trusted=False)
+    return Manifests(bottles, agents, tuple(warnings))
+
+
+def load_object(data: object) -> Manifests:
+    """Take `{"bottles": {name: {...}}, "agents": {name: {..., "prompt": text}}}`; the validator is the files' own."""
+    whole = from_object(data, "object").data
+    for key in whole:
+        if key not in ("bottles", "agents"):
+            raise BadManifest(f"object: unknown key {key[:60]!r}", hint="allowed: bottles, agents")
+    found: dict[str, dict[str, Document]] = {}
+    for kind in ("bottles", "agents"):
+        named = whole.get(kind, {})
+        if not isinstance(named, Mapping):
+            raise BadManifest(f"object: {kind} is not a map", hint="give name: {...}")
+        for name in named:
+            if not MANIFEST_NAME.match(name):
+                raise BadManifest(f"object: {name[:60]!r} in {kind} is no name", hint="lower-case letters, digits, -")
+        found[kind] = {name: from_object(each, f"{kind}.{name}") for name, each in named.items()}
+    agents = {name: Entry(document, trusted=True) for name, document in found["agents"].items()}
+    return Manifests(found["bottles"], agents)
+
+
+def _refuse_legacy(file: Path, directory: Path) -> None:
+    if file.exists() and not directory.is_dir():
+        hint = f"write each bottle to {directory}/bottles/<name>.md and each agent to {directory}/agents/<name>.md"
+        raise BadManifest(f"{file}: this one file was replaced by a directory of manifests", hint=hint)
+
+
+def _files(directory: Path, warnings: list[str], *, owned: bool) -> list[Path]:
+    """Return the manifests of a directory, sorted; files of another name are left out with a warning."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadManifest(f"{directory}: can't be read ({error.strerror})", hint="check its mode") from error
+    if owned:
+        _require_ours(directory.parent)
+        _require_ours(directory)
+    found = []
+    for name in names:
+        if FILE_NAME.match(name):
+            found.append(directory / name)
+        elif not name.startswith("."):
+            warnings.append(f"{directory / name!s}: left out, a manifest's name is like web-agent.md")
+    return found
+
+
+def _require_ours(path: Path) -> None:
+    """Raise BadManifest unless a place of the home root is a real one that only its owner (or root) may change."""
+    info = os.lstat(path)
+    if stat.S_ISLNK(info.st_mode):
+        raise BadManifest(f"{path}: is a symbolic link", hint="what grants is kept where it says: move it here")
+    if info.st_mode & 0o022:
+        hint = f"chmod go-w {path}"
+        raise BadManifest(f"{path}: others may write it (mode {stat.S_IMODE(info.st_mode):04o})", hint=hint)
+    if info.st_uid not in (0, os.geteuid()):
+        raise BadManifest(f"{path}: belongs to uid {info.st_uid}, not to you", hint="own it, then read it again")
+
+
+def _read(path: Path, *, owned: bool) -> Document:
+    """Read one file, opened once, so that what was checked is what is read."""
+    if owned:
+        _require_ours(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadManifest(f"{path}: can't be read ({error.strerror})", hint="a manifest is a plain file") from error
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadManifest(f"{path}: not a plain file", hint="a manifest is a plain file")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadManifest(f"{path}: over {MAX_BYTES >> 10} KiB", hint="a manifest is short")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadManifest(f"{path}:{line}: not UTF-8", hint="save it as UTF-8") from error
+    return parse_markdown(text, str(path))

@@ -1,0 +1,143 @@
+"""First program of a sandbox: takes the environment from stdin, opens the doors, becomes the program.
+
+A door is a port of the sandbox's own loopback that leads to one unix socket. The environment comes first on stdin, as a
+length of 8 hex digits and names and values between NUL bytes: so it stands on no argv, and in no process outside.
+Runs as `python3 -I -S -c <this file> CWD OPEN_FILES FILE_BYTES DOORS -- ARGV...`; DOORS is `PORT=SOCKET,...` or `-`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+
+BACKLOG = 128
+BLOCK = 65536
+NOT_STARTED = 127
+
+
+def read_environment(fd: int) -> dict[bytes, bytes]:
+    """Read exactly the header: what follows on stdin is the program's."""
+    size = int(_read_exactly(fd, 8), 16)
+    words = _read_exactly(fd, size).split(b"\0") if size else []
+    return dict(zip(words[::2], words[1::2]))
+
+
+def _read_exactly(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        block = os.read(fd, size - len(data))
+        if not block:
+            raise EOFError("the environment ends early")
+        data += block
+    return data
+
+
+def open_doors(doors: str) -> list[tuple[socket.socket, str]]:
+    """Listen on each port before the program starts, so that it can't come first."""
+    found = []
+    for door in doors.split(",") if doors != "-" else ():
+        port, _, path = door.partition("=")
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", int(port)))
+        listener.listen(BACKLOG)
+        found.append((listener, path))
+    return found
+
+
+def keep_doors(doors: list[tuple[socket.socket, str]]) -> None:
+    """Hold the doors in a process of their own, orphaned: the program has no child that it didn't start."""
+    first = os.fork()
+    if first:
+        os.waitpid(first, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    import asyncio
+
+    asyncio.run(serve(doors))
+
+
+async def serve(doors: list[tuple[socket.socket, str]]) -> None:
+    """Carry bytes between each door and its socket, for ever."""
+    import asyncio
+
+    for listener, path in doors:
+        await asyncio.start_server(_carrier(path), sock=listener, limit=BLOCK)
+    await asyncio.Event().wait()
+
+
+def _carrier(path: str):  # type: ignore[no-untyped-def] # the annotation would import typing at the start
+    import asyncio
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_unix_connection(path, limit=BLOCK)
+        except OSError:  # nobody behind the door: the caller sees its connection end
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        for each in (writer, far_writer):
+            each.close()
+
+    return carry
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            data = await reader.read(BLOCK)
+            if not data:
+                break
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:  # one side is gone; the other is told by the close that follows
+        writer.close()
+
+
+def limit(open_files: int, file_bytes: int) -> None:
+    """Lower this process's limits; what it starts inherits them."""
+    import resource
+
+    for which, wanted in (
+        (resource.RLIMIT_NOFILE, open_files),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(which)
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(which, (value, value))
+
+
+def main(argv: list[str]) -> None:
+    """Become the program; says why on stderr and exits 127 when that can't be."""
+    cwd, open_files, file_bytes, doors, _, *program = argv
+    environment = read_environment(0)
+    opened = open_doors(doors)
+    if opened:
+        keep_doors(opened)
+        for listener, _path in opened:
+            listener.close()
+    try:
+        os.chdir(cwd)
+        limit(int(open_files), int(file_bytes))
+        os.execvpe(program[0], program, environment)
+    except OSError as error:
+        name = os.fsencode(error.filename or program[0])
+        os.write(2, b"sandbox: " + name + b": " + os.fsencode(error.strerror or type(error).__name__) + b"\n")
+        os._exit(NOT_STARTED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

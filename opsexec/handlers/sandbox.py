@@ -1,0 +1,135 @@
+"""SandboxRun: the process is bubblewrap, told to unshare everything and to bind what the step names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import cache
+from importlib.resources import files
+
+from opsexec.capability import clean_path, program_candidates
+from opsexec.errors import BadStep, CapabilityDenied, HostUnsuitable, ProgramNotFound
+from opsexec.far.message import pack_layers
+from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.far_answers import Entry, answered
+from opsexec.handlers.limits import call
+from opsexec.hosts.port import ProcessSpec
+from opsexec.secret import reveal
+from opsexec.steps.base import Step
+from opsexec.steps.sandbox import SandboxRun, bound, is_tree
+from opsexec.steps.text import as_bytes
+
+FIRST = "/usr/bin/python3"
+"""What becomes the program, inside."""
+
+UNSHARE = ("user", "ipc", "pid", "uts", "cgroup")
+
+COVERED = ("/proc/sys",)
+COVERED_IF_THERE = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi")
+"""Parts of /proc that change the host. bubblewrap covers them only where access(2) says that the directory is writable,
+which is false for root's 0555 directories, whose files root may write all the same (docs/decisions/0040)."""
+
+
+async def handle(step: Step, context: Context) -> Outcome:
+    """Run a sandbox to its end. In check mode nothing is started."""
+    if not isinstance(step, SandboxRun):
+        raise BadStep(f"{type(step).__name__} is no sandbox step")
+    sources = {path: await _source(path, "fs.read", step, context) for path in step.read_only.values()}
+    sources |= {path: await _source(path, "fs.write", step, context) for path in step.writable.values()}
+    if context.check:
+        return Outcome(changed=True, skipped="check mode: programs are not run")
+    programs = program_candidates("bwrap")
+    header = environment_header({name: reveal(value) for name, value in step.env.items()})
+    given = b"" if step.stdin is None else as_bytes(reveal(step.stdin))
+    spec = ProcessSpec(
+        run=context.run,
+        programs=programs,
+        admitted=programs,
+        argv=(*words(step, sources),),
+        stdin=header + given,
+        run_as=step.run_as,
+        timeout_s=context.timeout_s,
+    )
+    try:
+        ended = await context.host.run_process(spec, context.recorder, _rest(context.stdin))
+    except ProgramNotFound as error:
+        hint = "apt-get install bubblewrap"
+        raise HostUnsuitable("there is no bwrap", host=context.host.name, hint=hint) from error
+    return Outcome(exit=ended, changed=True)
+
+
+def _rest(stdin: AsyncIterator[bytes] | None) -> AsyncIterator[bytes] | None:
+    return stdin
+
+
+def environment_header(env: dict[str, str]) -> bytes:
+    """Return an environment as `opsexec.far.doors` reads it."""
+    body = b"\0".join(as_bytes(word) for pair in env.items() for word in pair)
+    return b"%08x" % len(body) + body
+
+
+async def _source(path: str, verb: str, step: SandboxRun, context: Context) -> str:
+    """Return the place a host path leads to, once links are resolved and the grants have admitted that place."""
+    layers = context.capabilities.path_layers(verb)
+    if is_tree(path):
+        _require_tree(path, verb, layers, context)
+    args = [as_bytes(clean_path(path)), pack_layers(context.capabilities.path_layers("fs.read"))]
+    (answer,) = await call("stat", args, step.run_as, context, items=1)
+    found = answered(answer, Entry, context)
+    if not found.exists:
+        raise BadStep(f"{path} isn't there to be bound", host=context.host.name)
+    if found.kind == "link":
+        raise BadStep(f"{path} is a symbolic link", host=context.host.name, hint="name the place it leads to")
+    if is_tree(path) != (found.kind == "directory"):
+        hint = "a host path ends with / exactly when it is a directory"
+        raise BadStep(f"{path} is a {found.kind}", host=context.host.name, hint=hint)
+    return found.path or clean_path(path)
+
+
+def _require_tree(path: str, verb: str, layers: tuple[tuple[str, ...], ...], context: Context) -> None:
+    """A whole tree is admitted by a pattern for whole trees alone."""
+    tree = bound(path)[: -len("/**")]
+    for patterns in layers:
+        if not any(
+            pattern == "/**" or (pattern.endswith("/**") and _covers(pattern[:-3], tree)) for pattern in patterns
+        ):
+            raise CapabilityDenied(f"{verb}:{tree}/**", context.capabilities.describe(verb), host=context.host.name)
+
+
+def _covers(pattern: str, tree: str) -> bool:
+    """True when every path below `tree` is below a place the pattern matches."""
+    from opsexec.far.match import path_matches
+
+    parts = tree.split("/")
+    return any(path_matches(pattern, "/".join(parts[:at])) for at in range(2, len(parts) + 1))
+
+
+def words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
+    """Return the whole argv. No value of the environment is in it."""
+    argv = ["bwrap", *(f"--unshare-{name}" for name in UNSHARE)]
+    if not step.network:
+        argv.append("--unshare-net")
+    argv += ["--disable-userns", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    argv += ["--uid", str(step.uid), "--gid", str(step.gid), "--hostname", step.hostname]
+    argv += ["--proc", "/proc", "--dev", "/dev"]
+    for path in COVERED:
+        argv += ["--ro-bind", path, path]
+    for path in COVERED_IF_THERE:
+        argv += ["--ro-bind-try", path, path]
+    mounts = [(clean_path(path), ["--size", str(step.tmpfs_bytes), "--tmpfs"], "") for path in step.tmpfs]
+    mounts += [(clean_path(path), ["--ro-bind", sources[host]], "") for path, host in step.read_only.items()]
+    mounts += [(clean_path(path), ["--bind", sources[host]], "") for path, host in step.writable.items()]
+    mounts += [(clean_path(path), ["--symlink", target], "") for path, target in step.links.items()]
+    # Outer places first: what is mounted later covers what was there.
+    for path, how, _ in sorted(mounts, key=lambda mount: (mount[0].count("/"), mount[0])):
+        argv += [*how, path]
+    argv += ["--remount-ro", "/"]
+    doors = ",".join(f"{port}={clean_path(path)}" for port, path in step.doors.items()) or "-"
+    argv += ["--", FIRST, "-I", "-S", "-c", first_program()]
+    argv += [clean_path(step.cwd), str(step.max_open_files), str(step.max_file_bytes), doors, "--", *step.argv]
+    return argv
+
+
+@cache
+def first_program() -> str:
+    """Return the source of what runs first inside."""
+    return files("opsexec.far").joinpath("doors.py").read_text("utf-8")
