@@ -20,6 +20,7 @@ from opsexec.wire import (
     ERROR,
     FRAMES_TYPE,
     MAX_BULK_FRAME,
+    NOTE,
     OUT,
     PROTOCOL,
     STARTED,
@@ -100,6 +101,11 @@ class Answer:
             await self._send()
         elif self._flush is None:
             self._flush = self._loop.call_later(FLUSH_S, self._begin_flush)
+
+    def note(self, text: str) -> None:
+        """Tell the caller something of the agent's own, beside the output."""
+        self._keep(_line({"note": text}) if self.lines else frame(NOTE, text.encode("utf-8", "replace")))
+        self._begin_flush()
 
     async def write_frames(self, data: bytes) -> None:
         """Send whole frames on as they are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opsexec.capability import CapabilitySet
+from agent.ceiling import GrantSet
 
 LAYER = "agent"
 """What this ceiling is called, in denials and in the audit."""
@@ -11,7 +11,7 @@ LAYER = "agent"
 class Asker:
     """A principal at a listener, with its grants as they are now. Nothing in a message changes it."""
 
-    def __init__(self, principal: str, listener: str, grants: list[CapabilitySet]) -> None:
+    def __init__(self, principal: str, listener: str, grants: list[GrantSet]) -> None:
         self.principal = principal
         self.listener = listener
         self.grants = grants

@@ -15,6 +15,7 @@ from opsexec.steps.base import Step
 from opsexec.steps.registry import AnyStep, encode_step
 from opsexec.wire import (
     REQUEST,
+    RESIZE,
     STDIN,
     STDIN_END,
     TO_AGENT,
@@ -114,6 +115,16 @@ class Body:
                 return None
             self._parser.feed(data)
         return self._frames.popleft()
+
+    async def keys(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield a terminal's keys and sizes as (STDIN or RESIZE, payload) as they come, until the input ends."""
+        while (found := await self._next()) is not None:
+            if found[0] == STDIN_END:
+                return
+            if found[0] not in (STDIN, RESIZE):
+                raise ProtocolError("neither keys nor a size")
+            yield found
+        raise ProtocolError("the keys end without their last frame")
 
     async def stdin(self) -> AsyncIterator[bytes]:
         """Yield the program's input as it comes; a body that ends without saying that the input does is an error."""

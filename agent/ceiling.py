@@ -6,10 +6,19 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from agent.config import Config
+from agent.principal import alternatives
 from opsexec.capability import CapabilitySet, Layer
 from opsexec.steps.base import Step
 
 Number = TypeVar("Number", int, float)
+
+
+class GrantSet(CapabilitySet):
+    """What one grant allows. `asks_consent`: a person on this host is asked before a terminal opens under it."""
+
+    def __init__(self, layers: Iterable[Layer], *, asks_consent: bool = False) -> None:
+        super().__init__(layers)
+        self.asks_consent = asks_consent
 
 
 class Ceiling:
@@ -17,28 +26,25 @@ class Ceiling:
 
     def __init__(self, config: Config) -> None:
         limits = config.limits
-        self._grants: dict[str, list[CapabilitySet]] = {}
+        self._grants: dict[str, list[GrantSet]] = {}
         for grant in config.grants:
-            held = _with_limits(grant.capability_set, limits.max_timeout_s, limits.max_output_bytes)
+            layer = _with_limits(grant.capability_set, limits.max_timeout_s, limits.max_output_bytes)
+            held = GrantSet([layer], asks_consent=grant.consent == "ask")
             self._grants.setdefault(grant.principal, []).append(held)
 
-    def grants(self, principal: str | None) -> list[CapabilitySet]:
+    def grants(self, principal: str | None) -> list[GrantSet]:
         """Return the sets a principal holds; none for who has no grant, and for nobody."""
-        return [] if principal is None else self._grants.get(principal, [])
+        return [held for each in alternatives(principal) for held in self._grants.get(each, [])]
 
 
-def _with_limits(held: CapabilitySet, max_timeout_s: float | None, max_output_bytes: int | None) -> CapabilitySet:
-    """Narrow a set by the agent's own limits."""
+def _with_limits(held: CapabilitySet, max_timeout_s: float | None, max_output_bytes: int | None) -> Layer:
+    """Return the one layer of a grant's set, narrowed by the agent's own limits."""
     (layer,) = held.layers
-    return CapabilitySet(
-        [
-            Layer(
-                layer.capabilities,
-                layer.run_as,
-                _least(layer.max_timeout_s, max_timeout_s),
-                _least(layer.max_output_bytes, max_output_bytes),
-            )
-        ]
+    return Layer(
+        layer.capabilities,
+        layer.run_as,
+        _least(layer.max_timeout_s, max_timeout_s),
+        _least(layer.max_output_bytes, max_output_bytes),
     )
 
 
@@ -46,17 +52,24 @@ def _least(a: Number | None, b: Number | None) -> Number | None:
     return b if a is None else a if b is None else min(a, b)
 
 
-def effective(grants: Iterable[CapabilitySet], attenuation: CapabilitySet | None, step: Step) -> CapabilitySet:
-    """Return the set a step is judged by: the grant that admits most of what it needs, narrowed by the caller's own.
+def effective(grants: Iterable[GrantSet], attenuation: CapabilitySet | None, step: Step) -> CapabilitySet:
+    """Return the set a step is judged by: the grant that decides about it, narrowed by the caller's own set."""
+    return deciding(grants, attenuation, step)[1]
+
+
+def deciding(
+    grants: Iterable[GrantSet], attenuation: CapabilitySet | None, step: Step
+) -> tuple[GrantSet, CapabilitySet]:
+    """Return the grant that admits most of what a step needs, and that grant narrowed by the caller's own set.
 
     The first that admits all of it wins, so a step runs under one grant as a whole, never under two halves.
     """
     needs = step.requires()
-    best, best_score = CapabilitySet.nothing(), -1
+    grant, best, best_score = GrantSet(CapabilitySet.nothing().layers), CapabilitySet.nothing(), -1
     for held in grants:
         narrowed = held if attenuation is None else held & attenuation
         users = all(step.run_as in (None, *layer.run_as) or "*" in layer.run_as for layer in narrowed.layers)
         score = sum(narrowed.admits(need) for need in needs) * 2 + users
         if score > best_score:
-            best, best_score = narrowed, score
-    return best
+            grant, best, best_score = held, narrowed, score
+    return grant, best

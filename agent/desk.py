@@ -7,6 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from agent.asker import LAYER, Asker
@@ -14,6 +15,7 @@ from agent.ceiling import Ceiling
 from agent.config import Config
 from agent.detached import Detached
 from agent.marked_host import new_mark
+from agent.tty.live import Terminals
 from opsexec.errors import LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
 from opsexec.hosts.local import LocalHost
@@ -32,6 +34,8 @@ class ActiveRun:
         self.principal = asker.principal
         self.step = step
         self.mark = new_mark()
+        self.overseers: frozenset[str] = frozenset()
+        """Who on this host was asked for consent: they may watch it and end it."""
         self.begun = time.time()
         self.ended_by: OpsError | None = None
         self.over = asyncio.Event()
@@ -55,6 +59,7 @@ class Desk:
         self.name = config.agent.name
         self.host = LocalHost(self.name)
         self.active: dict[str, ActiveRun] = {}
+        self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -67,6 +72,10 @@ class Desk:
         """Put something other than a step that is let happen in the audit; raises AuditUnavailable."""
         self._append(asker.listener, asker.principal, step, "allow", why, run)
 
+    def note(self, asker: Asker, step: Mapping[str, Any], run: str) -> None:
+        """Put something in the audit that belongs to a run and decides nothing; raises AuditUnavailable."""
+        self._append(asker.listener, asker.principal, step, None, None, run)
+
     def allow_self(self, step: Mapping[str, Any], why: str) -> None:
         """Put in the audit what the agent does of itself; raises AuditUnavailable."""
         self._append("agent", None, step, "allow", why, None)
@@ -76,8 +85,8 @@ class Desk:
         listener: str,
         principal: str | None,
         step: Mapping[str, Any] | None,
-        decision: str,
-        why: str,
+        decision: str | None,
+        why: str | None,
         run: str | None,
     ) -> None:
         self.audit.append(
@@ -88,7 +97,7 @@ class Desk:
                 "step": None if step is None else dict(step),
                 "decision": decision,
                 "layer": LAYER,
-                "reason": printable(why[:2000]),
+                "reason": None if why is None else printable(why[:2000]),
                 "run": run,
             }
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -16,10 +16,13 @@ from agent.asker import Asker
 from agent.desk import ActiveRun, Desk
 from agent.detached import end_of
 from agent.run_store import RunRecord
+from agent.tty.recordings import Recorded
 from opsexec.capability import Requirement
 from opsexec.errors import CapabilityDenied, OpsError, StepFailed, UsageError
 from opsexec.far.tree_end import members, send
 from opsexec.wire import ERR, OFFSET_HEADER, OUT, FrameParser, Result, require_run_id
+
+Owned = TypeVar("Owned", RunRecord, RunRecord | ActiveRun, ActiveRun | Recorded)
 
 MAX_SIGNAL_BYTES = 1024
 END = "end"
@@ -46,9 +49,9 @@ async def list_runs(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.S
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
         desk.allow(asker, {"type": "runs.list"}, "own runs, and those that run.read admits")
-        runs = [_of_active(each) for each in desk.active.values() if _why(asker, each, "run.read")]
+        runs = [_of_active(each) for each in desk.active.values() if why_admitted(asker, each, "run.read")]
         for record in desk.detached.store.records():
-            if _why(asker, record, "run.read"):
+            if why_admitted(asker, record, "run.read"):
                 runs.append(_of_detached(desk, record))
         return await answer.result(Result(run="runs", exit_code=0, value={"runs": runs}))
     except OpsError as error:
@@ -60,7 +63,7 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
         run = require_run_id(request.path.removeprefix("/v1/runs/"))
-        record = _admitted(desk, asker, desk.detached.store.record(run), run, "run.read")
+        record = admitted(desk, asker, desk.detached.store.record(run), run, "run.read")
         with desk.follower(asker):
             store = desk.detached.store
             offset = await asyncio.to_thread(store.frame_start, record.run, _offset(request))
@@ -96,8 +99,8 @@ async def signal_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     try:
         run = require_run_id(request.path.removeprefix("/v1/runs/").removesuffix("/signal"))
         wanted = await _wanted_signal(request, desk.config.limits.request_timeout_s)
-        target = desk.active.get(run) or desk.detached.store.record(run)
-        found = _admitted(desk, asker, target, run, "run.signal", wanted)
+        target: RunRecord | ActiveRun | None = desk.active.get(run) or desk.detached.store.record(run)
+        found = admitted(desk, asker, target, run, "run.signal", wanted)
         if wanted != END:
             count = await asyncio.to_thread(_signal_all, found.mark, SIGNALS[wanted])
             return await answer.result(Result(run=run, exit_code=0, value={"signalled": count}))
@@ -146,14 +149,12 @@ async def _end(desk: Desk, run: str, asker: Asker) -> None:
         raise StepFailed(f"the run {run} goes on after {END_S:g} s", hint="look at its processes") from error
 
 
-def _admitted(
-    desk: Desk, asker: Asker, target: RunRecord | ActiveRun | None, run: str, verb: str, wanted: str | None = None
-) -> RunRecord | ActiveRun:
+def admitted(desk: Desk, asker: Asker, target: Owned | None, run: str, verb: str, wanted: str | None = None) -> Owned:
     """Audit and return the run if the caller may do this to it; a run that isn't there is denied like another's."""
     step: dict[str, Any] = {"type": verb, "run": run}
     if wanted is not None:
         step["signal"] = wanted
-    why = None if target is None else _why(asker, target, verb)
+    why = None if target is None else why_admitted(asker, target, verb)
     if target is None and _holds(asker, run, verb):
         desk.refuse(asker.listener, asker.principal, step, "there is no such run")
         raise UsageError(f"there is no run {run}", hint="a step that is not detached can't be followed from elsewhere")
@@ -166,10 +167,12 @@ def _admitted(
     return target
 
 
-def _why(asker: Asker, target: RunRecord | ActiveRun, verb: str) -> str | None:
+def why_admitted(asker: Asker, target: RunRecord | ActiveRun | Recorded, verb: str) -> str | None:
     """Return why a principal may read or signal a run, None when it may not."""
     if target.principal == asker.principal:
         return "the caller's own run"
+    if not isinstance(target, RunRecord) and asker.principal in target.overseers and asker.listener.startswith("unix:"):
+        return "on this host, and asked for consent"
     return "granted" if _holds(asker, target.run, verb) else None
 
 

@@ -1,0 +1,146 @@
+"""`POST /v1/tty`: a terminal for a caller who is connected: keys and sizes come in frames, the screen goes out so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from agent.answer import Answer
+from agent.asker import LAYER, Asker
+from agent.body import Body
+from agent.ceiling import deciding
+from agent.desk import ActiveRun, Desk
+from agent.refusal import refused
+from agent.tty.consent import overseers
+from agent.tty.terminal_host import TerminalHost
+from opsexec.capability import CapabilitySet
+from opsexec.errors import ConnectionLost, OpsError, ProtocolError, UsageError
+from opsexec.executor import RunOutput, TtySession
+from opsexec.host_executor import HostExecutor
+from opsexec.steps import Tty
+from opsexec.steps.base import Step
+from opsexec.steps.registry import redact
+from opsexec.wire import RESIZE, SIZE, STDIN, TO_TERMINAL, StepRequest
+
+
+async def open_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
+    """Read the request, judge it, open the terminal and serve it to its end."""
+    limits = desk.config.limits
+    answer = Answer(request, limits.stall_timeout_s)
+    body = Body(request, limits.max_request_bytes, limits.request_timeout_s, kinds=TO_TERMINAL)
+    step: Step | None = None
+    try:
+        with desk.slot(asker):
+            try:
+                wanted = await body.request()
+                step = wanted.decoded_step()
+                attenuation = wanted.ceiling()
+                _require_terminal(wanted, step)
+                desk.claim(wanted.run)
+            except OpsError as error:
+                return await answer.error(refused(desk, asker, step, error))
+            assert isinstance(step, Tty)
+            grant, held = deciding(asker.grants, attenuation, step)
+            asks = grant.asks_consent or desk.config.consent.always
+            return await _attended(desk, asker, answer, body, wanted.run, step, held, asks)
+    except OpsError as error:
+        return await answer.error(refused(desk, asker, step, error))
+    finally:
+        answer.close()
+
+
+def _require_terminal(wanted: StepRequest, step: Step) -> None:
+    if not isinstance(step, Tty):
+        raise UsageError(f"a {type(step).__name__} step needs no terminal", hint="POST it to /v1/steps")
+    if wanted.check or wanted.diff or wanted.detach or not wanted.streams_stdin:
+        raise UsageError("a terminal is neither checked nor detached, and its keys are streamed")
+
+
+async def _attended(
+    desk: Desk,
+    asker: Asker,
+    answer: Answer,
+    body: Body,
+    run: str,
+    step: Tty,
+    held: CapabilitySet,
+    asks: bool,
+) -> web.StreamResponse:
+    """Serve a terminal. When its caller goes, aiohttp cancels this, and the process tree is ended."""
+    active = ActiveRun(run, asker, redact(step))
+    if asks:
+        active.overseers = overseers(desk.config, asker.principal)
+    desk.active[run] = active
+    executor = HostExecutor(
+        TerminalHost(desk, active, asker, asks, answer.note),
+        held,
+        desk.audit,
+        principal=asker.principal,
+        listener=asker.listener,
+        layer=LAYER,
+        run=run,
+    )
+    connection = answer.connection
+    connection.on_left = lambda: active.end(ConnectionLost("the caller left; the terminal's process tree was ended"))
+    answer.begin()
+    try:
+        session = await executor.open_tty(step)
+        try:
+            output = await _converse(session, answer, body)
+        finally:
+            await session.aclose()
+    except OpsError as error:
+        return await answer.error(error)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if active.ended_by is None or task is None:
+            raise
+        task.uncancel()
+        return await answer.error(active.ended_by)
+    finally:
+        connection.on_left = None
+        del desk.active[run]
+        desk.terminals.live.pop(run, None)
+        active.over.set()
+    return await answer.output(output)
+
+
+async def _converse(session: TtySession, answer: Answer, body: Body) -> RunOutput:
+    """Pass keys down and the screen up until the program ends; what breaks either way ends both."""
+    typing = asyncio.create_task(_type(session, body.keys()))
+    drawing = asyncio.create_task(_draw(session, answer))
+    try:
+        over, _ = await asyncio.wait((typing, drawing), return_when=asyncio.FIRST_COMPLETED)
+        if drawing not in over:
+            typing.result()
+            await drawing
+        drawing.result()
+    finally:
+        for task in (typing, drawing):
+            task.cancel()
+        await asyncio.wait((typing, drawing))
+    return await session.wait()
+
+
+async def _type(session: TtySession, keys: AsyncIterator[tuple[int, bytes]]) -> None:
+    async for kind, data in keys:
+        if kind == STDIN:
+            await session.write(data)
+        elif kind == RESIZE:
+            session.resize(*_size(data))
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    if len(data) != SIZE.size:
+        raise ProtocolError("a terminal's size is two numbers of two bytes")
+    columns, rows = SIZE.unpack(data)
+    if not (0 < columns < 10_000 and 0 < rows < 10_000):
+        raise ProtocolError("the terminal's size is out of range")
+    return columns, rows
+
+
+async def _draw(session: TtySession, answer: Answer) -> None:
+    while data := await session.read():
+        await answer.write("stdout", data)
