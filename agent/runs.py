@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -21,8 +21,6 @@ from opsexec.capability import Requirement
 from opsexec.errors import CapabilityDenied, OpsError, StepFailed, UsageError
 from opsexec.far.tree_end import members, send
 from opsexec.wire import ERR, OFFSET_HEADER, OUT, FrameParser, Result, require_run_id
-
-Owned = TypeVar("Owned", RunRecord, RunRecord | ActiveRun, ActiveRun | Recorded)
 
 MAX_SIGNAL_BYTES = 1024
 END = "end"
@@ -63,7 +61,9 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
         run = require_run_id(request.path.removeprefix("/v1/runs/"))
-        record = admitted(desk, asker, desk.detached.store.record(run), run, "run.read")
+        record = desk.detached.store.record(run)
+        require_admitted(desk, asker, record, run, "run.read")
+        assert record is not None
         with desk.follower(asker):
             store = desk.detached.store
             offset = await asyncio.to_thread(store.frame_start, record.run, _offset(request))
@@ -100,9 +100,10 @@ async def signal_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
         run = require_run_id(request.path.removeprefix("/v1/runs/").removesuffix("/signal"))
         wanted = await _wanted_signal(request, desk.config.limits.request_timeout_s)
         target: RunRecord | ActiveRun | None = desk.active.get(run) or desk.detached.store.record(run)
-        found = admitted(desk, asker, target, run, "run.signal", wanted)
+        require_admitted(desk, asker, target, run, "run.signal", wanted)
+        assert target is not None
         if wanted != END:
-            count = await asyncio.to_thread(_signal_all, found.mark, SIGNALS[wanted])
+            count = await asyncio.to_thread(_signal_all, target.mark, SIGNALS[wanted])
             return await answer.result(Result(run=run, exit_code=0, value={"signalled": count}))
         await _end(desk, run, asker)
         return await answer.result(Result(run=run, exit_code=0, value={"ended": True}))
@@ -149,8 +150,15 @@ async def _end(desk: Desk, run: str, asker: Asker) -> None:
         raise StepFailed(f"the run {run} goes on after {END_S:g} s", hint="look at its processes") from error
 
 
-def admitted(desk: Desk, asker: Asker, target: Owned | None, run: str, verb: str, wanted: str | None = None) -> Owned:
-    """Audit and return the run if the caller may do this to it; a run that isn't there is denied like another's."""
+def require_admitted(
+    desk: Desk,
+    asker: Asker,
+    target: RunRecord | ActiveRun | Recorded | None,
+    run: str,
+    verb: str,
+    wanted: str | None = None,
+) -> None:
+    """Let only those on who may do this to the run, audited; a run that isn't there is denied like another's."""
     step: dict[str, Any] = {"type": verb, "run": run}
     if wanted is not None:
         step["signal"] = wanted
@@ -164,7 +172,6 @@ def admitted(desk: Desk, asker: Asker, target: Owned | None, run: str, verb: str
         desk.refuse(asker.listener, asker.principal, step, denied.message)
         raise denied
     desk.allow(asker, step, why, run)
-    return target
 
 
 def why_admitted(asker: Asker, target: RunRecord | ActiveRun | Recorded, verb: str) -> str | None:

@@ -17,7 +17,7 @@ from aiohttp import web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import ActiveRun, Desk
-from agent.runs import admitted, why_admitted
+from agent.runs import require_admitted, why_admitted
 from agent.tty.live import LiveTape
 from agent.tty.recordings import Recorded, shown
 from opsexec.errors import HostUnsuitable, OpsError, UsageError
@@ -106,7 +106,7 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
 def _admitted(desk: Desk, asker: Asker, run: str) -> None:
     """Let only those on who may read the run; raises what refuses them, audited."""
     target: ActiveRun | Recorded | None = desk.active.get(run) or desk.terminals.recordings.find(run)
-    admitted(desk, asker, target, run, "run.read")
+    require_admitted(desk, asker, target, run, "run.read")
     if desk.terminals.recordings.find(run) is None:
         raise UsageError(f"the run {run} has no recording", hint="is it a terminal?")
 
