@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 from typing import Literal, NamedTuple
 
 from agent.errors import BadConfig
@@ -16,11 +17,12 @@ class Address(NamedTuple):
 
     text: str
     path: str
-    proves: Literal["unix"] = "unix"
+    proves: Literal["unix", "tailnet"] = "unix"
+    port: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Parse `unix:/path`; raises BadConfig for everything else, wildcard and public addresses first of all."""
+        """Parse `unix:/path` or `tailnet:port`; raises BadConfig for all else, wildcard and public addresses first."""
         kind, colon, rest = text.partition(":")
         if kind == "unix" and colon:
             require_plain_path(rest)
@@ -28,9 +30,10 @@ class Address(NamedTuple):
                 raise BadConfig(f"the path of {text!r} is over {UNIX_PATH_BYTES} bytes", hint="use a shorter one")
             return cls(text, rest)
         if kind == "tailnet":
-            hint = "use unix:/run/ops-agent/agent.sock; from other hosts reach it with agent+ssh://"
-            raise BadConfig(f"{text!r}: this version listens on unix sockets alone", hint=hint)
-        hint = "an agent listens on unix:/path alone: no other address says who connects"
+            if not re.fullmatch(r"[1-9][0-9]{0,4}", rest) or int(rest) > 65535:
+                raise BadConfig(f"{text!r} names no port of this node", hint='like "tailnet:7227"')
+            return cls(text, "", "tailnet", int(rest))
+        hint = 'use "unix:/path" or "tailnet:7227": at no other address it is known who connects'
         raise BadConfig(f"{text!r} is an address that proves nobody's identity", hint=hint)
 
 

@@ -6,9 +6,10 @@ import difflib
 import re
 import socket
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -19,6 +20,7 @@ from agent.errors import BadConfig
 from agent.principal import check_principal
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
+from opsexec.hosts.local_api import DEFAULT_LOCAL_API
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -91,6 +93,41 @@ class Limits(Table):
     keep_runs_bytes: int = Field(default=4 << 30, ge=0)
 
 
+class Consent(Table):
+    """`[consent]`: who on this host is asked before a terminal opens. `always`: for each, whatever its grant says.
+
+    `users`: of this host, like "unix:alice"; `timeout_s`: seconds after which no answer is a no.
+    """
+
+    users: list[str] = []
+    timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    always: bool = False
+
+
+class RecordingLimits(Table):
+    """`[recordings]` of terminals: how many are kept, bytes in all and of each; `input`: keys, and so passwords, too."""
+
+    keep: int = Field(default=1000, ge=1, le=100_000)
+    keep_bytes: int = Field(default=8 << 30, ge=1 << 20)
+    max_bytes: int = Field(default=1 << 30, ge=1 << 16)
+    input: bool = False
+
+
+class TailnetTable(Table):
+    """`[tailnet]`. `socket`: tailscaled's LocalAPI; `program`: asked where there is no such socket."""
+
+    socket: str = DEFAULT_LOCAL_API
+    program: str | None = "/usr/bin/tailscale"
+
+    @field_validator("socket", "program")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        with _located():
+            if path is not None:
+                require_plain_path(path)
+        return path
+
+
 class Grant(Table):
     """One `[[grants]]`: what a principal may do here, at most."""
 
@@ -99,6 +136,7 @@ class Grant(Table):
     run_as: list[str] = []
     max_timeout_s: float | None = Field(default=None, gt=0)
     max_output_bytes: int | None = Field(default=None, ge=1)
+    consent: Literal["none", "ask"] = "none"
 
     @field_validator("capabilities")
     @classmethod
@@ -122,7 +160,10 @@ class Config(Table):
     """The whole file."""
 
     agent: AgentTable
+    tailnet: TailnetTable = TailnetTable()
     limits: Limits = Limits()
+    consent: Consent = Consent()
+    recordings: RecordingLimits = RecordingLimits()
     grants: list[Grant] = []
 
 
@@ -164,7 +205,24 @@ def parse_config(text: str, file: str = "config.toml") -> Config:
         except OpsError as error:
             where = place(text, ("grants", at, "principal"))
             raise BadConfig(f"{file}:{where}: {error.message}", hint=error.hint) from error
+    _require_somebody_to_ask(config, kinds, text, file)
     return config
+
+
+def _require_somebody_to_ask(config: Config, kinds: Collection[str], text: str, file: str) -> None:
+    """Raise BadConfig for a person to ask who can't be one, and for a grant under which nobody can be asked."""
+    for at, user in enumerate(config.consent.users):
+        try:
+            check_principal(user, {"unix"} & set(kinds))
+        except OpsError as error:
+            where = place(text, ("consent", "users", at))
+            raise BadConfig(f"{file}:{where}: {error.message}", hint="a user of this host, who can say yes") from error
+    for at, grant in enumerate(config.grants):
+        asks = grant.consent == "ask" or config.consent.always
+        if asks and not set(config.consent.users) - {grant.principal}:
+            where = place(text, ("grants", at, "consent" if grant.consent == "ask" else "principal"))
+            reason = "nobody but this principal itself could be asked for consent"
+            raise BadConfig(f"{file}:{where}: {reason}", hint='name users in [consent], like users = ["unix:alice"]')
 
 
 def _sentence(fault: ErrorDetails) -> tuple[str, str | None]:
@@ -184,5 +242,12 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str | None]:
 
 def _keys(path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand beside the last one of a path."""
-    tables: dict[str | int, type[Table]] = {"agent": AgentTable, "limits": Limits, "grants": Grant}
+    tables: dict[str | int, type[Table]] = {
+        "agent": AgentTable,
+        "tailnet": TailnetTable,
+        "limits": Limits,
+        "consent": Consent,
+        "recordings": RecordingLimits,
+        "grants": Grant,
+    }
     return list((tables[path[0]] if len(path) > 1 else Config).model_fields)

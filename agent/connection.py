@@ -11,7 +11,9 @@ from typing import Any
 from aiohttp import web
 
 from agent.config import Limits
+from agent.identity import NOBODY, Identity, Prove
 from agent.principal import peer_principal
+from opsexec.errors import OpsError
 
 NEVER_S = 1e6
 """Handed to aiohttp for its own clock of idle connections, which begins with the first answer; ours begins at once."""
@@ -23,15 +25,26 @@ Fault = Callable[[str, str | None, int, str], web.Response]
 """What answers a request that aiohttp could not read or that nobody caught an error of: listener, principal, HTTP
 status, what kind of error."""
 
-Serve = Callable[[web.BaseRequest, str, str | None], Awaitable[web.StreamResponse]]
+REASK_S = 8.0
+"""Seconds between questions about who an open connection is: with the time they take, rights end within 15 s."""
+
+REVOKED_S = 2.0
+"""Seconds a caller gets to hear that its rights are gone, before the connection is dropped."""
+
+Serve = Callable[[web.BaseRequest, str, Identity], Awaitable[web.StreamResponse]]
+
+Revoked = Callable[[str, str | None, Identity], OpsError]
+"""Told that a connection is no longer who it was: listener, who that was, who it is now. Returns what ends its runs."""
 
 
 class Gate:
     """What the connections of one agent share: how many there are, whose, and who serves them."""
 
-    def __init__(self, serve: Serve, fault: Fault, limits: Limits) -> None:
+    def __init__(self, serve: Serve, fault: Fault, revoked: Revoked, limits: Limits) -> None:
         self.limits = limits
         self.fault = fault
+        self.revoked = revoked
+        self.asking: set[asyncio.Task[None]] = set()
         self.held: Counter[str | None] = Counter()
         self._serve = serve
         self.server = web.Server(self._handle, handler_cancellation=True)
@@ -41,19 +54,29 @@ class Gate:
         assert isinstance(connection, Connection)
         connection.busy = True
         try:
-            return await self._serve(request, connection.listener, connection.principal)
+            return await self._serve(request, connection.listener, connection.identity)
         finally:
             connection.rest()
 
-    def protocol(self, listener: str) -> asyncio.BaseProtocol:
-        """Return the protocol for a connection that was just accepted at a listener."""
-        return Connection(self, listener)
+    def protocol(self, listener: str, prove: Prove | None = None) -> asyncio.BaseProtocol:
+        """Return the protocol for a connection that was just accepted; `prove`: who says whose, None = the kernel."""
+        return Connection(self, listener, prove)
+
+    async def aclose(self) -> None:
+        """Ask no more about anyone."""
+        for task in self.asking:
+            task.cancel()
+        if self.asking:
+            await asyncio.wait(self.asking)
 
 
 class Connection(web.RequestHandler):
-    """The connection is who it is from beginning to end: the kernel says so once, when it is made."""
+    """Who it is, is settled before a byte of it is read, by the kernel or by tailscaled; the latter is asked again.
 
-    def __init__(self, gate: Gate, listener: str) -> None:
+    What tailscaled says may change: then what runs for the connection is ended, and the connection with it.
+    """
+
+    def __init__(self, gate: Gate, listener: str, prove: Prove | None) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             gate.server,
@@ -68,24 +91,91 @@ class Connection(web.RequestHandler):
         self._clock = loop
         self._idle: asyncio.TimerHandle | None = None
         self._counted = False
+        self._counted_as: str | None = None
         self.listener = listener
-        self.principal: str | None = None
+        self._prove = prove
+        self._asking: asyncio.Task[None] | None = None
+        self._served = False
+        self.identity = NOBODY
         self.busy = False
         self.on_left: Callable[[], None] | None = None
+        self.on_revoked: Callable[[OpsError], None] | None = None
+
+    @property
+    def principal(self) -> str | None:
+        """Who this is."""
+        return self.identity.principal
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Settle who this is; over the bounds it is closed before it is served."""
-        self.principal = peer_principal(transport.get_extra_info("socket"))
-        gate = self._gate
-        limits, mine = gate.limits, gate.held[self.principal]
-        if gate.held.total() >= limits.max_connections or mine >= limits.max_connections_per_principal:
-            assert isinstance(transport, asyncio.Transport)
+        assert isinstance(transport, asyncio.Transport)
+        if self._prove is None:
+            self.identity = Identity(peer_principal(transport.get_extra_info("socket")))
+        if not self._take_place(self.principal):
             transport.abort()
-            return
-        gate.held[self.principal] += 1
-        self._counted = True
+        elif self._prove is None:
+            self._begin(transport)
+        else:
+            transport.pause_reading()
+            self._asking = self._clock.create_task(self._ask(transport, self._prove))
+            self._gate.asking.add(self._asking)
+            self._asking.add_done_callback(self._gate.asking.discard)
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        self._served = True
         super().connection_made(transport)
         self.rest()
+
+    def _take_place(self, principal: str | None) -> bool:
+        """Count the connection as a principal's; False when that, or all of them, have as many as they may."""
+        gate = self._gate
+        self._give_place()
+        limits, mine = gate.limits, gate.held[principal]
+        if gate.held.total() >= limits.max_connections or mine >= limits.max_connections_per_principal:
+            return False
+        gate.held[principal] += 1
+        self._counted, self._counted_as = True, principal
+        return True
+
+    def _give_place(self) -> None:
+        held = self._gate.held
+        if self._counted:
+            self._counted = False
+            held[self._counted_as] -= 1
+            if not held[self._counted_as]:
+                del held[self._counted_as]
+
+    async def _ask(self, transport: asyncio.Transport, prove: Prove) -> None:
+        """Settle who this is before anything is read, and look again and again whether it still is."""
+        connection = transport.get_extra_info("socket")
+        identity = await prove(connection)
+        if not self._take_place(identity.principal):
+            transport.abort()
+            return
+        self.identity = identity
+        self._begin(transport)
+        transport.resume_reading()
+        while identity.principal is not None:
+            await asyncio.sleep(REASK_S)
+            again = await prove(connection)
+            if again.passing:
+                again = await prove(connection)
+            if again != identity:
+                self._revoke(again, transport)
+                return
+
+    def _revoke(self, identity: Identity, transport: asyncio.Transport) -> None:
+        """End what runs for a connection that is no longer who it was; nothing more is done for it."""
+        was, self.identity = self.principal, Identity(None, identity.why or "the connection has changed hands")
+        error = self._gate.revoked(self.listener, was, identity)
+        self.close()
+        if self.on_revoked is not None:
+            self.on_revoked(error)
+        elif self.on_left is not None:
+            self.on_left()
+        else:
+            transport.abort()
+        self._clock.call_later(REVOKED_S, transport.abort)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio reads the answer; aiohttp never keeps one open
         """Half a close ends what runs for this connection, and its caller waits to hear so; else it is a close."""
@@ -111,11 +201,10 @@ class Connection(web.RequestHandler):
         """Give the place back; aiohttp cancels what runs for it."""
         if self._idle is not None:
             self._idle.cancel()
-        if self._counted:
-            self._counted = False
-            self._gate.held[self.principal] -= 1
-            if not self._gate.held[self.principal]:
-                del self._gate.held[self.principal]
+        if self._asking is not None:
+            self._asking.cancel()
+        self._give_place()
+        if self._served:
             super().connection_lost(exc)
 
     def handle_error(

@@ -11,8 +11,13 @@ from aiohttp import HttpVersion11, web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk
+from agent.identity import Identity
 from agent.runs import follow_run, list_runs, signal_run
 from agent.steps import copy_step, run_step
+from agent.tty.answering import answer_question, list_questions
+from agent.tty.consent import oversees
+from agent.tty.opening import open_terminal
+from agent.tty.watching import list_terminals, send_recording, watch_terminal
 from agent.whoami import whoami
 from opsexec.errors import CapabilityDenied, OpsError, ProtocolError, UsageError
 from opsexec.steps.registry import printable
@@ -27,9 +32,18 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/v1/runs"): list_runs,
     ("GET", "/v1/runs/*"): follow_run,
     ("POST", "/v1/runs/*/signal"): signal_run,
+    ("POST", "/v1/tty"): open_terminal,
+    ("GET", "/v1/tty"): list_terminals,
+    ("GET", "/v1/tty/*"): watch_terminal,
+    ("GET", "/v1/tty/*/recording"): send_recording,
+    ("GET", "/v1/consent"): list_questions,
+    ("POST", "/v1/consent/*"): answer_question,
     ("GET", "/v1/whoami"): whoami,
 }
 """By method and path; `*` stands for one segment."""
+
+OVERSEERS = frozenset((list_questions, answer_question, watch_terminal, signal_run))
+"""What a user who is asked for consent needs no grant for; each looks itself at what they were asked about."""
 
 
 class Door:
@@ -38,14 +52,15 @@ class Door:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def handle(self, request: web.BaseRequest, listener: str, principal: str | None) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest, listener: str, identity: Identity) -> web.StreamResponse:
         """Answer one request."""
         desk = self._desk
+        principal = identity.principal
         grants = desk.ceiling.grants(principal)
-        if principal is None or not grants:
-            who = principal or "nobody who is known here"
-            denied = CapabilityDenied("a grant", (), layer="agent", reason=f"{who} has no grant on this host")
-            return await self._refuse(request, listener, principal, denied, denied.reason or "")
+        if principal is None or not (grants or self._may_oversee(request, listener, principal)):
+            reason = identity.why or f"{principal or 'nobody who is known here'} has no grant on this host"
+            denied = CapabilityDenied("a grant", (), layer="agent", reason=reason)
+            return await self._refuse(request, listener, principal, denied, reason)
         try:
             if request.version != HttpVersion11:
                 raise ProtocolError("the request is not HTTP/1.1", hint="see docs/agent.md")
@@ -56,6 +71,14 @@ class Door:
         except OpsError as error:
             return await self._refuse(request, listener, principal, error, error.message)
         return await handler(desk, request, Asker(principal, listener, grants))
+
+    def _may_oversee(self, request: web.BaseRequest, listener: str, principal: str) -> bool:
+        if not oversees(self._desk.config, listener, principal):
+            return False
+        try:
+            return _route(request) in OVERSEERS
+        except OpsError:
+            return False
 
     async def _refuse(
         self, request: web.BaseRequest, listener: str, principal: str | None, error: OpsError, why: str
@@ -69,6 +92,16 @@ class Door:
         answer = await Answer(request, self._desk.config.limits.stall_timeout_s).error(error)
         answer.force_close()
         return answer
+
+    def revoked(self, listener: str, was: str | None, identity: Identity) -> OpsError:
+        """Audit that a connection is no longer who it was; returns what its caller is told."""
+        why = identity.why or f"the connection is now {identity.principal}"
+        error: OpsError = CapabilityDenied("a grant", (), layer="agent", reason=f"no longer {was}: {why}")
+        try:
+            self._desk.refuse(listener, was, {"type": "identity"}, f"no longer {was}: {why}; what it ran is ended")
+        except OpsError as unavailable:
+            error = unavailable
+        return error
 
     def fault(self, listener: str, principal: str | None, status: int, kind: str) -> web.Response:
         """Audit and answer a request that is no HTTP, or whose handling failed in a way nobody foresaw."""

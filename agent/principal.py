@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from agent.errors import BadConfig
+from opsexec.hosts.tailnet_node import is_login, is_tag
 
 _CREDENTIALS = struct.Struct("3i")
 NAME_TTL_S = 5.0
@@ -71,9 +72,28 @@ def check_principal(principal: str, proven: Collection[str]) -> None:
         raise BadConfig(
             f"nobody can be {principal!r}: no listener proves {kind} principals", hint='use "unix:<user>", or remove it'
         )
+    if kind == "tailnet":
+        _check_tailnet(principal, name)
+        return
     uid = int(name) if name.isascii() and name.isdigit() else _uid_of(name)
     if uid == overflow_uid():
         text = f"{principal!r} is no identity: users of other namespaces show as it too"
         raise BadConfig(text, hint="give the program a user of its own")
     if uid is None:
         raise BadConfig(f"nobody can be {principal!r}: there is no such user here", hint="create the user first")
+
+
+def _check_tailnet(principal: str, name: str) -> None:
+    """Raise BadConfig for what is no login and no one tag: grants name one tag, a node may have several."""
+    if not (is_tag(name) or is_login(name)):
+        hint = 'like "tailnet:alice@example.com" or "tailnet:tag:ci"'
+        raise BadConfig(f"nobody can be {principal!r}: it is no login and no tag", hint=hint)
+
+
+def alternatives(principal: str | None) -> tuple[str, ...]:
+    """Return the names under which grants may be for a principal: a node with several tags is each of them."""
+    if principal is None:
+        return ()
+    if not principal.startswith("tailnet:tag:"):
+        return (principal,)
+    return tuple(f"tailnet:{tag}" for tag in principal.removeprefix("tailnet:").split(","))

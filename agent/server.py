@@ -21,6 +21,7 @@ from agent.door import Door
 from agent.errors import AgentUnable
 from agent.notify import beat, notify, reloading
 from agent.run_store import RunStore
+from agent.tailnet import Tailnet
 from agent.unix_listener import bind_unix
 from opsexec.audit import AuditLog
 from opsexec.errors import ConnectionLost, OpsError
@@ -69,7 +70,7 @@ class Agent:
         self._file = file
         self.desk = desk
         door = Door(desk)
-        self._gate = Gate(door.handle, door.fault, desk.config.limits)
+        self._gate = Gate(door.handle, door.fault, door.revoked, desk.config.limits)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -85,6 +86,11 @@ class Agent:
         try:
             taken_up = self.desk.detached.recover()
             for address in agent.addresses:
+                if address.proves == "tailnet":
+                    tailnet = Tailnet(self.desk.config.tailnet, address.port)
+                    for bound in await tailnet.bind():
+                        servers.append(await self._listen_tcp(bound, address.text, tailnet))
+                    continue
                 listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group)
                 sockets.append((listener, address.path))
                 servers.append(await self._listen(listener, address.text))
@@ -108,12 +114,17 @@ class Agent:
     async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)
 
+    async def _listen_tcp(self, listener: socket.socket, text: str, tailnet: Tailnet) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: self._gate.protocol(text, tailnet.prove), sock=listener)
+
     async def _end_runs(self) -> None:
         """End what runs for connected callers, telling them why; runs that were started to live on do."""
         for active in list(self.desk.active.values()):
             active.end(ConnectionLost("the agent was stopped, and with it this run", hint="look, then resume"))
         self._gate.server.pre_shutdown()
         await self._gate.server.shutdown(STOP_S)
+        await self._gate.aclose()
 
     def reload(self) -> None:
         """Read the config again; what is wrong with it is said, and the old one stays as it is."""
@@ -134,8 +145,9 @@ class Agent:
         notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
 
     def _require_same_place(self, config: Config) -> None:
-        if config.agent != self.desk.config.agent:
-            raise AgentUnable("[agent] has changed, which takes a restart", hint="restart ops-agent")
+        old = self.desk.config
+        if (config.agent, config.tailnet) != (old.agent, old.tailnet):
+            raise AgentUnable("[agent] or [tailnet] has changed, which takes a restart", hint="restart ops-agent")
 
     @staticmethod
     def _say(text: str) -> None:

@@ -85,6 +85,7 @@ async def _attended(
         far = FarCopy(desk.name, active.mark, words, body, answer)
         executor = CopyExecutor(far, host, held, desk.audit, **said)
     connection = answer.connection
+    connection.on_revoked = active.end
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
     answer.begin()
     try:
@@ -99,7 +100,7 @@ async def _attended(
         task.uncancel()
         return await answer.error(active.ended_by)
     finally:
-        connection.on_left = None
+        connection.on_left = connection.on_revoked = None
         del desk.active[wanted.run]
         active.over.set()
     return await answer.output(output)
