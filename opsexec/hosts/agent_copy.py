@@ -119,7 +119,9 @@ class AgentWire:
     async def _exchange(self, request: bytes) -> None:
         status: int | None = None
         try:
-            end = await Exchange(self._link, self._host, self._output).run(request, self._input(), self._timeout_s)
+            exchange = Exchange(self._link, self._host, self._output)
+            exchange.end_input = self._end_input
+            end = await exchange.run(request, self._input(), self._timeout_s)
             if not isinstance(end, Result) or end.exit_code is None:
                 raise ProtocolError("the agent's answer to a copy has no exit status", host=self._host)
             status = end.exit_code
@@ -129,6 +131,12 @@ class AgentWire:
         finally:
             self._bridge.lost(status)
             await self._held.aclose()
+
+    def _end_input(self) -> None:
+        """The host's end is through: what it didn't take is dropped."""
+        while not self._blocks.empty():
+            self._blocks.get_nowait()
+        self._blocks.put_nowait(None)
 
     async def _input(self) -> AsyncIterator[bytes]:
         while (block := await self._blocks.get()) is not None:

@@ -43,6 +43,8 @@ LEAVE_S = 5.0
 GRACE_S = 10.0
 """Seconds the agent may be late with the word that a deadline passed."""
 
+END_INPUT_S = 1.0
+
 _COMMON = f"Host: ops-agent\r\n{VERSION_HEADER}: {PROTOCOL}\r\nAccept: {FRAMES_TYPE}\r\n"
 
 
@@ -90,6 +92,8 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self.on_frame: Callable[[int, int], None] | None = None
         """Told, for each piece of output, how many bytes of output came up to its end, and `offset`."""
+        self.end_input: Callable[[], None] | None = None
+        """Called when the answer is complete and input is still under way: ends it, so that the link can go on."""
         if recorder is not None:
             recorder.on_drain = link.release
             recorder.on_failure = lambda: self._drop(recorder.failure)
@@ -223,6 +227,9 @@ class Exchange:
         """Input that is still under way when the answer is complete leaves half a request behind: drop the link."""
         if feeding is None:
             return
+        if not feeding.done() and self.end_input is not None and self._link.lost is None:
+            self.end_input()
+            await asyncio.wait([feeding], timeout=END_INPUT_S)
         if not feeding.done():
             self._link.abort(ConnectionLost("left by the caller", host=self._host))
             feeding.cancel()

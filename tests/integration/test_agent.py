@@ -25,7 +25,6 @@ from opsexec import (
     CapabilitySet,
     Exec,
     NullAudit,
-    Pull,
     ReadFile,
     Secret,
     Shell,
@@ -349,13 +348,6 @@ async def test_what_has_no_way_through_the_agent_says_so(ops_agent: OpsAgent, tm
     async with rpc(ops_agent) as ex:
         with pytest.raises(UsageError, match="terminals"):
             await ex.open_tty(Tty(["/bin/sh"]))
-        with pytest.raises(UsageError, match="push and pull"):
-            await ex.push(str(tmp_path), "/tmp/x")
-    wanted = encode_request(Pull("/etc", "/tmp/x"), run=secrets.token_hex(8))
-    assert (
-        "push and pull"
-        in json_lines(http(ops_agent, *post(wanted, "Accept: application/x-ndjson")))[0]["error"]["message"]
-    )
 
 
 # -- curl, and worse ------------------------------------------------------------------------------------------------
