@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.capability import Requirement
 from opsexec.default_audit import default_audit
 from opsexec.errors import ProtocolError, UsageError
-from opsexec.executor import LogSink, RunOutput, Stream
+from opsexec.executor import LogSink, RunOutput, Stream, TtySession
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.host_executor import HostExecutor
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opsexec.hosts.ssh_login import SshOptions
     from opsexec.steps.base import Step
     from opsexec.steps.sync import Sync
+    from opsexec.steps.tty import Tty
 
 
 class AgentRpc(HostExecutor):
@@ -51,6 +52,7 @@ class AgentRpc(HostExecutor):
         way, label = _way(url, options)
         self._agent = AgentHost(name or label, way)
         self._own: set[str] = set()
+        self.on_note: Callable[[str], None] | None = None
         self._attenuation = pack_grants(capabilities)
         super().__init__(self._agent, capabilities, audit or default_audit(), principal=local_principal())
 
@@ -111,6 +113,38 @@ class AgentRpc(HostExecutor):
         self._own.add(chosen)
         self._append_outcome(base, {"detached": True, "duration_s": round(time.monotonic() - begun, 6)})
         return chosen
+
+    async def open_tty(self, step: Tty) -> TtySession:
+        """Open a terminal, recorded on the host; `on_note` is told what the agent has to say meanwhile.
+
+        Where the host's grant asks a person there first, output begins once they have said yes; ConsentDenied comes
+        from `wait` when they haven't.
+        """
+        from opsexec.hosts.agent_terminal import AgentTerminal
+        from opsexec.terminal import AuditedTerminal
+
+        run, base = self._admit(step)
+        begun = time.monotonic()
+        try:
+            timeout_s = self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
+            request = encode_request(step, run=run, streams_stdin=True, attenuation=self._attenuation)
+        except BaseException as error:
+            self._record_failure(base, Recorder(), error, 0.0)
+            raise
+        session = AgentTerminal(
+            self._agent,
+            request,
+            run=run,
+            timeout_s=timeout_s,
+            max_output_bytes=self._capabilities.max_output_bytes,
+            on_note=self.on_note,
+        )
+        self._own.add(run)
+        return AuditedTerminal(
+            session,
+            lambda output: self._record_outcome(base, output),
+            lambda error: self._record_failure(base, Recorder(), error, time.monotonic() - begun),
+        )
 
     async def attach(
         self,

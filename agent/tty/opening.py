@@ -115,6 +115,7 @@ async def _converse(session: TtySession, answer: Answer, body: Body) -> RunOutpu
         over, _ = await asyncio.wait((typing, drawing), return_when=asyncio.FIRST_COMPLETED)
         if drawing not in over:
             typing.result()
+            await session.aclose()  # the end of the keys is how a caller ends its terminal and still hears how it ended
             await drawing
         drawing.result()
     finally:

@@ -97,9 +97,9 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user"])
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent"])
 def terminal_target(request: pytest.FixtureRequest) -> Target:
-    """Every target that has terminals: an agent doesn't yet (docs/agent.md)."""
+    """Every target that has terminals."""
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Target)
     return found
