@@ -33,9 +33,9 @@ class Loaded(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One agent's file. `trusted`: it comes from the home root."""
+    """One agent's file, or why it can't be read. `trusted`: it comes from the home root."""
 
-    document: Document
+    document: Document | BadManifest
     trusted: bool
 
 
@@ -43,7 +43,7 @@ class Manifests:
     """Every manifest in sight. Each is validated when it is asked for: one bad file doesn't hide the others."""
 
     def __init__(
-        self, bottles: Mapping[str, Document], agents: Mapping[str, Entry], warnings: tuple[str, ...] = ()
+        self, bottles: Mapping[str, Document | BadManifest], agents: Mapping[str, Entry], warnings: tuple[str, ...] = ()
     ) -> None:
         self._bottles = bottles
         self._agents = agents
@@ -64,21 +64,28 @@ class Manifests:
         entry = self._agents.get(name)
         if entry is None:
             raise BadManifest(f"there is no agent {name!r}", hint=nearest(name, self._agents))
-        agent = validated(entry.document, Agent)
-        used: list[Source] = [_source(entry.document, entry.trusted)]
+        document = _readable(entry.document)
+        agent = validated(document, Agent)
+        used: list[Source] = [_source(document, entry.trusted)]
 
         def read(bottle: str) -> tuple[Bottle, str]:
-            document = self._bottles[bottle]
-            used.append(_source(document, True))
-            return validated(document, Bottle), document.place(("extends",))
+            found = _readable(self._bottles[bottle])
+            used.append(_source(found, True))
+            return validated(found, Bottle), found.place(("extends",))
 
         if agent.bottle not in self._bottles:
-            place = entry.document.place(("bottle",))
+            place = document.place(("bottle",))
             raise BadManifest(
                 f"{place}: there is no bottle {agent.bottle!r}", hint=nearest(agent.bottle, self._bottles)
             )
         merged = extends.resolve(agent.bottle, read, lambda: self.bottles)
-        return Loaded(name, agent, entry.document.body, merged, used[0], tuple(used))
+        return Loaded(name, agent, document.body, merged, used[0], tuple(used))
+
+
+def _readable(document: Document | BadManifest) -> Document:
+    if isinstance(document, BadManifest):
+        raise document
+    return document
 
 
 def _source(document: Document, trusted: bool) -> Source:
@@ -99,9 +106,9 @@ def load_directories(root: Path | None = None, cwd: Path | None = None) -> Manif
     root = root if root is not None else home_root()
     warnings: list[str] = []
     _refuse_legacy(root.parent / LEGACY, root)
-    bottles = {each.stem: _read(each, owned=True) for each in _files(root / "bottles", warnings, owned=True)}
+    bottles = {each.stem: _attempt(each, owned=True) for each in _files(root / "bottles", warnings, owned=True)}
     agents = {
-        each.stem: Entry(_read(each, owned=True), trusted=True)
+        each.stem: Entry(_attempt(each, owned=True), trusted=True)
         for each in _files(root / "agents", warnings, owned=True)
     }
     local = None if cwd is None else cwd / DIRECTORY
@@ -110,7 +117,7 @@ def load_directories(root: Path | None = None, cwd: Path | None = None) -> Manif
         if (local / "bottles").exists():
             warnings.append(f"{local / 'bottles'}: left out, bottles come from {root} only")
         for each in _files(local / "agents", warnings, owned=False):
-            agents[each.stem] = Entry(_read(each, owned=False), trusted=False)
+            agents[each.stem] = Entry(_attempt(each, owned=False), trusted=False)
     return Manifests(bottles, agents, tuple(warnings))
 
 
@@ -130,7 +137,7 @@ def load_object(data: object) -> Manifests:
                 raise BadManifest(f"object: {name[:60]!r} in {kind} is no name", hint="lower-case letters, digits, -")
         found[kind] = {name: from_object(each, f"{kind}.{name}") for name, each in named.items()}
     agents = {name: Entry(document, trusted=True) for name, document in found["agents"].items()}
-    return Manifests(found["bottles"], agents)
+    return Manifests(dict(found["bottles"]), agents)
 
 
 def _refuse_legacy(file: Path, directory: Path) -> None:
@@ -169,6 +176,13 @@ def _require_ours(path: Path) -> None:
         raise BadManifest(f"{path}: others may write it (mode {stat.S_IMODE(info.st_mode):04o})", hint=hint)
     if info.st_uid not in (0, os.geteuid()):
         raise BadManifest(f"{path}: belongs to uid {info.st_uid}, not to you", hint="own it, then read it again")
+
+
+def _attempt(path: Path, *, owned: bool) -> Document | BadManifest:
+    try:
+        return _read(path, owned=owned)
+    except BadManifest as error:  # told to whoever asks for this one; the others stay usable
+        return error
 
 
 def _read(path: Path, *, owned: bool) -> Document:

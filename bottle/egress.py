@@ -1,0 +1,96 @@
+"""The effective egress of a bottle: provider's and manifest's routes as one list, each token in a slot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bottle.manifest.model import Route
+from bottle.providers.base import ProviderRoute, TokenSource
+
+SLOT = "EGRESS_TOKEN_{}"
+
+
+@dataclass(frozen=True)
+class EffectiveRoute:
+    """One host as egress enforces it. `slot`: which of the tokens it injects, by `scheme`."""
+
+    host: str
+    path_allowlist: tuple[str, ...] | None
+    scheme: Literal["Bearer", "token"] | None
+    slot: str | None
+    tls_passthrough: bool
+    private: tuple[str, ...]
+    owner: Literal["provider", "manifest"]
+
+    def rendered(self) -> dict[str, Any]:
+        """Return what the sidecar is told: no token, and no name of the launcher's variables."""
+        return {
+            "host": self.host,
+            "path_allowlist": None if self.path_allowlist is None else list(self.path_allowlist),
+            "scheme": self.scheme,
+            "slot": self.slot,
+            "private": list(self.private),
+        }
+
+    @property
+    def line(self) -> str:
+        """The route in the preflight: `host [auth:Bearer]`."""
+        return self.host + (f" [auth:{self.scheme}]" if self.scheme else "")
+
+
+@dataclass(frozen=True)
+class EffectiveEgress:
+    """All routes in order, where each slot's token comes from, and what the operator should know."""
+
+    routes: tuple[EffectiveRoute, ...]
+    slots: dict[str, TokenSource]
+    warnings: tuple[str, ...] = ()
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the rendered route table."""
+        return [route.rendered() for route in self.routes]
+
+
+def effective_egress(provided: Sequence[ProviderRoute], manifest: Sequence[Route]) -> EffectiveEgress:
+    """Merge: the provider owns its hosts outright, manifest routes for other hosts follow in order."""
+    owned = {each.route.host for each in provided}
+    warnings = []
+    wanted: list[tuple[Route, str | None, TokenSource | None, Literal["provider", "manifest"]]] = [
+        (each.route, each.scheme, each.token, "provider") for each in provided
+    ]
+    for route in manifest:
+        if route.host in owned:
+            if lost := _lost(route):
+                text = f"{route.host} belongs to the provider: the manifest's {' and '.join(lost)} for it won't apply"
+                warnings.append(text)
+            continue
+        auth = route.auth
+        token = None if auth is None else TokenSource("variable", auth.token_ref)
+        wanted.append((route, None if auth is None else auth.scheme, token, "manifest"))
+    slots: dict[TokenSource, str] = {}
+    routes = []
+    for route, scheme, token, owner in wanted:
+        slot = None if token is None else slots.setdefault(token, SLOT.format(len(slots)))
+        routes.append(
+            EffectiveRoute(
+                host=route.host,
+                path_allowlist=route.path_allowlist,
+                scheme=scheme,  # type: ignore[arg-type] # the models admit these two texts alone
+                slot=slot,
+                tls_passthrough=route.pipelock.tls_passthrough,
+                private=route.pipelock.ssrf_ip_allowlist,
+                owner=owner,
+            )
+        )
+    return EffectiveEgress(tuple(routes), {slot: token for token, slot in slots.items()}, tuple(warnings))
+
+
+def _lost(route: Route) -> list[str]:
+    named = {
+        "path_allowlist": route.path_allowlist is not None,
+        "auth": route.auth is not None,
+        "pipelock": route.pipelock != type(route.pipelock)(),
+    }
+    return [name for name, given in named.items() if given]

@@ -1,0 +1,153 @@
+"""Manifest + launch intent -> BottlePlan: data only, no I/O. What is shown before a launch is what is launched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bottle.egress import EffectiveEgress, effective_egress
+from bottle.errors import BadManifest
+from bottle.manifest.extends import merge_user
+from bottle.manifest.model import AgentProvider, EnvValue, GitUser, Repository, Source
+from bottle.manifest.store import Loaded
+from bottle.providers.base import GuestPlace, HostFacts, ProviderPlan
+from bottle.providers.registry import provider
+
+GUEST_USER = "agent"
+GUEST_HOME = "/home/agent"
+RUN = "/run/bottle"
+PROMPT = f"{RUN}/prompt.md"
+CA_FILE = f"{RUN}/ca.pem"
+CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+EGRESS_PORT = 8877
+PROXY = f"http://127.0.0.1:{EGRESS_PORT}"
+
+Backend = Literal["bwrap", "docker", "smolmachines"]
+BACKENDS: tuple[Backend, ...] = ("bwrap", "docker", "smolmachines")
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a launch asks beyond the manifest. `identity` names the bottle; `arguments` follow the agent's own words."""
+
+    identity: str
+    backend: Backend = "bwrap"
+    copy_cwd: str | None = None
+    arguments: tuple[str, ...] = ()
+    resume: bool = False
+    facts: HostFacts = field(default_factory=HostFacts)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the agent works. `source`: the host directory copied there, None = nothing is."""
+
+    path: str
+    workdir: str
+    source: str | None
+    owner: str = GUEST_USER
+    mode: str = "0755"
+
+
+@dataclass(frozen=True)
+class BottlePlan:
+    """One bottle, everything decided. Values of secrets aren't in it, only where the launcher finds them."""
+
+    identity: str
+    agent: str
+    bottle: str
+    backend: Backend
+    provider: ProviderPlan
+    prompt: str
+    command: tuple[str, ...]
+    env: Mapping[str, EnvValue]
+    egress: EffectiveEgress
+    git_user: GitUser | None
+    git_user_claimed: bool
+    repositories: Mapping[str, Repository]
+    skills: tuple[str, ...]
+    workspace: Workspace
+    supervise: bool
+    sources: tuple[Source, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the manifests this was made from and what was asked: shown before, recorded after."""
+        asked = [
+            self.agent,
+            self.backend,
+            *self.command,
+            *(source.where + source.digest for source in self.sources),
+            json.dumps(self.egress.table(), sort_keys=True),
+        ]
+        return hashlib.sha256("\0".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def guest_env(self) -> dict[str, str]:
+        """Return the variables of the guest that are no secret: the provider's, the literals, proxy and trust store."""
+        env = {
+            "HOME": GUEST_HOME,
+            "USER": GUEST_USER,
+            "LOGNAME": GUEST_USER,
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "TMPDIR": "/tmp",
+            "NODE_EXTRA_CA_CERTS": CA_FILE,
+            "SSL_CERT_FILE": CA_BUNDLE,
+            "REQUESTS_CA_BUNDLE": CA_BUNDLE,
+            "BOTTLE_IDENTITY": self.identity,
+        }
+        if self.egress.routes:
+            for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+                env[name] = PROXY
+        env.update(self.provider.env)
+        env.update({name: value.text for name, value in self.env.items() if not value.secret})
+        return env
+
+
+def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
+    """Return the plan of a launch; raises BadManifest where the manifest and the intent don't meet."""
+    bottle = loaded.bottle
+    settings = bottle.agent_provider or AgentProvider(template="command")
+    workspace = _workspace(intent)
+    place = GuestPlace(home=GUEST_HOME, workdir=workspace.workdir, prompt=PROMPT, ca_bundle=CA_BUNDLE)
+    provided = provider(settings.template)(settings, place, intent.facts)
+    first = provided.resume if intent.resume and provided.resume else provided.command
+    command = (*first, *intent.arguments)
+    if not command:
+        hint = "give one: bottle start AGENT -- PROGRAM ARGUMENTS"
+        raise BadManifest(f"agent {loaded.name!r} has no command: its provider is `command`", hint=hint)
+    egress = effective_egress(provided.routes, bottle.egress.routes if bottle.egress else ())
+    claimed = loaded.agent.git_gate.user if loaded.agent.git_gate else None
+    gate = bottle.git_gate
+    clashes = sorted(set(bottle.env) & set(provided.env))
+    warnings = [*egress.warnings, *(f"env {name} of the manifest replaces the provider's" for name in clashes)]
+    if not loaded.source.trusted:
+        warnings.append(f"the agent comes from {loaded.source.where}, not from your own manifests")
+    return BottlePlan(
+        identity=intent.identity,
+        agent=loaded.name,
+        bottle=loaded.agent.bottle,
+        backend=intent.backend,
+        provider=provided,
+        prompt=loaded.prompt,
+        command=command,
+        env=dict(bottle.env),
+        egress=egress,
+        git_user=merge_user(gate.user if gate else None, claimed),
+        git_user_claimed=claimed is not None,
+        repositories=dict(gate.repos or {}) if gate else {},
+        skills=loaded.agent.skills,
+        workspace=workspace,
+        supervise=bool(bottle.supervise),
+        sources=loaded.sources,
+        warnings=tuple(warnings),
+    )
+
+
+def _workspace(intent: Intent) -> Workspace:
+    path = f"{GUEST_HOME}/workspace"
+    return Workspace(path=path, workdir=path if intent.copy_cwd else GUEST_HOME, source=intent.copy_cwd)

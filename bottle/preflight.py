@@ -1,0 +1,54 @@
+"""What a person sees before a launch: one renderer for every backend. Nothing is cut short, nothing can hide."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from bottle.plan import BottlePlan
+
+
+def preflight(plan: BottlePlan) -> list[str]:
+    """Return the summary's lines. Characters that steer a terminal or reorder text stand as escapes."""
+    user = plan.git_user
+    hidden = plan.provider.hidden
+    names = sorted({*plan.env, *plan.provider.env} - hidden)
+    rows = [
+        ("agent", plan.agent),
+        ("provider", plan.provider.name),
+        ("command", " ".join(plan.command)),
+        ("bottle", plan.bottle),
+        ("backend", plan.backend),
+        ("env", ", ".join(names) or "none"),
+        ("skills", ", ".join(plan.skills) or "none"),
+        ("workspace", _workspace(plan)),
+    ]
+    if user is not None:
+        who = " ".join(part for part in (user.name, user.email and f"<{user.email}>") if part)
+        rows.append(("git identity", who + (" (claimed by the agent's file)" if plan.git_user_claimed else "")))
+    for name, repository in plan.repositories.items():
+        upstream = repository.upstream
+        rows.append(("git", f"{name} -> {upstream.host}:{upstream.port}"))
+    if not plan.repositories:
+        rows.append(("git", "none"))
+    rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]
+    rows.append(("supervise", "yes" if plan.supervise else "no"))
+    rows += [("from", source.where + ("" if source.trusted else " (not yours)")) for source in plan.sources]
+    rows.append(("plan", f"sha256:{plan.digest}"))
+    rows += [("warning", text) for text in plan.warnings]
+    return [f"{label:<13} {shown(text)}" for label, text in rows]
+
+
+def _workspace(plan: BottlePlan) -> str:
+    workspace = plan.workspace
+    return "none" if workspace.source is None else f"a copy of {workspace.source} at {workspace.path}"
+
+
+def shown(text: str) -> str:
+    """Return text as one line whose characters all show themselves: controls and format characters are escaped."""
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character == " " or (character.isprintable() and unicodedata.category(character) != "Cf"):
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,1 @@
+"""Providers: each returns, as data, what a coding agent needs in a bottle. Backends interpret it."""

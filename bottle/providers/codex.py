@@ -1,0 +1,43 @@
+"""Codex in a bottle (facts: its own documentation of config.toml, flags and CODEX_HOME)."""
+
+from __future__ import annotations
+
+import json
+
+from bottle.errors import CredentialMissing
+from bottle.manifest.model import AgentProvider, Route
+from bottle.providers.base import GuestFile, GuestPlace, HostFacts, ProviderPlan, ProviderRoute, TokenSource
+from bottle.providers.codex_auth import HINT, read_codex_auth
+
+HOSTS = ("api.openai.com", "chatgpt.com")
+
+
+def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> ProviderPlan:
+    """Return what Codex needs; forwarded credentials leave a dummy auth.json in the guest."""
+    home = f"{place.home}/.codex"
+    config = f'[projects.{json.dumps(place.workdir)}]\ntrust_level = "trusted"\n'
+    files = [GuestFile(f"{home}/config.toml", config)]
+    verify: tuple[tuple[str, ...], ...] = ()
+    token = None
+    if settings.forward_host_credentials:
+        if facts.codex_auth is None:
+            raise CredentialMissing("there is no auth.json of codex to forward", hint=HINT)
+        files.append(GuestFile(f"{home}/auth.json", read_codex_auth(facts.codex_auth, facts.now).dummy))
+        token = TokenSource("codex", "access_token")
+        verify = (("codex", "login", "status"),)
+    start = ("codex", "--dangerously-bypass-approvals-and-sandbox")
+    return ProviderPlan(
+        name="codex",
+        command=start,
+        resume=(*start, "resume", "--last"),
+        image="bottle-codex",
+        dockerfile=settings.dockerfile or "codex.Dockerfile",
+        prompt_mode="read-file",
+        directories=(home,),
+        files=tuple(files),
+        # State of another login would win over the dummy's.
+        before=(("sh", "-c", f"rm -f {home}/*.sqlite {home}/*.sqlite-shm {home}/*.sqlite-wal"),),
+        verify=verify,
+        env={"CODEX_HOME": home, "CODEX_CA_CERTIFICATE": place.ca_bundle},
+        routes=tuple(ProviderRoute(Route(host=host), None if token is None else "Bearer", token) for host in HOSTS),
+    )
