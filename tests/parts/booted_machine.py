@@ -1,0 +1,117 @@
+"""A machine that systemd has booted: a container whose PID 1 it is, with this project's tree mounted read-only.
+
+The root file system is made once by mmdebstrap and kept outside the repository, by what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.parts.docker_engine import LABEL, DockerEngine
+from tests.parts.waiting import eventually_now
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates"
+
+PROGRAM = "/usr/local/bin/ops-agent"
+WRAPPER = """#!/bin/sh
+export PYTHONPATH=/opt/opsexec/src:/opt/opsexec/site PYTHONDONTWRITEBYTECODE=1
+exec {python} -c 'import sys; from agent.cli import main; sys.exit(main())' "$@"
+"""
+"""What stands where an installation of this project would have its program; it lies outside of any home directory."""
+
+
+def missing() -> str | None:
+    """Why there can be none here (docker's side apart); None when there can."""
+    if not root_tar().exists() and shutil.which("mmdebstrap") is None:
+        return "no mmdebstrap to make a root file system with"
+    return None
+
+
+def root_tar() -> Path:
+    """Where the root file system is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(f"{_codename()} {PACKAGES} {platform.machine()}".encode()).hexdigest()[:16]
+    return cache / "opsexec" / "systemd-root" / key / "root.tar"
+
+
+def _codename() -> str:
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+
+
+def _make_root() -> Path:
+    tar = root_tar()
+    if not tar.exists():
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
+        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}", _codename(), str(unfinished)]
+        subprocess.run(argv, check=True, timeout=600)
+        unfinished.rename(tar)
+    return tar
+
+
+class BootedMachine:
+    """A running machine. `run`: a command there, as root."""
+
+    def __init__(self, engine: DockerEngine, name: str) -> None:
+        self._engine = engine
+        self.name = name
+
+    def run(self, *argv: str, check: bool = True, user: str = "root", within_s: float = 60) -> str:
+        """Return what a command there printed, stderr after stdout."""
+        done = self._engine.docker("exec", "-u", user, self.name, *argv, check=False, within_s=within_s)
+        assert not check or done.returncode == 0, f"{argv}: {done.returncode} {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def status(self, *argv: str) -> int:
+        """Return a command's exit status."""
+        return self._engine.docker("exec", self.name, *argv, check=False).returncode
+
+    def write(self, path: str, text: str) -> None:
+        """Put a file there."""
+        self.run("/bin/sh", "-c", 'printf %s "$1" >"$2"', "sh", text, path)
+
+    def show(self, unit: str, name: str) -> str:
+        """Return one property of a unit."""
+        return self.run("systemctl", "show", "-P", name, unit).strip()
+
+
+@contextmanager
+def booted_machine(engine: DockerEngine) -> Iterator[BootedMachine]:
+    """A machine of the test's own, without a network; it goes with the test."""
+    image, name = f"opsexec-test/systemd:{os.getpid()}", f"opsexec-test-{os.getpid()}-{secrets.token_hex(4)}"
+    engine.import_image(_make_root(), image, 'CMD ["/sbin/init"]', "ENV container=docker")
+    mounts = {"/opt/opsexec/src": str(REPOSITORY), "/opt/opsexec/site": sysconfig.get_path("purelib")}
+    python = "/usr/bin/python3"
+    if sys.base_prefix != "/usr":
+        mounts["/opt/opsexec/python"] = sys.base_prefix
+        python = "/opt/opsexec/python/bin/python3"
+    words = ["run", "-d", "--name", name, "--label", LABEL, "--network", "none", "--stop-signal", "SIGRTMIN+3"]
+    words += ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns=private"]
+    words += [word for each in ("/run", "/run/lock", "/tmp") for word in ("--tmpfs", each)]
+    words += [word for there, here in mounts.items() for word in ("-v", f"{here}:{there}:ro")]
+    engine.docker(*words, image)
+    machine = BootedMachine(engine, name)
+    try:
+        eventually_now(
+            lambda: machine.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"),
+            within_s=60,
+            what="systemd has booted",
+        )
+        machine.write(PROGRAM, WRAPPER.format(python=python))
+        machine.run("chmod", "755", PROGRAM)
+        machine.write("/etc/ld.so.conf.d/opsexec.conf", "/opt/opsexec/python/lib\n")
+        machine.run("ldconfig")
+        yield machine
+    finally:
+        engine.docker("rm", "-f", name, check=False)
