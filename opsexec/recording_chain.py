@@ -1,9 +1,9 @@
 """The hash chain through a recording: what makes a line that was changed, or cut off, show.
 
 Between its lines a chained recording holds comments, which players skip (asciicast v3): `# link <n> <64 hex digits>`.
-A link's hash is sha256 over the hash of the link before it (32 bytes) and all bytes since that link's line. The first one
-follows from the run's id, so that one run's recording can't stand for another's. Whoever keeps a link elsewhere (an agent
-puts each into its audit) can tell that everything before it is as it was written.
+A link's hash is sha256 over the hash of the link before it (32 bytes) and all bytes since that link's line. The first
+one follows from the run's id, so that one run's recording can't stand for another's. Whoever keeps a link elsewhere (an
+agent puts each into its audit) can tell that everything before it is as it was written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RecordingForged(OpsError):
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """A link as it was noted elsewhere. `bytes`: where its line ends; `final`: the terminal's end was recorded before."""
+    """A link as it was noted elsewhere. `bytes`: where its line ends; `final`: the terminal had ended by then."""
 
     bytes: int
     link: int
