@@ -26,7 +26,7 @@ MAX_SEQUENCE = 256
 """Characters a control sequence may have; a longer one is left out."""
 
 _TOKEN = re.compile(
-    r"""(?P<text>[^\x00-\x1f\x7f-\x9f]+|[\x07-\x0f]+)
+    r"""(?P<text>(?:[^\x00-\x1f\x7f-\x9f]+|[\x07-\x0f]|\x1b\[(?:[0-9]{0,4}[;:]){0,16}[0-9]{0,4}[A-HJKm])+)
       | (?:\x1b\[|\x9b)(?P<csi>[\x20-\x3f]{0,256}[\x40-\x7e])
       | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])(?P<string>)
       | \x1b(?P<set>[()*+\-./][\x30-\x7e]|\#[3-68])
