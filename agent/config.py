@@ -128,6 +128,25 @@ class TailnetTable(Table):
         return path
 
 
+class AuditTable(Table):
+    """`[audit]`. `host_key`: the SSH key that signs heads of the chain, None = the host's own, where it can be read.
+
+    `sign_every_s`: seconds between signatures at most, while lines are added.
+    """
+
+    sign: bool = True
+    host_key: str | None = None
+    sign_every_s: float = Field(default=60.0, ge=1, le=86400)
+
+    @field_validator("host_key")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        with _located():
+            if path is not None:
+                require_plain_path(path)
+        return path
+
+
 class Grant(Table):
     """One `[[grants]]`: what a principal may do here, at most."""
 
@@ -162,6 +181,7 @@ class Config(Table):
     agent: AgentTable
     tailnet: TailnetTable = TailnetTable()
     limits: Limits = Limits()
+    audit: AuditTable = AuditTable()
     consent: Consent = Consent()
     recordings: RecordingLimits = RecordingLimits()
     grants: list[Grant] = []
@@ -244,6 +264,7 @@ def _keys(path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand beside the last one of a path."""
     tables: dict[str | int, type[Table]] = {
         "agent": AgentTable,
+        "audit": AuditTable,
         "tailnet": TailnetTable,
         "limits": Limits,
         "consent": Consent,

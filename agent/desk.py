@@ -15,6 +15,7 @@ from agent.ceiling import Ceiling
 from agent.config import Config
 from agent.detached import Detached
 from agent.marked_host import new_mark
+from agent.schedule.keeper import Keeper
 from agent.tty.live import Terminals
 from opsexec.errors import LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
@@ -55,10 +56,12 @@ class Desk:
         self.config = config
         self.ceiling = Ceiling(config)
         self.audit = audit
+        self.audit_path = Path(config.agent.state_dir) / "audit.jsonl"
         self.detached = detached
         self.name = config.agent.name
         self.host = LocalHost(self.name)
         self.active: dict[str, ActiveRun] = {}
+        self.schedules = Keeper(self, Path(config.agent.state_dir) / "schedules")
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()

@@ -118,6 +118,9 @@ class Detached:
         self._live: dict[str, RunRecord] = {}
         self._work = asyncio.Event()
         self._settled: dict[str, asyncio.Event] = {}
+        self._told: dict[str, list[asyncio.Future[RunStatus]]] = {}
+        self.spared: set[str] = set()
+        """Runs that are not forgotten however old they are: someone has yet to note how they ended."""
 
     def recover(self) -> int:
         """Take up every run that has no outcome in the audit yet; returns how many."""
@@ -148,6 +151,14 @@ class Detached:
             found.set()
         return found
 
+    async def ended(self, run: str) -> RunStatus:
+        """Wait until a run's outcome is in the audit, and return it; LOST for one that nothing is known of."""
+        if run not in self._live:
+            return self.store.status(run) or LOST
+        told: asyncio.Future[RunStatus] = asyncio.get_running_loop().create_future()
+        self._told.setdefault(run, []).append(told)
+        return await told
+
     async def attend(self) -> None:
         """Settle runs as they end, for ever. Without an audit they wait for one."""
         while True:
@@ -173,8 +184,11 @@ class Detached:
             return
         del self._live[record.run]
         self._settled.pop(record.run).set()
+        for told in self._told.pop(record.run, ()):
+            if not told.done():
+                told.set_result(status)
         try:
-            self.store.prune(self.limits.keep_runs, self.limits.keep_runs_bytes)
+            self.store.prune(self.limits.keep_runs, self.limits.keep_runs_bytes, self.spared)
         except OSError as error:  # tried again when the next run ends
             print(f"ops-agent: old runs can't be removed: {error}", file=sys.stderr, flush=True)
 

@@ -13,6 +13,7 @@ from agent.asker import Asker
 from agent.desk import Desk
 from agent.identity import Identity
 from agent.runs import follow_run, list_runs, signal_run
+from agent.schedule.manage import list_schedules, show_schedule
 from agent.steps import copy_step, run_step
 from agent.tty.answering import answer_question, list_questions
 from agent.tty.consent import oversees
@@ -38,6 +39,8 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", "/v1/tty/*/recording"): send_recording,
     ("GET", "/v1/consent"): list_questions,
     ("POST", "/v1/consent/*"): answer_question,
+    ("GET", "/v1/schedules"): list_schedules,
+    ("GET", "/v1/schedules/*"): show_schedule,
     ("GET", "/v1/whoami"): whoami,
 }
 """By method and path; `*` stands for one segment."""

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +183,11 @@ class RunStore:
             if is_run_id(name) and not (self.path(name) / "run.json").exists() and not self.is_alive(name):
                 shutil.rmtree(self.path(name))
 
-    def prune(self, keep: int, max_bytes: int) -> None:
-        """Remove the oldest settled runs beyond `keep`, and those before the newest `max_bytes` of output."""
+    def prune(self, keep: int, max_bytes: int, spared: Collection[str] = ()) -> None:
+        """Remove the oldest settled runs beyond `keep` and before the newest `max_bytes` of output, but not `spared` ones."""
         size = kept = 0
         for record in self.records():
-            if not self.is_settled(record.run):
+            if record.run in spared or not self.is_settled(record.run):
                 continue
             kept += 1
             size += (self.path(record.run) / "log").stat().st_size

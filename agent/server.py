@@ -19,6 +19,7 @@ from agent.desk import Desk
 from agent.detached import Detached
 from agent.door import Door
 from agent.errors import AgentUnable
+from agent.heads import HeadSigner, open_signer
 from agent.notify import beat, notify, reloading
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
@@ -37,11 +38,15 @@ async def serve(file: Path) -> None:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
         detached = Detached(RunStore(state / "runs"), audit, config.agent.name, config.limits)
-        agent = Agent(file, Desk(config, audit, detached))
+        about = config.audit
+        signer = open_signer(audit, config.agent.name, about.host_key, about.sign_every_s) if about.sign else None
+        agent = Agent(file, Desk(config, audit, detached), signer)
         try:
             await agent.run()
         finally:
             await agent.desk.host.aclose()
+            if signer is not None:
+                await signer.sign()
 
 
 def open_state(config: Config, held: ExitStack) -> Path:
@@ -66,8 +71,9 @@ def open_state(config: Config, held: ExitStack) -> Path:
 class Agent:
     """One agent from its first listener to its last answer."""
 
-    def __init__(self, file: Path, desk: Desk) -> None:
+    def __init__(self, file: Path, desk: Desk, signer: HeadSigner | None = None) -> None:
         self._file = file
+        self._signer = signer
         self.desk = desk
         door = Door(desk)
         self._gate = Gate(door.handle, door.fault, door.revoked, desk.config.limits)
@@ -83,8 +89,12 @@ class Agent:
         servers: list[asyncio.Server] = []
         agent = self.desk.config.agent
         background = [asyncio.create_task(each) for each in (self.desk.detached.attend(), beat())]
+        background.append(asyncio.create_task(self.desk.schedules.attend()))
+        if self._signer is not None:
+            background.append(asyncio.create_task(self._signer.attend()))
         try:
             taken_up = self.desk.detached.recover()
+            kept = self.desk.schedules.recover()
             for address in agent.addresses:
                 if address.proves == "tailnet":
                     tailnet = Tailnet(self.desk.config.tailnet, address.port)
@@ -95,7 +105,8 @@ class Agent:
                 sockets.append((listener, address.path))
                 servers.append(await self._listen(listener, address.text))
             count = len(self.desk.config.grants)
-            more = f", {taken_up} detached runs taken up" if taken_up else ""
+            more = f", {kept} schedules" if kept else ""
+            more += f", {taken_up} detached runs taken up" if taken_up else ""
             self._say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
             await self._stop.wait()

@@ -15,6 +15,7 @@ from agent.desk import ActiveRun, Desk
 from agent.detached import Starter, request_digest
 from agent.far_copy import CopyExecutor, FarCopy
 from agent.marked_host import MarkedHost
+from agent.own_steps import AgentExecutor
 from opsexec.capability import CapabilitySet
 from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
 from opsexec.handlers.registry import handler_of
@@ -79,8 +80,9 @@ async def _attended(
     active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
     host = MarkedHost(desk.host, active.mark)
     said: dict[str, Any] = {"principal": asker.principal, "listener": asker.listener, "layer": LAYER, "run": wanted.run}
+    executor: HostExecutor
     if words is None:
-        executor = HostExecutor(host, held, desk.audit, **said)
+        executor = AgentExecutor(desk, asker, held, wanted.ceiling(), host, wanted.run)
     else:
         far = FarCopy(desk.name, active.mark, words, body, answer)
         executor = CopyExecutor(far, host, held, desk.audit, **said)

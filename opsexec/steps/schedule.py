@@ -62,7 +62,8 @@ class ScheduleAdd(Step, frozen=True, tag="schedule_add"):
         super().__post_init__()
         schedule_name(self.name)
         if not 0 < len(self.cron) <= 200 or not self.cron.isascii() or not self.cron.isprintable():
-            raise BadStep("the cron expression is empty, over 200 characters or not plain text", hint='like "0 3 * * *"')
+            text = "the cron expression is empty, over 200 characters or not plain text"
+            raise BadStep(text, hint='like "0 3 * * *"')
         if len(self.timezone) > 64 or not _ZONE.match(self.timezone):
             raise BadStep(f"{self.timezone[:64]!r} is not a time zone's name", hint="like Europe/Berlin")
         if bool(self.steps) == (self.runbook is not None) or len(self.steps) > MAX_STEPS:
@@ -89,7 +90,8 @@ def _no_secret(step: Step) -> None:
     for name in step.__struct_fields__:
         value = getattr(step, name)
         if any(isinstance(each, Secret) for each in (value.values() if isinstance(value, dict) else (value,))):
-            raise BadStep(f"{name} is secret, and a schedule is kept on the host's disk", hint="read it there, from a file")
+            text = f"{name} is secret, and a schedule is kept on the host's disk"
+            raise BadStep(text, hint="read it there, from a file")
 
 
 class ScheduleRemove(Step, frozen=True, tag="schedule_remove"):

@@ -1,0 +1,47 @@
+"""Steps that only an agent can do: those on its schedules, and those that read its audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.asker import LAYER, Asker
+from agent.audit_reading import read_audit
+from opsexec.handlers.context import Context, Outcome
+from opsexec.host_executor import HostExecutor
+from opsexec.steps.audit import AuditRead
+
+if TYPE_CHECKING:
+    from agent.desk import Desk
+    from agent.marked_host import MarkedHost
+    from opsexec.capability import CapabilitySet
+    from opsexec.handlers.registry import Handler
+    from opsexec.steps.base import Step
+
+
+class AgentExecutor(HostExecutor):
+    """Does one caller's step on this machine, or in the agent itself."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        asker: Asker,
+        held: CapabilitySet,
+        attenuation: CapabilitySet | None,
+        host: MarkedHost,
+        run: str,
+    ) -> None:
+        who = {"principal": asker.principal, "listener": asker.listener}
+        super().__init__(host, held, desk.audit, **who, layer=LAYER, run=run)
+        self._desk = desk
+        self._asker = asker
+        self._attenuation = attenuation
+
+    def _handler(self, step: Step) -> Handler:
+        return self._own if step.family == "agent" else super()._handler(step)
+
+    async def _own(self, step: Step, context: Context) -> Outcome:
+        if isinstance(step, AuditRead):
+            return await read_audit(self._desk, step, context)
+        from agent.schedule.manage import manage
+
+        return await manage(self._desk, self._asker, self._attenuation, step, context)

@@ -1,0 +1,22 @@
+"""The records of one run, from every segment of a log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from opsexec.audit.segment import closed_segments
+
+
+def of_run(log: Path, run: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of runs whose id begins so, oldest first; raises OSError."""
+    needle = b'"run":"' + run.encode("utf-8", "replace")
+    for file in [*(path for _, path in closed_segments(log)), log]:
+        with file.open("rb") as stream:
+            for raw in stream:
+                if needle in raw:
+                    record = json.loads(raw)
+                    if str(record.get("run", "")).startswith(run):
+                        yield record
