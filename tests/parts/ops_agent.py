@@ -14,15 +14,21 @@ from types import TracebackType
 from typing import Any, Self
 
 from opsexec.verbs import ANY_PATTERN, VERBS
+from tests.parts.netns import Namespaces
+from tests.parts.tailscaled import Tailscaled
 from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually_now
 
+TAILNET_PORT = 7227
 REPOSITORY = Path(__file__).parents[2]
 EVERYTHING = [f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()]
 
 
 class OpsAgent:
-    """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything."""
+    """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything.
+
+    `tailscaled`: a node that it listens on too, in whose namespace it runs.
+    """
 
     def __init__(
         self,
@@ -30,6 +36,7 @@ class OpsAgent:
         *,
         mode: str = "0600",
         environment: dict[str, str] | None = None,
+        tailscaled: Tailscaled | None = None,
         **limits: float,
     ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
@@ -40,6 +47,8 @@ class OpsAgent:
         self.config = self.directory / "config.toml"
         self.log = self.directory / "stderr"
         self.mode = mode
+        self.tailscaled = tailscaled
+        self.tailscaled_socket = None if tailscaled is None else tailscaled.socket
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         everything = [{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING, "run_as": ["*"]}]
@@ -47,8 +56,12 @@ class OpsAgent:
 
     def write_config(self, grants: Sequence[dict[str, Any]], **limits: float) -> None:
         """Write the config file anew; SIGHUP has it read."""
-        lines = ["[agent]", f'listen = ["unix:{self.socket}"]', f'state_dir = "{self.state}"']
-        lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"', "[limits]"]
+        listen = [f"unix:{self.socket}", *([f"tailnet:{TAILNET_PORT}"] if self.tailscaled else [])]
+        lines = ["[agent]", f"listen = {json.dumps(listen)}", f'state_dir = "{self.state}"']
+        lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"']
+        if self.tailscaled_socket is not None:
+            lines += ["[tailnet]", f'socket = "{self.tailscaled_socket}"']
+        lines.append("[limits]")
         lines += [f"{name} = {value}" for name, value in limits.items()]
         for grant in grants:
             # A JSON text or list of texts is a TOML one too.
@@ -69,6 +82,8 @@ class OpsAgent:
     def start(self) -> None:
         """Start it, and wait until it serves."""
         argv = [sys.executable, "-W", "error", "-m", "agent", "--config", str(self.config)]
+        if self.tailscaled is not None:
+            argv = Namespaces.inside(self.tailscaled.namespace, argv)
         before = self.said().count("serving")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(argv, stderr=log, cwd=REPOSITORY, env=self._environment)
