@@ -1,4 +1,4 @@
-"""What this machine's tailscaled says: through its LocalAPI, or through the tailscale program where that isn't there."""
+"""What tailscaled says: through its LocalAPI, or through the tailscale program where that isn't there."""
 
 from __future__ import annotations
 

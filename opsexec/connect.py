@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from opsexec.executor import AuditSink
     from opsexec.host_executor import HostExecutor
 
-SCHEMES = ("local:", "ssh://", "agent+unix://", "agent+ssh://")
-COMING = ("agent+tcp://", "tailnet://")
+SCHEMES = ("local:", "ssh://", "agent+unix://", "agent+ssh://", "agent+tcp://", "tailnet://")
 
 
 def connect(
@@ -29,22 +28,24 @@ def connect(
     jump: str | None = None,
     connect_timeout_s: float = 10.0,
     keepalive_s: float = 15.0,
+    tailscaled_socket: str | None = None,
 ) -> HostExecutor:
     """Return the Executor that a URL names, to be used as `async with connect(...) as ex`.
 
     `local:` is this machine; `ssh://[user@]host[:port]` goes through sshd; `agent+unix:///path` asks an ops-agent here,
-    `agent+ssh://[user@]host[:port][/path]` one behind sshd. Nothing is opened before the first admitted step.
-    `audit`: None = the user's own log. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a URL
-    that names no executor.
+    `agent+ssh://[user@]host[:port][/path]` one behind sshd, `tailnet://name[:port]` and `agent+tcp://address[:port]`
+    one on another node of the tailnet. Nothing is opened before the first admitted step.
+    `audit`: None = the user's own log; `tailscaled_socket`: None = this machine's own tailscaled. The rest is as in
+    `SshOptions`; times in seconds. Raises UsageError for a URL that names no executor.
     """
     if url in ("local:", "local://"):
         from opsexec.local import LocalExec
 
         return LocalExec(capabilities=capabilities, audit=audit, name=name or "local")
-    if url.startswith("agent+unix://"):
+    if url.startswith(("agent+unix://", "agent+tcp://", "tailnet://")):
         from opsexec.rpc import AgentRpc
 
-        return AgentRpc(url, capabilities=capabilities, audit=audit, name=name)
+        return AgentRpc(url, capabilities=capabilities, audit=audit, name=name, tailscaled_socket=tailscaled_socket)
     if url.startswith(("ssh://", "agent+ssh://")):
         from opsexec.hosts.ssh_login import SshOptions
 
@@ -66,10 +67,9 @@ def connect(
         return SshExec(
             url.removeprefix("ssh://").rstrip("/"), capabilities=capabilities, audit=audit, name=name, options=options
         )
-    if url.startswith(COMING):
-        raise UsageError(f"{url!r} has no way in this version", hint="use agent+ssh:// or ssh://")
     raise UsageError(
-        f"{url!r} is not an executor URL", hint="use local:, ssh://[user@]host[:port] or agent+unix:///path"
+        f"{url!r} is not an executor URL",
+        hint="use local:, ssh://[user@]host[:port], agent+unix:///path or tailnet://name",
     )
 
 

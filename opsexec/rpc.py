@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from opsexec.capability import CapabilitySet
     from opsexec.executor import AuditSink
     from opsexec.hosts.ssh_login import SshOptions
+    from opsexec.rpc_terminals import AgentTerminals
     from opsexec.steps.base import Step
     from opsexec.steps.sync import Sync
     from opsexec.steps.tty import Tty
 
 
 class AgentRpc(HostExecutor):
-    """An Executor for `agent+unix:///path` or `agent+ssh://[user@]host[:port][/path]`.
+    """An Executor for `agent+unix:///path`, `agent+ssh://[user@]host[:port][/path]`, `tailnet://name[:port]` or
+    `agent+tcp://address[:port]`.
 
-    `audit`: None = the user's own log; `options`: how to log in, for the second kind.
+    `audit`: None = the user's own log; `options`: how to log in by SSH; `tailscaled_socket`: who knows the tailnet.
     Every step is checked and audited here first, then again by the agent under its own grants: what runs is what both
     admit. Closing it, or losing it, ends what it runs there, but for runs that were started to live on.
     """
@@ -48,8 +50,9 @@ class AgentRpc(HostExecutor):
         audit: AuditSink | None = None,
         name: str | None = None,
         options: SshOptions | None = None,
+        tailscaled_socket: str | None = None,
     ) -> None:
-        way, label = _way(url, options)
+        way, label = _way(url, options, tailscaled_socket)
         self._agent = AgentHost(name or label, way)
         self._own: set[str] = set()
         self.on_note: Callable[[str], None] | None = None
@@ -113,6 +116,13 @@ class AgentRpc(HostExecutor):
         self._own.add(chosen)
         self._append_outcome(base, {"detached": True, "duration_s": round(time.monotonic() - begun, 6)})
         return chosen
+
+    @property
+    def terminals(self) -> AgentTerminals:
+        """Terminals of others there: watch, fetch their recordings, answer for the host."""
+        from opsexec.rpc_terminals import AgentTerminals
+
+        return AgentTerminals(self._agent, lambda run: self._require_run("run.read", run))
 
     async def open_tty(self, step: Tty) -> TtySession:
         """Open a terminal, recorded on the host; `on_note` is told what the agent has to say meanwhile.
@@ -264,7 +274,7 @@ class _Told:
             self._on_offset(self._came.popleft()[1])
 
 
-def _way(url: str, options: SshOptions | None) -> tuple[Way, str]:
+def _way(url: str, options: SshOptions | None, tailscaled_socket: str | None) -> tuple[Way, str]:
     """Return how to reach the agent that a URL names, and how to call it; raises UsageError."""
     scheme, _, rest = url.partition("://")
     if scheme == "agent+unix":
@@ -279,4 +289,10 @@ def _way(url: str, options: SshOptions | None) -> tuple[Way, str]:
         socket = slash + path if path else DEFAULT_SOCKET
         where = SshAddress.parse(address)
         return SshWay(where, options or SshOptions(), socket), f"agent:{where}"
-    raise UsageError(f"{url!r} is not an agent's URL", hint="use agent+unix:///path or agent+ssh://[user@]host")
+    if scheme in ("tailnet", "agent+tcp"):
+        from opsexec.hosts.agent_tailnet import TailnetHost, TailnetWay
+
+        node = TailnetHost.parse(url)
+        return TailnetWay(node, tailscaled_socket), f"agent:{node.label}"
+    hint = "use agent+unix:///path, agent+ssh://[user@]host or tailnet://name"
+    raise UsageError(f"{url!r} is not an agent's URL", hint=hint)

@@ -60,12 +60,12 @@ class LocalApi:
         except OSError as error:
             raise self._unavailable(f"can't be reached ({_reason(error)})") from error
         try:
-            self._require_trusted(writer.get_extra_info("socket"))
+            self.require_trusted(writer.get_extra_info("socket"))
             yield reader, writer
         finally:
             writer.transport.abort()
 
-    def _require_trusted(self, connection: Any) -> None:
+    def require_trusted(self, connection: Any) -> None:
         """Raise unless root or this user listens there: SO_PEERCRED tells who called listen(2) (unix(7))."""
         data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, self.uid, _ = _CREDENTIALS.unpack(data)
