@@ -15,6 +15,7 @@ from agent.ceiling import Ceiling
 from agent.config import Config
 from agent.detached import Detached
 from agent.marked_host import new_mark
+from agent.refusals import BoundedRefusals
 from agent.schedule.keeper import Keeper
 from agent.tty.live import Terminals
 from opsexec.errors import LimitExceeded, OpsError, UsageError
@@ -55,7 +56,7 @@ class Desk:
     def __init__(self, config: Config, audit: AuditSink, detached: Detached) -> None:
         self.config = config
         self.ceiling = Ceiling(config)
-        self.audit = audit
+        self.audit = BoundedRefusals(audit, config.agent.name)
         self.audit_path = Path(config.agent.state_dir) / "audit.jsonl"
         self.detached = detached
         self.name = config.agent.name

@@ -90,6 +90,7 @@ class Agent:
         agent = self.desk.config.agent
         background = [asyncio.create_task(each) for each in (self.desk.detached.attend(), beat())]
         background.append(asyncio.create_task(self.desk.schedules.attend()))
+        background.append(asyncio.create_task(self.desk.audit.attend()))
         if self._signer is not None:
             background.append(asyncio.create_task(self._signer.attend()))
         try:
@@ -121,6 +122,7 @@ class Agent:
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
+            self.desk.audit.flush()
 
     async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)

@@ -119,9 +119,7 @@ def test_killed_it_is_started_again_and_detached_runs_never_notice(installed: Bo
         before = main_pid(installed)
         installed.run(*how, before if how[0] == "kill" else UNIT)
         eventually_now(
-            lambda before=before: (
-                main_pid(installed) not in ("0", before) and installed.show(UNIT, "ActiveState") == "active"
-            ),
+            partial(is_new, installed, before),
             within_s=30,
             what="it is started again",
         )
