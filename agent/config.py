@@ -45,13 +45,17 @@ def _located() -> Iterator[None]:
 
 
 class AgentTable(Table):
-    """`[agent]`. `name`: how audit and errors call this host; `socket_mode`, `socket_group`: of every unix socket."""
+    """`[agent]`. `name`: how audit and errors call this host; `socket_mode`, `socket_group`: of every unix socket.
+
+    `container_sockets`: of the container engines whose events are told, None = where they usually are.
+    """
 
     listen: list[str] = Field(min_length=1)
     state_dir: str
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
     socket_mode: str = Field(default="0660", pattern=r"^0[0-7]{3}$")
     socket_group: str | None = None
+    container_sockets: list[str] | None = None
 
     @field_validator("listen")
     @classmethod

@@ -14,6 +14,9 @@ from agent.asker import LAYER, Asker
 from agent.ceiling import Ceiling
 from agent.config import Config
 from agent.detached import Detached
+from agent.events.containers import Containers
+from agent.events.hub import Hub
+from agent.events.services import Services
 from agent.marked_host import new_mark
 from agent.refusals import BoundedRefusals
 from agent.schedule.keeper import Keeper
@@ -53,7 +56,7 @@ class ActiveRun:
 class Desk:
     """One agent's shared state. The ceiling is replaced as a whole when the config is read again."""
 
-    def __init__(self, config: Config, audit: AuditSink, detached: Detached) -> None:
+    def __init__(self, config: Config, audit: AuditSink, detached: Detached, events: Hub) -> None:
         self.config = config
         self.ceiling = Ceiling(config)
         self.audit = BoundedRefusals(audit, config.agent.name)
@@ -63,6 +66,9 @@ class Desk:
         self.host = LocalHost(self.name)
         self.active: dict[str, ActiveRun] = {}
         self.schedules = Keeper(self, Path(config.agent.state_dir) / "schedules")
+        self.events = events
+        events.offer("services", Services(self.host))
+        events.offer("containers", Containers(config.agent.container_sockets))
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from agent.desk import Desk
 from agent.identity import Identity
 from agent.runs import follow_run, list_runs, signal_run
 from agent.schedule.manage import list_schedules, show_schedule
-from agent.steps import copy_step, run_step
+from agent.steps import copy_step, follow_events, run_step
 from agent.tty.answering import answer_question, list_questions
 from agent.tty.consent import oversees
 from agent.tty.opening import open_terminal
@@ -30,6 +30,7 @@ Handler = Callable[[Desk, web.BaseRequest, Asker], Awaitable[web.StreamResponse]
 ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/steps"): run_step,
     ("POST", "/v1/sync"): copy_step,
+    ("GET", "/v1/events"): follow_events,
     ("GET", "/v1/runs"): list_runs,
     ("GET", "/v1/runs/*"): follow_run,
     ("POST", "/v1/runs/*/signal"): signal_run,

@@ -9,6 +9,7 @@ from agent.audit_reading import read_audit
 from opsexec.handlers.context import Context, Outcome
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.audit import AuditRead
+from opsexec.steps.events import Events
 
 if TYPE_CHECKING:
     from agent.desk import Desk
@@ -42,6 +43,10 @@ class AgentExecutor(HostExecutor):
     async def _own(self, step: Step, context: Context) -> Outcome:
         if isinstance(step, AuditRead):
             return await read_audit(self._desk, step, context)
+        if isinstance(step, Events):
+            from agent.events.follow import follow
+
+            return await follow(self._desk.events, step, context, self._asker.principal)
         from agent.schedule.manage import manage
 
         return await manage(self._desk, self._asker, self._attenuation, step, context)

@@ -19,6 +19,7 @@ from agent.desk import Desk
 from agent.detached import Detached
 from agent.door import Door
 from agent.errors import AgentUnable
+from agent.events.hub import Hub, TellingAudit
 from agent.heads import HeadSigner, open_signer
 from agent.notify import beat, notify, reloading
 from agent.run_store import RunStore
@@ -37,10 +38,11 @@ async def serve(file: Path) -> None:
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
-        detached = Detached(RunStore(state / "runs"), audit, config.agent.name, config.limits)
+        told = TellingAudit(audit, events := Hub())
+        detached = Detached(RunStore(state / "runs"), told, config.agent.name, config.limits)
         about = config.audit
         signer = open_signer(audit, config.agent.name, about.host_key, about.sign_every_s) if about.sign else None
-        agent = Agent(file, Desk(config, audit, detached), signer)
+        agent = Agent(file, Desk(config, told, detached, events), signer)
         try:
             await agent.run()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from agent.body import Body
 from agent.ceiling import effective
 from agent.desk import ActiveRun, Desk
 from agent.detached import Starter, request_digest
+from agent.events.query import events_request
 from agent.far_copy import CopyExecutor, FarCopy
 from agent.marked_host import MarkedHost
 from agent.own_steps import AgentExecutor
@@ -28,7 +30,7 @@ from opsexec.wire_copy import TO_COPY, CopyWords
 
 async def run_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
     """`POST /v1/steps`: any step but a copy."""
-    return await _serve(desk, request, asker, copies=False)
+    return await _serve(desk, request, asker)
 
 
 async def copy_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
@@ -36,7 +38,19 @@ async def copy_step(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.S
     return await _serve(desk, request, asker, copies=True)
 
 
-async def _serve(desk: Desk, request: web.BaseRequest, asker: Asker, *, copies: bool) -> web.StreamResponse:
+async def follow_events(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
+    """`GET /v1/events?names=runs,load&interval=5&count=3`: an Events step, for those who only read."""
+    return await _serve(desk, request, asker, asked=lambda: events_request(request.query_string))
+
+
+async def _serve(
+    desk: Desk,
+    request: web.BaseRequest,
+    asker: Asker,
+    *,
+    copies: bool = False,
+    asked: Callable[[], StepRequest] | None = None,
+) -> web.StreamResponse:
     """Read the request, run its step, and answer; whatever goes wrong before it is admitted is audited here."""
     limits = desk.config.limits
     answer = Answer(request, limits.stall_timeout_s)
@@ -46,7 +60,7 @@ async def _serve(desk: Desk, request: web.BaseRequest, asker: Asker, *, copies: 
     try:
         with desk.slot(asker):
             try:
-                wanted = await body.request()
+                wanted = await body.request() if asked is None else asked()
                 step = wanted.decoded_step()
                 attenuation = wanted.ceiling()
                 _require_runnable(step, wanted, answer, copies)

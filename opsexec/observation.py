@@ -1,4 +1,4 @@
-"""`Observation`: an Observe step as an async iterator of samples."""
+"""`Observation`: an Observe or Events step as an async iterator of samples."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from opsexec.sinks import LineSink
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor, RunOutput, Stream
+    from opsexec.steps.events import Events
     from opsexec.steps.observe import Observe
 
 WAITING = 16
@@ -23,7 +24,7 @@ class Observation:
     Iterating raises what the step raises: CapabilityDenied, HostUnreachable, ConnectionLost, StepTimeout.
     """
 
-    def __init__(self, executor: Executor, step: Observe) -> None:
+    def __init__(self, executor: Executor, step: Observe | Events) -> None:
         self._executor = executor
         self._step = step
         self._samples: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()

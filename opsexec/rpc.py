@@ -21,11 +21,12 @@ from opsexec.hosts.agent_http import chunk
 from opsexec.hosts.port import ProcessExit
 from opsexec.principal import local_principal
 from opsexec.recorder import Recorder
+from opsexec.steps.schedule import schedule_name
 from opsexec.wire import DEFAULT_SOCKET, Result, encode_request, pack_grants, require_run_id
 
 if TYPE_CHECKING:
     from opsexec.capability import CapabilitySet
-    from opsexec.executor import AuditSink
+    from opsexec.executor import AuditSink, EventStream
     from opsexec.hosts.ssh_login import SshOptions
     from opsexec.rpc_terminals import AgentTerminals
     from opsexec.steps.base import Step
@@ -51,13 +52,15 @@ class AgentRpc(HostExecutor):
         name: str | None = None,
         options: SshOptions | None = None,
         tailscaled_socket: str | None = None,
+        listener: str = "library",
     ) -> None:
         way, label = _way(url, options, tailscaled_socket)
         self._agent = AgentHost(name or label, way)
         self._own: set[str] = set()
         self.on_note: Callable[[str], None] | None = None
         self._attenuation = pack_grants(capabilities)
-        super().__init__(self._agent, capabilities, audit or default_audit(), principal=local_principal())
+        log = audit or default_audit()
+        super().__init__(self._agent, capabilities, log, principal=local_principal(), listener=listener)
 
     def _handler(self, step: Step) -> Handler:
         """Carry whole steps; of a copy, this machine's end is here."""
@@ -92,6 +95,13 @@ class AgentRpc(HostExecutor):
         if not isinstance(end, Result):
             raise ProtocolError("the agent started a run instead of doing the step", host=self.host)
         return self._outcome(end, context)
+
+    def observe(self, *names: str, interval_s: float = 5.0) -> EventStream:
+        """Follow the host: samples on a beat, and what changes as it does; see `Events` for the names."""
+        from opsexec.observation import Observation
+        from opsexec.steps.events import Events
+
+        return Observation(self, Events(names=names, interval_s=interval_s))
 
     async def start(self, step: Step, *, run: str | None = None) -> str:
         """Start an Exec or Shell that lives on without this caller, and return its run id.
@@ -222,6 +232,17 @@ class AgentRpc(HostExecutor):
         """Raise CapabilityDenied unless this executor started the run itself, or holds the verb for it."""
         if run not in self._own:
             self._capabilities.require(Requirement(verb, run), host=self.host)
+
+    async def schedules(self) -> list[dict[str, Any]]:
+        """Return the schedules this caller may see there: name, cron, owner, next, last and so on."""
+        found = (await self._read("/v1/schedules")).get("schedules")
+        if not isinstance(found, list):
+            raise ProtocolError("the agent's answer holds no list of schedules", host=self.host)
+        return found
+
+    async def schedule(self, name: str) -> dict[str, Any]:
+        """Return one schedule; raises UsageError where there is none, CapabilityDenied."""
+        return await self._read(f"/v1/schedules/{schedule_name(name)}")
 
     async def whoami(self) -> dict[str, Any]:
         """Return who the agent takes this caller for, and the grants of that principal; raises CapabilityDenied."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
+from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
@@ -18,6 +19,7 @@ from opsexec.steps.tty import Tty
 __all__ = [
     "STEP_TYPES",
     "AuditRead",
+    "Events",
     "Exec",
     "Facts",
     "Inquire",

@@ -20,7 +20,7 @@ class Facts(Step, frozen=True, tag="facts"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _known(self.names, FACT_NAMES)
+        known_names(self.names, FACT_NAMES)
 
     def requires(self) -> tuple[Requirement, ...]:
         return tuple(Requirement("facts", name) for name in self.names or FACT_NAMES)
@@ -38,7 +38,7 @@ class Observe(Step, frozen=True, tag="observe"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _known(self.names, OBSERVE_NAMES)
+        known_names(self.names, OBSERVE_NAMES)
         if not 0.05 <= self.interval_s <= 3600:
             raise BadStep("interval_s is not between 0.05 and 3600 seconds")
 
@@ -46,7 +46,8 @@ class Observe(Step, frozen=True, tag="observe"):
         return tuple(Requirement("observe", name) for name in self.names or OBSERVE_NAMES)
 
 
-def _known(names: tuple[str, ...], known: tuple[str, ...]) -> None:
+def known_names(names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raise BadStep for a name that isn't among the known ones."""
     for name in names:
         if name not in known:
             raise BadStep(f"unknown name {name!r}", hint="known: " + ", ".join(known))

@@ -14,6 +14,7 @@ from opsexec.secret import MASK, Secret
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
+from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
@@ -27,13 +28,13 @@ from opsexec.steps.tty import Tty
 STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
-    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, SandboxRun,
+    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
-    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | SandboxRun
+    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
 )  # fmt: skip
 
 LONG_TEXT = 4096

@@ -1,0 +1,1 @@
+"""What happens on this host, told to those who follow it."""
