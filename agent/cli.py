@@ -9,10 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.tty import cli as person_cli
+
 EPILOG = """examples:
   ops-agent --config /etc/ops-agent/config.toml
   ops-agent check-config /etc/ops-agent/config.toml
   ops-agent whoami agent+unix:///run/ops-agent/agent.sock
+  ops-agent consent --wait        (then approve RUN, deny RUN, watch RUN, end RUN)
 
 exit status: 0 ok, 1 the work failed, 2 usage, 3 could not run"""
 
@@ -32,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     who = commands.add_parser("whoami", help="ask an agent who it takes you for, and what you may do there")
     who.add_argument("url", metavar="URL", nargs="?", help="default: agent+unix:///run/ops-agent/agent.sock")
     who.add_argument("--json", action="store_true", help="print one JSON object")
+    person_cli.add_commands(commands)
     return parser
 
 
@@ -62,6 +66,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _check_config(arguments.file)
     if arguments.command == "whoami":
         return asyncio.run(_whoami(arguments.url, arguments.json))
+    if arguments.command in person_cli.COMMANDS:
+        return asyncio.run(person_cli.run(arguments))
     if arguments.config is None:
         parser.print_usage(sys.stderr)
         print("ops-agent: --config FILE is missing", file=sys.stderr)

@@ -16,6 +16,7 @@ KINDS = {
     "DIR": "dir",
     "DST": "file",
     "FILE": "file",
+    "FILE|HOST": "file",
     "HOST": "host",
     "LOG": "file",
     "PATTERN": "host",

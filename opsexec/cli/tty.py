@@ -1,4 +1,4 @@
-"""`opsexec tty`: an interactive terminal on a host. `opsexec replay`: a recorded one, shown again."""
+"""`opsexec tty`: an interactive terminal on a host, or somebody else's, watched."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from opsexec.cli.arguments import add_host, add_user
-from opsexec.cli.command import Command, seconds
+from opsexec.cli.command import Command
 from opsexec.cli.drive import drive
-from opsexec.cli.ending import OK, OutputFailed, tell
+from opsexec.cli.ending import OutputFailed, printable
 from opsexec.errors import CapabilityDenied, UsageError
 
 if TYPE_CHECKING:
@@ -29,10 +29,20 @@ def _arguments(parser: Parser) -> None:
     add_host(parser, many=False)
     parser.add_argument("--record", metavar="FILE", help="record the screen into a new file (asciicast v3)")
     parser.add_argument("--cwd", metavar="DIR", help="directory to start in (default: the home directory)")
+    parser.add_argument(
+        "--watch", metavar="RUN", help="watch this terminal at the host's agent; nothing is typed there"
+    )
+    parser.add_argument("--list", action="store_true", help="list the terminals at the host's agent that you may watch")
     add_user(parser)
 
 
 def _tty(args: argparse.Namespace) -> int:
+    if args.list or args.watch is not None:
+        from opsexec.cli.watch import list_terminals, watch
+
+        if args.program or args.record or args.cwd or args.run_as:
+            raise UsageError("a terminal that is watched runs already", hint="leave the other options out")
+        return drive(lambda: list_terminals(args) if args.list else watch(args))
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("tty needs a terminal on both its input and output", hint="without one, use `opsexec exec`")
     return drive(lambda: _session(args))
@@ -57,6 +67,7 @@ async def _session(args: argparse.Namespace) -> int:
                 args.record, columns=columns, rows=rows, term=term, title=target.name, command=shlex.join(argv)
             )
         try:
+            _tell_notes(executor)
             output = await show(await executor.open_tty(step), recording)
         finally:
             if recording is not None:
@@ -64,6 +75,14 @@ async def _session(args: argparse.Namespace) -> int:
     result = Result(target.name, output)
     result.tell()
     return result.code
+
+
+def _tell_notes(executor: Executor) -> None:
+    """Have what an agent says beside the terminal's output told on stderr; the terminal is raw meanwhile."""
+    from opsexec.rpc import AgentRpc
+
+    if isinstance(executor, AgentRpc):
+        executor.on_note = lambda text: print(f"\ropsexec: {printable(text)}\r", file=sys.stderr, flush=True)
 
 
 async def login_shell(executor: Executor, run_as: str | None) -> list[str]:
@@ -162,46 +181,6 @@ def status_of(output: RunOutput) -> int:
         return 128
 
 
-def _replay_arguments(parser: Parser) -> None:
-    parser.add_argument("recording", metavar="FILE", help="recording (asciicast v3)")
-    parser.add_argument("--speed", metavar="N", type=seconds, default=1.0, help="so many times as fast")
-    parser.add_argument("--idle", metavar="S", type=seconds, help="wait no longer than this many seconds")
-
-
-def _replay(args: argparse.Namespace) -> int:
-    from opsexec.recording import read_recording
-
-    header, events = read_recording(args.recording)
-    if sys.stdout.isatty():
-        from opsexec.cli.screen import size_of
-
-        columns, rows = size_of(1)
-        if columns < header.columns or rows < header.rows:
-            tell(f"recorded on {header.columns}x{header.rows} characters, this terminal has {columns}x{rows}")
-
-    async def work() -> int:
-        import asyncio
-
-        from opsexec.cli.screen import Modes
-        from opsexec.cli.streams import Output
-
-        output, modes = Output(), Modes()
-        try:
-            for event in events:
-                wait = event.interval_s / args.speed
-                await asyncio.sleep(wait if args.idle is None else min(wait, args.idle))
-                if event.code == "o":
-                    data = event.text.encode("utf-8", "replace")
-                    modes.watch(data)
-                    await output.write("stdout", data)
-        finally:
-            if sys.stdout.isatty():
-                await _put_back(output, modes)
-        return OK
-
-    return drive(work)
-
-
 COMMANDS = (
     Command(
         name="tty",
@@ -211,7 +190,10 @@ COMMANDS = (
         Open an interactive terminal on a host: its login shell, or the program after --. Keys pass through as they
         are typed (Ctrl-C reaches the program there); the size follows this terminal's. `~.` at the beginning of a
         line leaves a terminal that answers no more. However it ends, all that ran on it is ended too, and this
-        terminal is put back as it was. --record keeps what was on the screen, never what was typed.""",
+        terminal is put back as it was. --record keeps what was on the screen, never what was typed.
+
+        An agent records every terminal itself (`opsexec replay HOST RUN`), and may ask a person there first. --watch
+        shows one from its beginning and while it goes on, without what could steer your own terminal; q leaves.""",
         arguments=_arguments,
         run=_tty,
         takes_program=True,
@@ -219,14 +201,7 @@ COMMANDS = (
             "opsexec tty web1",
             "opsexec tty web1 --record session.cast",
             "opsexec tty db1 --as postgres -- psql app",
+            "opsexec tty agent+ssh://web1 --watch 6f1e0c2a9b7d4e53",
         ),
-    ),
-    Command(
-        name="replay",
-        usage="FILE [OPTIONS]",
-        summary="Show a recorded terminal again.",
-        arguments=_replay_arguments,
-        run=_replay,
-        examples=("opsexec replay session.cast", "opsexec replay session.cast --speed 4 --idle 1"),
     ),
 )
