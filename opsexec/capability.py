@@ -21,6 +21,9 @@ from opsexec.verbs import ANY_PATTERN, VERBS, Kind, expand
 SAFE_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where a bare program name is looked for, in order, whatever PATH says on either side."""
 
+MAX_NAME = 255
+"""Longest name a file can have on Linux (NAME_MAX), in bytes."""
+
 _PIN = re.compile(r"@sha256:[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9_.:@%+=,/*-]+\Z")
 
@@ -152,6 +155,7 @@ class CapabilitySet:
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         self.layers = frozenset(layers)
+        self._last: tuple[Requirement, tuple[str, ...]] | None = None  # a step's argv is asked for twice in a row
 
     @classmethod
     def of(
@@ -196,7 +200,13 @@ class CapabilitySet:
         return self._admits_exact(need)
 
     def _admits_exact(self, need: Requirement) -> bool:
-        return bool(self.layers) and all(any(c.admits(need) for c in layer.capabilities) for layer in self.layers)
+        for layer in self.layers:
+            for capability in layer.capabilities:
+                if capability.admits(need):
+                    break
+            else:
+                return False
+        return bool(self.layers)
 
     def admitted_programs(self, need: Requirement) -> tuple[str, ...]:
         """Return the absolute programs argv[0] may turn out to be on the host under this set, best first.
@@ -204,11 +214,15 @@ class CapabilitySet:
         A bare name stands for one candidate in each directory of SAFE_PATH; the host takes the first that exists
         there, and runs it only if it is in this list.
         """
+        if self._last is not None and self._last[0] == need:
+            return self._last[1]
         assert isinstance(need.resource, tuple)
         argv = need.resource
-        return tuple(
+        admitted = tuple(
             p for p in program_candidates(argv[0]) if self._admits_exact(Requirement(need.verb, (p, *argv[1:])))
         )
+        self._last = need, admitted
+        return admitted
 
     def require(self, need: Requirement, *, host: str | None = None, layer: str = "caller") -> None:
         """Raise CapabilityDenied unless the requirement is admitted."""
@@ -267,11 +281,14 @@ class CapabilitySet:
         return f"CapabilitySet({', '.join(self.describe())})"
 
 
+@lru_cache(maxsize=1024)
 def program_candidates(argv0: str) -> tuple[str, ...]:
     """Return the absolute programs that argv[0] may mean. Raises BadStep for an empty or ambiguous one."""
     if "/" not in argv0:
         if not argv0 or "\0" in argv0 or argv0 in (".", ".."):
             raise BadStep(f"argv[0] is {argv0!r}", hint="name a program or its absolute path")
+        if len(argv0) > MAX_NAME:
+            raise BadStep(f"argv[0] has {len(argv0)} characters, and no file name is so long", hint="name a program")
         return tuple(f"{directory}/{argv0}" for directory in SAFE_PATH)
     if not argv0.startswith("/"):
         raise BadStep(f"argv[0] {argv0!r} is relative to a directory", hint="use its absolute path or a bare name")
@@ -287,6 +304,7 @@ def plain_argv(argv: Sequence[str]) -> tuple[str, ...]:
     return (clean_path(first) if first.startswith("/") else first, *rest)
 
 
+@lru_cache(maxsize=1024)
 def clean_path(path: str) -> str:
     """Return the normalised form of a Step's path; raises BadStep when it has none."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ class HostExecutor:
 
     def _admit(self, step: Step) -> tuple[str, dict[str, Any]]:
         """Check the step against the set and put the decision in the audit; nothing has touched the host yet."""
-        run, self._next_run = self._next_run or secrets.token_hex(8), None
+        run, self._next_run = self._next_run or os.urandom(8).hex(), None
         needs = step.requires()
         base: dict[str, Any] = {
             "host": self.host,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opsexec.hosts.session import FarSession
     from opsexec.recorder import Recorder
 
+_GRANT_AT = frames.OUTPUT_WINDOW // 2
 END_WAIT_S = 5.0
 """Seconds to wait for the host to say that a tree has ended; after that the error says it is unknown."""
 
@@ -39,13 +40,12 @@ class FarRun:
 
         Raises ValueError for more than was granted: a host could fill this process's memory with it.
         """
-        self.owed += len(data)
-        if self.owed > frames.OUTPUT_WINDOW:
+        owed = self.owed = self.owed + len(data)
+        if owed > frames.OUTPUT_WINDOW:
             raise ValueError("sent more output than it was granted")
-        ready = self.recorder.feed(stream, data)
-        if self.owed >= frames.OUTPUT_WINDOW // 2 and ready:
+        if self.recorder.feed(stream, data) and owed >= _GRANT_AT:
             self.grant()
-        if self.recorder.over_limit and self.why is None:
+        if self.recorder.limit_bytes is not None and self.recorder.over_limit and self.why is None:
             limit = self.recorder.limit_bytes
             text = f"output is over the limit of {limit} bytes"
             self.why = LimitExceeded(text, host=self.session.host, hint="its process tree was ended")

@@ -8,6 +8,8 @@ from struct import unpack
 from opsexec.far import frames
 from opsexec.far.frames import HEADER
 
+_STREAMS = (frames.OUTPUT, frames.ERRORS)
+
 NOISE_LIMIT = 256 << 10
 """Bytes a host's shell may print before the session speaks; more is searched too, but not kept."""
 FAILURE_LIMIT = 1 << 20
@@ -62,10 +64,16 @@ class FrameReader:
             self._head = b""
         at, size = 0, len(data)
         while at < size:
-            if self._left:
-                take = min(self._left, size - at)
-                self._payload(data[at : at + take] if take != size else data)
+            left = self._left
+            if left:
+                take = left if left < size - at else size - at
+                block = data if take == size else data[at : at + take]
                 at += take
+                if self._kind in _STREAMS:
+                    self._left = left - take
+                    self._on_output(self._kind, self._ref, block)
+                else:
+                    self._payload(block)
                 continue
             if size - at < HEADER.size:
                 self._head = data[at:]
@@ -91,7 +99,7 @@ class FrameReader:
     def _begin(self, kind: int, ref: int, size: int) -> None:
         self._kind, self._ref, self._left = kind, ref, size
         self._skipping = False
-        if kind in (frames.OUTPUT, frames.ERRORS):
+        if kind in _STREAMS:
             limit: int | None = frames.MAX_FRAME
         elif kind == frames.ANSWER:
             limit = self._answer_limit(ref)
@@ -110,9 +118,6 @@ class FrameReader:
 
     def _payload(self, data: bytes) -> None:
         self._left -= len(data)
-        if self._kind in (frames.OUTPUT, frames.ERRORS):
-            self._on_output(self._kind, self._ref, data)
-            return
         if self._skipping:
             return
         self._body.append(data)
@@ -122,7 +127,7 @@ class FrameReader:
             self._whole(body)
 
     def _whole(self, payload: bytes) -> None:
-        if self._kind not in (frames.OUTPUT, frames.ERRORS) and not self._skipping:
+        if self._kind not in _STREAMS and not self._skipping:
             self._on_frame(self._kind, self._ref, payload)
 
 

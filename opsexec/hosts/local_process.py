@@ -1,8 +1,8 @@
 """One local process under asyncio: pipes read straight by the loop, its end learnt from a pidfd.
 
 `asyncio.create_subprocess_exec` costs half as much again: it starts a thread to wait for each process on Python 3.11,
-and its transports read through two more layers. `subprocess.Popen` with these arguments starts by vfork, so the size of
-this process doesn't matter.
+and its transports read through two more layers. However it is started it is by vfork, so the size of this process doesn't
+matter.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from opsexec.far.drain import SILENCE_S, Drain
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError
 from opsexec.far.spawn import pipes
+from opsexec.hosts.local_spawn import Child, Streams, start
 
 if TYPE_CHECKING:
     from opsexec.hosts.poller import Poller
     from opsexec.recorder import Recorder
 
-BLOCK = 256 << 10
+BLOCK = 64 << 10
+"""What a pipe holds (pipe(7)): asking for more only allocates more."""
 
 
 class LocalProcess:
@@ -32,21 +34,26 @@ class LocalProcess:
 
     def __init__(self, launch: Launch, recorder: Recorder, poller: Poller, kept: Mapping[str, str]) -> None:
         program = launch.program()
+        wants_input = launch.streams_stdin or bool(launch.stdin)
         try:
-            (out, stdout), (err, stderr) = pipes(2)
+            (out, stdout), (err, stderr), *third = pipes(3 if wants_input else 2)
         except OSError as error:
             raise _start_error(error, launch, program) from error
+        stdin, into = third[0] if third else (_null(), -1)
         try:
-            self._popen = _start(launch, program, kept, stdout, stderr)
-            self._pidfd = _watch(self._popen)
-        except OSError as error:
-            os.close(out)
-            os.close(err)
-            raise _start_error(error, launch, program) from error
+            self._child = _start(launch, program, kept, (stdin, stdout, stderr))
+            self._pidfd = _watch(self._child)
+        except BaseException as error:
+            for fd in (out, err, into):
+                if fd >= 0:
+                    os.close(fd)
+            if isinstance(error, OSError):
+                raise _start_error(error, launch, program) from error
+            raise
         finally:
-            os.close(stdout)
-            os.close(stderr)
-        self.pid = self._popen.pid
+            for fd in (stdout, stderr, stdin) if third else (stdout, stderr):
+                os.close(fd)
+        self.pid = self._child.pid
         self.status: int | None = None
         self.why: BaseException | None = None
         self._recorder = recorder
@@ -66,10 +73,9 @@ class LocalProcess:
             poller.add(fd, self._readable)
         recorder.on_drain = self._resume
         recorder.on_failure = self._stop_waiting
-        self._stdin = -1
-        if self._popen.stdin is not None:
-            self._stdin = self._popen.stdin.fileno()
-            os.set_blocking(self._stdin, False)
+        self._stdin = into
+        if wants_input:
+            os.set_blocking(into, False)
             if launch.stdin:
                 self._give(launch.stdin)
             if not launch.streams_stdin:
@@ -120,7 +126,7 @@ class LocalProcess:
         self._poller.remove(pidfd)
         os.close(pidfd)
         self._pidfd = -1
-        self.status = self._popen.wait()
+        self.status = self._child.wait()
         for fd in list(self._open):
             if fd not in self._paused:
                 self._readable(fd)
@@ -163,7 +169,7 @@ class LocalProcess:
             self._poller.remove(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-            self.status = self._popen.poll()
+            self.status = self._child.poll()
 
     # -- input ----------------------------------------------------------------------------------------------------
 
@@ -216,48 +222,36 @@ class LocalProcess:
         self._room.set()
         if self._stdin >= 0:
             self._loop.remove_writer(self._stdin)
+            os.close(self._stdin)
             self._stdin = -1
-            assert self._popen.stdin is not None
-            self._popen.stdin.close()
 
 
-def _start(launch: Launch, program: str, kept: Mapping[str, str], stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+def _start(launch: Launch, program: str, kept: Mapping[str, str], streams: Streams) -> Child:
     """Start the program in its working directory; without one named, at home, or at / where home can't be entered."""
-    streams = launch.streams_stdin or bool(launch.stdin)
     environment = launch.environment(kept)
-
-    def popen(cwd: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            list(launch.argv),
-            executable=program,
-            stdin=subprocess.PIPE if streams else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-            bufsize=0,
-        )
-
     home = kept.get("HOME") or "/"
     try:
-        return popen(launch.cwd or home)
+        return start(program, launch.argv, environment, launch.cwd or home, streams)
     except OSError as error:
         if launch.cwd or home == "/" or error.filename != home:
             raise
-    return popen("/")
+    return start(program, launch.argv, environment, "/", streams)
 
 
-def _watch(process: subprocess.Popen[bytes]) -> int:
+def _watch(child: Child) -> int:
     """Return a pidfd of a process that was just started; where there is none to be had it is not left running."""
     try:
-        return os.pidfd_open(process.pid)
+        return os.pidfd_open(child.pid)
     except OSError:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
         raise
+
+
+@cache
+def _null() -> int:
+    """Return this process's open /dev/null, the stdin of programs that are given none."""
+    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _start_error(error: OSError, launch: Launch, program: str) -> FarError:

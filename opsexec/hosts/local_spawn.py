@@ -1,0 +1,170 @@
+"""Starting one local process: the C library's `posix_spawn` where it can do all that is needed, else `subprocess`.
+
+`subprocess.Popen` adds a pipe, a read and a close to each start, a tenth of a short command's time, and Python's own
+`os.posix_spawn` can't change the working directory. glibc >= 2.34 can, and can close what the child must not inherit
+(posix_spawn_file_actions_addchdir_np, posix_spawn_file_actions_addclosefrom_np).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Protocol
+
+_SETSIGDEF = 0x04
+_SETSID = 0x80
+"""POSIX_SPAWN_* flags as <spawn.h> of glibc has them."""
+_OPAQUE = 1024
+"""Bytes for posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc, with room."""
+_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that Python ignores and a program does not expect to find ignored, as `subprocess` restores them."""
+
+Streams = tuple[int, int, int]
+"""The descriptors that become the program's stdin, stdout and stderr."""
+
+
+class Child(Protocol):
+    """A started process that this process reaps."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, or minus the signal's number."""
+
+    def poll(self) -> int | None:
+        """As `wait`, but None while it runs."""
+
+
+class SpawnedChild:
+    """A process that `posix_spawn` started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def wait(self) -> int:
+        """As `Child.wait`."""
+        return self._reap(0) or 0
+
+    def poll(self) -> int | None:
+        """As `Child.poll`."""
+        return self._reap(os.WNOHANG)
+
+    def _reap(self, flags: int) -> int | None:
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, flags)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+
+def start(program: str, argv: Sequence[str], environment: Mapping[str, str], cwd: str, streams: Streams) -> Child:
+    """Start a program in a session of its own, with these three descriptors and no others.
+
+    Raises OSError, whose filename is the working directory when that is what can't be entered, and ValueError for a
+    word with a NUL in it.
+    """
+    if min(streams) > 2:
+        library = _library()
+        if library is not None:
+            pid = library.spawn(program, argv, environment, cwd, streams)
+            if pid:
+                return SpawnedChild(pid)
+    return subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
+        list(argv),
+        executable=program,
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+        bufsize=0,
+    )
+
+
+class _Library:
+    """glibc's posix_spawn, and the attributes that every start has in common."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        pointer, descriptor = ctypes.c_void_p, ctypes.c_int
+        self._spawn = library.posix_spawn
+        self._spawn.argtypes = [ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, *[pointer] * 4]
+        self._init = library.posix_spawn_file_actions_init
+        self._init.argtypes = [pointer]
+        self._destroy = library.posix_spawn_file_actions_destroy
+        self._destroy.argtypes = [pointer]
+        self._chdir = library.posix_spawn_file_actions_addchdir_np
+        self._chdir.argtypes = [pointer, ctypes.c_char_p]
+        self._dup2 = library.posix_spawn_file_actions_adddup2
+        self._dup2.argtypes = [pointer, descriptor, descriptor]
+        self._close_from = library.posix_spawn_file_actions_addclosefrom_np
+        self._close_from.argtypes = [pointer, descriptor]
+        self._attributes = ctypes.create_string_buffer(_OPAQUE)
+        defaulted = ctypes.create_string_buffer(_OPAQUE)
+        library.sigemptyset(defaulted)
+        for number in _DEFAULTED:
+            library.sigaddset(defaulted, number)
+        failed = (
+            library.posix_spawnattr_init(self._attributes)
+            or library.posix_spawnattr_setflags(self._attributes, ctypes.c_short(_SETSID | _SETSIGDEF))
+            or library.posix_spawnattr_setsigdefault(self._attributes, defaulted)
+        )
+        if failed:
+            raise OSError(failed, os.strerror(failed))
+
+    def spawn(
+        self, program: str, argv: Sequence[str], environment: Mapping[str, str], cwd: str, streams: Streams
+    ) -> int:
+        """Return the new process's id; 0 when it could not be started, and then nothing was. Raises ValueError."""
+        words = [os.fsencode(word) for word in argv]
+        settings = [b"%b=%b" % (_name(name), os.fsencode(value)) for name, value in environment.items()]
+        path, directory = os.fsencode(program), os.fsencode(cwd)
+        for text in (path, directory, *words, *settings):
+            if b"\0" in text:  # C would take what stands before it
+                raise ValueError("embedded null byte")
+        actions = ctypes.create_string_buffer(_OPAQUE)
+        pid = ctypes.c_int()
+        if self._init(actions):
+            return 0
+        try:
+            if (
+                self._chdir(actions, directory)
+                or self._dup2(actions, streams[0], 0)
+                or self._dup2(actions, streams[1], 1)
+                or self._dup2(actions, streams[2], 2)
+                or self._close_from(actions, 3)
+                or self._spawn(ctypes.byref(pid), path, actions, self._attributes, _vector(words), _vector(settings))
+            ):
+                return 0
+        finally:
+            self._destroy(actions)
+        return pid.value
+
+
+def _name(name: str) -> bytes:
+    encoded = os.fsencode(name)
+    if b"=" in encoded:
+        raise ValueError("illegal environment variable name")
+    return encoded
+
+
+def _vector(texts: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
+
+
+@cache
+def _library() -> _Library | None:
+    """Return the C library's posix_spawn, None where it can't do what is needed here."""
+    if sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"):
+        return None
+    try:
+        return _Library()
+    except (AttributeError, OSError):  # an older glibc
+        return None

@@ -1,0 +1,158 @@
+"""Starting one process: what the C library's posix_spawn does must be what `subprocess` would have done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opsexec.hosts import local_spawn
+from opsexec.hosts.local_spawn import SpawnedChild, Streams, start
+
+Open = Callable[[], tuple[int, Streams]]
+
+
+@pytest.fixture(params=["posix_spawn", "subprocess"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two ways; the second as on a machine whose C library can't."""
+    if request.param == "subprocess":
+        monkeypatch.setattr(local_spawn, "_library", lambda: None)
+    elif local_spawn._library() is None:
+        pytest.skip("this C library's posix_spawn can't set the working directory")
+    return str(request.param)
+
+
+@pytest.fixture
+def streams() -> Iterator[Open]:
+    """Open descriptors for a child whose stdout is a pipe: (where to read, the child's three)."""
+    opened: list[int] = []
+
+    def make() -> tuple[int, Streams]:
+        null = os.open(os.devnull, os.O_RDWR)
+        reading, writing = os.pipe()
+        opened.extend((null, reading, writing))
+        return reading, (null, writing, null)
+
+    yield make
+    for fd in opened:
+        os.close(fd)
+
+
+def said(streams: Open, script: str, cwd: str = "/", env: dict[str, str] | None = None) -> str:
+    """Run a script of this Python and return what it printed."""
+    reading, three = streams()
+    child = start(sys.executable, [sys.executable, "-S", "-E", "-c", script], env or {}, cwd, three)
+    assert child.wait() == 0
+    return os.read(reading, 65536).decode()
+
+
+def test_the_child_gets_its_directory_and_its_environment_whole(way: str, streams: Open, tmp_path: Path) -> None:
+    script = "import os; print(os.getcwd(), sorted(os.environ.items()))"
+    printed = said(streams, script, str(tmp_path), {"A": "1", "LC_CTYPE": "C.UTF-8", "B": "zwei = ü"})
+    assert printed == f"{tmp_path} [('A', '1'), ('B', 'zwei = ü'), ('LC_CTYPE', 'C.UTF-8')]\n"
+
+
+def test_the_child_leads_a_session_of_its_own(way: str, streams: Open) -> None:
+    assert said(streams, "import os; print(os.getsid(0) == os.getpid() == os.getpgid(0))") == "True\n"
+
+
+def test_the_child_inherits_three_descriptors_and_no_others(way: str, streams: Open) -> None:
+    kept = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(kept, True)
+    try:
+        printed = said(streams, "import os; print(sorted(int(fd) for fd in os.listdir('/proc/self/fd'))[:-1])")
+    finally:
+        os.close(kept)
+    assert printed == "[0, 1, 2]\n"
+
+
+def test_the_child_dies_of_a_broken_pipe_as_programs_do(way: str, streams: Open) -> None:
+    # Python ignores these two signals, and what is ignored stays so in a program that is started.
+    reading, three = streams()
+    child = start("/bin/grep", ["grep", "SigIgn", "/proc/self/status"], {}, "/", three)
+    assert child.wait() == 0
+    found = int(os.read(reading, 4096).split()[1], 16)
+    assert not found & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", -9)])
+def test_its_end_is_told(way: str, streams: Open, script: str, status: int) -> None:
+    _, three = streams()
+    child = start("/bin/sh", ["sh", "-c", script], {}, "/", three)
+    assert child.wait() == status
+    assert child.poll() == status
+
+
+def test_a_running_child_has_no_status_yet(way: str, streams: Open) -> None:
+    _, three = streams()
+    child = start("/bin/sleep", ["sleep", "60"], {}, "/", three)
+    assert child.poll() is None
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM
+
+
+def test_a_directory_that_is_not_there_is_named(way: str, streams: Open, tmp_path: Path) -> None:
+    _, three = streams()
+    gone = str(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError) as caught:
+        start("/bin/true", ["true"], {}, gone, three)
+    assert caught.value.filename == gone
+
+
+def test_a_program_that_is_none_is_named(way: str, streams: Open, tmp_path: Path) -> None:
+    _, three = streams()
+    text = tmp_path / "text"
+    text.write_text("not a program\n")
+    text.chmod(0o755)
+    with pytest.raises(OSError, match="Exec format error") as caught:
+        start(str(text), ["text"], {}, "/", three)
+    assert caught.value.filename != "/"
+
+
+@pytest.mark.parametrize(
+    ("program", "argv", "env", "cwd"),
+    [
+        ("/bin/true\0x", ["true"], {}, "/"),
+        ("/bin/true", ["true", "a\0b"], {}, "/"),
+        ("/bin/true", ["true"], {"A": "a\0b"}, "/"),
+        ("/bin/true", ["true"], {"A\0B": "a"}, "/"),
+        ("/bin/true", ["true"], {"A=B": "a"}, "/"),
+        ("/bin/true", ["true"], {}, "/tmp\0/x"),
+    ],
+)
+def test_nothing_is_cut_short_at_a_nul(
+    way: str, streams: Open, program: str, argv: list[str], env: dict[str, str], cwd: str
+) -> None:
+    _, three = streams()
+    with pytest.raises(ValueError, match=r"null byte|illegal environment variable name"):
+        start(program, argv, env, cwd, three)
+
+
+def test_low_descriptors_are_not_trampled_on(tmp_path: Path) -> None:
+    """With stdin closed the child's stdout may be descriptor 0, which becoming stdin would close."""
+    code = (
+        "import os, sys\n"
+        "os.close(0)\n"
+        "assert os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT) == 0\n"
+        "from opsexec.hosts.local_spawn import start\n"
+        "null = os.open('/dev/null', os.O_RDWR)\n"
+        "assert start('/bin/echo', ['echo', 'hi'], {}, '/', (null, 0, null)).wait() == 0\n"
+    )
+    out = tmp_path / "out"
+    assert subprocess.run([sys.executable, "-c", code, str(out)], check=False).returncode == 0
+    assert out.read_text() == "hi\n"
+
+
+def test_this_machine_uses_posix_spawn_where_glibc_can(streams: Open) -> None:
+    version = os.confstr("CS_GNU_LIBC_VERSION") if sys.platform == "linux" else None
+    if version is None or tuple(map(int, version.split()[1].split("."))) < (2, 34):
+        pytest.skip("not a glibc of 2.34 or later")
+    _, three = streams()
+    child = start("/bin/true", ["true"], {}, "/", three)
+    assert child.wait() == 0
+    assert isinstance(child, SpawnedChild)
