@@ -27,7 +27,7 @@ EVERYTHING = [f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()
 class OpsAgent:
     """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything.
 
-    `tailscaled`: a node that it listens on too, in whose namespace it runs.
+    `tailscaled`: a node that it listens on too, in whose namespace it runs; `tables`: TOML of further tables.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class OpsAgent:
         mode: str = "0600",
         environment: dict[str, str] | None = None,
         tailscaled: Tailscaled | None = None,
+        tables: str = "",
         **limits: float,
     ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
@@ -48,6 +49,7 @@ class OpsAgent:
         self.log = self.directory / "stderr"
         self.mode = mode
         self.tailscaled = tailscaled
+        self.tables = tables
         self.tailscaled_socket = None if tailscaled is None else tailscaled.socket
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,6 +65,7 @@ class OpsAgent:
             lines += ["[tailnet]", f'socket = "{self.tailscaled_socket}"']
         lines.append("[limits]")
         lines += [f"{name} = {value}" for name, value in limits.items()]
+        lines.append(self.tables)
         for grant in grants:
             # A JSON text or list of texts is a TOML one too.
             lines += ["[[grants]]", *(f"{name} = {json.dumps(value)}" for name, value in grant.items())]
