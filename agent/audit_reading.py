@@ -27,7 +27,10 @@ async def read_audit(desk: Desk, step: AuditRead, context: Context) -> Outcome:
     """Check the chain, or write records to stdout as lines of JSON, at the pace of who reads them."""
     log = desk.audit_path
     if step.what == "verify":
-        return Outcome(value=heads_json(await asyncio.to_thread(check_heads, log, None)))
+        report = await asyncio.to_thread(check_heads, log, None)
+        if report.signed is None and report.problem is not None and report.problem.why == "unsigned":
+            report = msgspec.structs.replace(report, problem=None)  # it is for the caller to want signatures
+        return Outcome(value=heads_json(report))
     found: Iterable[dict[str, Any]]
     found = tail(log, step.lines) if step.what == "tail" else islice(of_run(log, step.run or ""), step.lines)
     blocks = _blocks(found)

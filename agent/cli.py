@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     check = commands.add_parser("check-config", help="check a config file, and say where it is wrong")
     check.add_argument("file", metavar="FILE")
+    commands.add_parser("schema", help="print the JSON Schema of a config file (as the JSON that its TOML stands for)")
     who = commands.add_parser("whoami", help="ask an agent who it takes you for, and what you may do there")
     who.add_argument("url", metavar="URL", nargs="?", help="default: agent+unix:///run/ops-agent/agent.sock")
     who.add_argument("--json", action="store_true", help="print one JSON object")
@@ -64,6 +65,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "check-config":
         return _check_config(arguments.file)
+    if arguments.command == "schema":
+        return _print_schema()
     if arguments.command == "whoami":
         return asyncio.run(_whoami(arguments.url, arguments.json))
     if arguments.command in person_cli.COMMANDS:
@@ -83,6 +86,13 @@ def _check_config(file: str) -> int:
 
     config = load_config(file)
     print(f"{file}: ok, {len(config.grants)} grants, listening on {', '.join(config.agent.listen)}")
+    return 0
+
+
+def _print_schema() -> int:
+    from agent.config_schema import config_schema
+
+    print(json.dumps(config_schema(), indent=2))
     return 0
 
 

@@ -29,23 +29,32 @@ def connect(
     connect_timeout_s: float = 10.0,
     keepalive_s: float = 15.0,
     tailscaled_socket: str | None = None,
+    listener: str = "library",
 ) -> HostExecutor:
     """Return the Executor that a URL names, to be used as `async with connect(...) as ex`.
 
     `local:` is this machine; `ssh://[user@]host[:port]` goes through sshd; `agent+unix:///path` asks an ops-agent here,
     `agent+ssh://[user@]host[:port][/path]` one behind sshd, `tailnet://name[:port]` and `agent+tcp://address[:port]`
     one on another node of the tailnet. Nothing is opened before the first admitted step.
-    `audit`: None = the user's own log; `tailscaled_socket`: None = this machine's own tailscaled. The rest is as in
-    `SshOptions`; times in seconds. Raises UsageError for a URL that names no executor.
+    `audit`: None = the user's own log; `listener`: by which way it was asked, as that log says; `tailscaled_socket`:
+    None = this machine's own tailscaled. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a URL
+    that names no executor.
     """
     if url in ("local:", "local://"):
         from opsexec.local import LocalExec
 
-        return LocalExec(capabilities=capabilities, audit=audit, name=name or "local")
+        return LocalExec(capabilities=capabilities, audit=audit, name=name or "local", listener=listener)
     if url.startswith(("agent+unix://", "agent+tcp://", "tailnet://")):
         from opsexec.rpc import AgentRpc
 
-        return AgentRpc(url, capabilities=capabilities, audit=audit, name=name, tailscaled_socket=tailscaled_socket)
+        return AgentRpc(
+            url,
+            capabilities=capabilities,
+            audit=audit,
+            name=name,
+            tailscaled_socket=tailscaled_socket,
+            listener=listener,
+        )
     if url.startswith(("ssh://", "agent+ssh://")):
         from opsexec.hosts.ssh_login import SshOptions
 
@@ -61,11 +70,16 @@ def connect(
         if url.startswith("agent+"):
             from opsexec.rpc import AgentRpc
 
-            return AgentRpc(url, capabilities=capabilities, audit=audit, name=name, options=options)
+            return AgentRpc(url, capabilities=capabilities, audit=audit, name=name, options=options, listener=listener)
         from opsexec.ssh import SshExec
 
         return SshExec(
-            url.removeprefix("ssh://").rstrip("/"), capabilities=capabilities, audit=audit, name=name, options=options
+            url.removeprefix("ssh://").rstrip("/"),
+            capabilities=capabilities,
+            audit=audit,
+            name=name,
+            options=options,
+            listener=listener,
         )
     raise UsageError(
         f"{url!r} is not an executor URL",

@@ -17,5 +17,13 @@ if TYPE_CHECKING:
 class LocalExec(HostExecutor):
     """An Executor for this machine. `audit`: None = the user's own log (see `opsexec.audit`)."""
 
-    def __init__(self, *, capabilities: CapabilitySet, audit: AuditSink | None = None, name: str = "local") -> None:
-        super().__init__(LocalHost(name), capabilities, audit or default_audit(), principal=local_principal())
+    def __init__(
+        self,
+        *,
+        capabilities: CapabilitySet,
+        audit: AuditSink | None = None,
+        name: str = "local",
+        listener: str = "library",
+    ) -> None:
+        log = audit or default_audit()
+        super().__init__(LocalHost(name), capabilities, log, principal=local_principal(), listener=listener)

@@ -7,7 +7,10 @@ from typing import Any
 from opsexec.errors import UsageError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-NAMES = ("runbook", "inventory")
+NAMES = ("runbook", "inventory", "agent-config")
+AGENT_CONFIG = "agent_config_schema.json"
+"""What `ops-agent schema` prints, kept here because this library doesn't know the agent; a test holds them together."""
+
 Schema = dict[str, Any]
 
 
@@ -17,7 +20,18 @@ def schema(name: str) -> Schema:
         return runbook_schema()
     if name == "inventory":
         return inventory_schema()
+    if name == "agent-config":
+        return agent_config_schema()
     raise UsageError(f"there is no schema {name[:40]!r}", hint="one of: " + ", ".join(NAMES))
+
+
+def agent_config_schema() -> Schema:
+    """Return the schema of ops-agent's configuration, as the JSON that its TOML stands for."""
+    import json
+    from pathlib import Path
+
+    found: Schema = json.loads((Path(__file__).parent / AGENT_CONFIG).read_text("utf-8"))
+    return found
 
 
 def _text(description: str | None = None, **more: Any) -> Schema:

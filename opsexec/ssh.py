@@ -26,7 +26,9 @@ class SshExec(HostExecutor):
         audit: AuditSink | None = None,
         name: str | None = None,
         options: SshOptions | None = None,
+        listener: str = "library",
     ) -> None:
         where = SshAddress.parse(address) if isinstance(address, str) else address
         host = SshHost(where, options or SshOptions(), name)
-        super().__init__(host, capabilities, audit or default_audit(), principal=local_principal())
+        log = audit or default_audit()
+        super().__init__(host, capabilities, log, principal=local_principal(), listener=listener)

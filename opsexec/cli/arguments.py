@@ -16,6 +16,11 @@ def add_host(parser: Parser, *, many: bool = True) -> None:
     """Add HOST and the options that say how it is found and reached."""
     what = "inventory name, pattern or executor URL" if many else "one host: inventory name or executor URL"
     parser.add_argument("host", metavar="HOST", help=what)
+    add_reach(parser, many=many)
+
+
+def add_reach(parser: Parser, *, many: bool = False) -> None:
+    """Add the options that say how a host is found and reached, where HOST itself is read otherwise."""
     add_inventory(parser)
     if many:
         parser.add_argument("--forks", metavar="N", type=count, default=FORKS, help=f"hosts at once (default {FORKS})")

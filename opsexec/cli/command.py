@@ -118,3 +118,10 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def whole(text: str) -> int:
+    """Return a whole number from 0; raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 18):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)

@@ -68,9 +68,10 @@ def kind_of(action: argparse.Action) -> str:
     if action.choices is not None:
         return "words:" + ",".join(map(str, action.choices))
     if metavar in ("FACT", "READING"):
-        from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES
+        from opsexec.steps.events import EVENT_NAMES
+        from opsexec.steps.observe import FACT_NAMES
 
-        return "words:" + ",".join(FACT_NAMES if metavar == "FACT" else OBSERVE_NAMES)
+        return "words:" + ",".join(FACT_NAMES if metavar == "FACT" else EVENT_NAMES)
     return KINDS.get(metavar, "none")
 
 

@@ -18,8 +18,13 @@ before_leaving: list[Callable[[], None]] = []
 """What must be put right even when the process leaves at once: a terminal in raw mode."""
 
 
-def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
-    """Run it to its end and return its exit code, or 128 + the signal's number when one ended it."""
+def drive(
+    work: Callable[[], Coroutine[object, object, int]], when_left: str = "what was under way has been ended"
+) -> int:
+    """Run it to its end and return its exit code, or 128 + the signal's number when one ended it.
+
+    `when_left`: what has become of its work then, in words.
+    """
     import asyncio
 
     caught = _caught
@@ -50,7 +55,7 @@ def drive(work: Callable[[], Coroutine[object, object, int]]) -> int:
         code = asyncio.run(main())
         told = ""
     except asyncio.CancelledError:
-        code, told = 0, ": what was under way has been ended"
+        code, told = 0, f": {when_left}"
     except OpsError as error:
         if not caught:
             raise

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from opsexec.cli.command import Parser
     from opsexec.cli.results import Result
     from opsexec.cli.streams import Output
+    from opsexec.cli.targets import Target
     from opsexec.executor import Stream
+    from opsexec.steps import Step
+
+AGENTS = ("agent+", "tailnet:")
+"""Schemes of hosts that tell what happens to them by themselves."""
 
 
 def _arguments(parser: Parser) -> None:
@@ -57,7 +62,12 @@ def _print(result: Result, *, several: bool) -> None:
 
 def _observe_arguments(parser: Parser) -> None:
     add_host(parser)
-    parser.add_argument("names", metavar="READING", nargs="*", help="only these: load memory disks services")
+    parser.add_argument(
+        "names",
+        metavar="READING",
+        nargs="*",
+        help="only these: load memory disks services, of agents also containers runs",
+    )
     parser.add_argument("--count", metavar="N", type=count, help="stop after this many samples of each host")
     parser.add_argument(
         "--interval", metavar="S", type=seconds, default=5.0, help="seconds between samples (default 5)"
@@ -69,10 +79,15 @@ def _observe(args: argparse.Namespace) -> int:
     async def work() -> int:
         from opsexec.cli.ending import worst
         from opsexec.cli.steps import run_on_hosts
-        from opsexec.steps import Observe
+        from opsexec.steps import Events, Observe
+        from opsexec.steps.observe import OBSERVE_NAMES
 
-        step = Observe(names=tuple(args.names), interval_s=args.interval, count=args.count)
-        results = await run_on_hosts(args, lambda *_: step, sink_for=Samples(args).of_host)
+        def step_for(target: Target, several: bool) -> Step:
+            if target.host.url.startswith(AGENTS) or not set(args.names) <= set(OBSERVE_NAMES):
+                return Events(names=tuple(args.names), interval_s=args.interval, count=args.count)
+            return Observe(names=tuple(args.names), interval_s=args.interval, count=args.count)
+
+        results = await run_on_hosts(args, step_for, sink_for=Samples(args).of_host)
         return worst([result.code for result in results])
 
     return drive(work)
@@ -105,6 +120,8 @@ def in_words(sample: dict[str, Any]) -> str:
     from opsexec.cli.table import size
 
     parts = [time.strftime("%H:%M:%S", time.localtime(sample["ts"]))]
+    if sample.get("event", "sample") not in ("sample", "services"):
+        return printable(" | ".join([*parts, event_in_words(sample)]))
     if "load" in sample:
         load = sample["load"] or {}
         values = [load.get(name) for name in ("load1", "load5", "load15")]
@@ -123,6 +140,26 @@ def in_words(sample: dict[str, Any]) -> str:
         failed = None if services is None else services.get("failed")
         parts.append("failed services " + ("-" if failed is None else " ".join(failed) or "none"))
     return printable(" | ".join(parts))
+
+
+def event_in_words(event: dict[str, Any]) -> str:
+    """Return what an agent tells, beside samples, in a few words."""
+    kind = event["event"]
+    if kind == "service":
+        return f"service {event['unit']}: {event['was'] or 'not loaded'} -> {event['is'] or 'not loaded'}"
+    if kind == "container":
+        return f"container {event['name'] or event['id']} ({event['image']}): {event['action']}"
+    if kind == "run":
+        how = ", ".join(
+            f"{name} {event[name]}" for name in ("exit_code", "signal", "error") if event.get(name) is not None
+        )
+        asked = ", ".join(event.get("requires", ()))
+        return f"run {event['run']} of {event['principal']} {event['what']}: {asked or how or 'without a status'}"
+    if kind == "dropped":
+        return f"{event['count']} events are missing here: they came faster than they were read"
+    if kind == "containers":
+        return f"container engines: {' '.join(event['engines'])}"
+    return f"{event.get('reading', kind)}: {event.get('reason', '')}"
 
 
 COMMANDS = (
@@ -147,13 +184,15 @@ COMMANDS = (
         usage="HOST [READING...] [OPTIONS]",
         summary="Follow a host's load, memory, disks and failed services.",
         description="""
-        Follow a host's load, memory, disks and failed services: one line a sample, until Ctrl-C or --count.""",
+        Follow a host's load, memory, disks and failed services: one line a sample, until Ctrl-C or --count. An
+        ops-agent also tells of services and containers that change, and of runs, as it happens.""",
         arguments=_observe_arguments,
         run=_observe,
         examples=(
             "opsexec observe web1",
             "opsexec observe web load memory --interval 1",
             "opsexec observe all --count 1 --json",
+            "opsexec observe agent+unix:///run/ops-agent/agent.sock services runs",
         ),
     ),
 )

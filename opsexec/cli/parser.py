@@ -23,6 +23,7 @@ GROUPS = {
     "hosts": "hosts actions",
     "audit": "audit",
     "runs": "runs",
+    "schedule": "schedule",
     "schema": "schema",
     "complete": "completion",
 }

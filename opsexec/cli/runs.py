@@ -1,4 +1,4 @@
-"""`opsexec runs`: the runbook runs of this user, from their journals; runs on hosts come with ops-agent."""
+"""`opsexec runs`: the runbook runs of this user, from their journals, or what an ops-agent runs on its host."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opsexec.cli.arguments import add_json
-from opsexec.cli.command import Command
+from opsexec.cli.arguments import add_host, add_json, add_reach
+from opsexec.cli.command import Command, whole
 from opsexec.cli.ending import OK, tell
 from opsexec.cli.json_text import json_text
-from opsexec.errors import HostUnsuitable, OpsError, UsageError
+from opsexec.errors import OpsError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -54,25 +54,20 @@ def _state(file: Path, last: str) -> str:
     return {"end": "finished", "interrupted": "interrupted"}.get(last, "broken off")
 
 
-def _needs_agent(host: str) -> HostUnsuitable:
-    return HostUnsuitable(
-        "runs on a host are kept by ops-agent, and this version can't ask it for them yet",
-        host=host,
-        hint="without HOST this lists the runbook runs of your own",
-    )
-
-
 def _list_arguments(parser: Parser) -> None:
     parser.add_argument("host", metavar="HOST", nargs="?", help="a host with ops-agent (default: your own runs)")
+    add_reach(parser)
     add_json(parser)
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.host is not None:
+        from opsexec.cli.host_runs import list_runs
+
+        return list_runs(args)
     from opsexec.cli.table import print_table
     from opsexec.runbook.journal import journal_dir
 
-    if args.host is not None:
-        raise _needs_agent(args.host)
     rows: list[dict[str, Any]] = []
     for file in sorted(journal_dir().glob("*.jsonl")):
         try:
@@ -116,17 +111,20 @@ def _counted(row: dict[str, Any]) -> str:
 
 def _show_arguments(parser: Parser) -> None:
     parser.add_argument("words", metavar="[HOST] RUN", nargs="+", help="a run's id; before it a host with ops-agent")
+    add_reach(parser)
     add_json(parser)
 
 
 def _show(args: argparse.Namespace) -> int:
-    from opsexec.cli.table import print_table
-    from opsexec.runbook.journal import Journal
-
     if len(args.words) > 2:
         raise UsageError("runs show takes a run, and before it a host", hint="see `opsexec runs show --help`")
     if len(args.words) == 2:
-        raise _needs_agent(args.words[0])
+        from opsexec.cli.host_runs import show_run
+
+        return show_run(args, *args.words)
+    from opsexec.cli.table import print_table
+    from opsexec.runbook.journal import Journal
+
     run = read_run(Journal().path(args.words[0]))
     summary = _summary(run)
     steps = {
@@ -149,13 +147,29 @@ def _show(args: argparse.Namespace) -> int:
     return OK
 
 
-def _agent_arguments(parser: Parser) -> None:
-    parser.add_argument("host", metavar="HOST", help="a host with ops-agent")
+def _attach_arguments(parser: Parser) -> None:
+    add_host(parser, many=False)
     parser.add_argument("run", metavar="RUN", help="a run's id")
+    parser.add_argument("--offset", metavar="N", type=whole, default=0, help="go on from this byte of its log")
+    add_json(parser)
 
 
-def _agent(args: argparse.Namespace) -> int:
-    raise _needs_agent(args.host)
+def _attach(args: argparse.Namespace) -> int:
+    from opsexec.cli.host_runs import attach_run
+
+    return attach_run(args)
+
+
+def _kill_arguments(parser: Parser) -> None:
+    add_host(parser, many=False)
+    parser.add_argument("run", metavar="RUN", help="a run's id")
+    parser.add_argument("--signal", metavar="NAME", default="end", help="send this, like SIGHUP, instead of ending it")
+
+
+def _kill(args: argparse.Namespace) -> int:
+    from opsexec.cli.host_runs import kill_run
+
+    return kill_run(args)
 
 
 COMMANDS = (
@@ -172,30 +186,37 @@ COMMANDS = (
                 summary="List runs, the oldest first.",
                 arguments=_list_arguments,
                 run=_list,
-                examples=("opsexec runs list", "opsexec runs list --json | jq -r '.runs[-1].run'"),
+                examples=(
+                    "opsexec runs list",
+                    "opsexec runs list web1",
+                    "opsexec runs list --json | jq -r '.runs[-1].run'",
+                ),
             ),
             Command(
                 name="show",
                 usage="[HOST] RUN [OPTIONS]",
-                summary="Show each step of a run on each host.",
+                summary="Show each step of a run on each host; or a run on one host, which its ops-agent keeps.",
                 arguments=_show_arguments,
                 run=_show,
                 examples=("opsexec runs show 20250131-235959-0a1b2c",),
             ),
             Command(
                 name="attach",
-                usage="HOST RUN",
+                usage="HOST RUN [OPTIONS]",
                 summary="Follow the output of a run that goes on on a host (needs ops-agent there).",
-                arguments=_agent_arguments,
-                run=_agent,
+                description="""
+                Follow the output of a run that was started to live on, from its beginning or --offset, to its end; then
+                exit as it did. Ctrl-C leaves it running.""",
+                arguments=_attach_arguments,
+                run=_attach,
                 examples=("opsexec runs attach web1 80f2ad2afc5043ea",),
             ),
             Command(
                 name="kill",
-                usage="HOST RUN",
+                usage="HOST RUN [OPTIONS]",
                 summary="End a run and all it started on a host (needs ops-agent there).",
-                arguments=_agent_arguments,
-                run=_agent,
+                arguments=_kill_arguments,
+                run=_kill,
                 examples=("opsexec runs kill web1 80f2ad2afc5043ea",),
             ),
         ),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from opsexec.cli.command import Command
 from opsexec.cli.json_text import json_text
-from opsexec.errors import HostUnsuitable
 
 if TYPE_CHECKING:
     import argparse
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from opsexec.cli.command import Parser
 
 NAMES = ("runbook", "inventory", "agent-config")
+"""As in opsexec.schema, which is loaded when it is needed."""
 
 
 def _arguments(parser: Parser) -> None:
@@ -21,11 +21,6 @@ def _arguments(parser: Parser) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    if args.name == "agent-config":
-        raise HostUnsuitable(
-            "the schema of ops-agent's configuration can't be printed by this version yet",
-            hint="schemas of this version: runbook, inventory",
-        )
     from opsexec.schema import schema
 
     print(json_text(schema(args.name), indent=2))

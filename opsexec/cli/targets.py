@@ -107,6 +107,7 @@ def open_host(host: InventoryHost, capabilities: CapabilitySet, args: argparse.N
         config_files=config_files,
         jump=args.jump or host.jump,
         connect_timeout_s=args.connect_timeout,
+        listener="cli",
     )
 
 

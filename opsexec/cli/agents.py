@@ -1,0 +1,26 @@
+"""Commands that ask the ops-agent of one host for what only an agent has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opsexec.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from opsexec.rpc import AgentRpc
+
+
+async def open_agent(args: argparse.Namespace, host: str) -> AgentRpc:
+    """Return the executor of one host; raises UsageError for a host that isn't reached through an agent."""
+    from opsexec.cli.targets import find_target, open_executor
+    from opsexec.rpc import AgentRpc
+
+    args.host = host
+    target = await find_target(args)
+    executor = open_executor(target, args)
+    if not isinstance(executor, AgentRpc):
+        hint = "agent+unix:///path, agent+ssh://[user@]host or tailnet://name; or give it such a url in the inventory"
+        raise UsageError(f"{target.name} is reached without an agent: {target.host.url}", hint=hint)
+    return executor
