@@ -109,12 +109,16 @@ class Consent(Table):
 
 
 class RecordingLimits(Table):
-    """`[recordings]` of terminals: how many are kept, bytes in all and of each; `input`: keys, and so passwords, too."""
+    """`[recordings]` of terminals: how many are kept, bytes in all and of each; `input`: keys, and so passwords, too.
+
+    `link_s`: seconds between links that go into the audit, while a recording grows.
+    """
 
     keep: int = Field(default=1000, ge=1, le=100_000)
     keep_bytes: int = Field(default=8 << 30, ge=1 << 20)
     max_bytes: int = Field(default=1 << 30, ge=1 << 16)
     input: bool = False
+    link_s: float = Field(default=5.0, ge=0.1, le=60.0)
 
 
 class TailnetTable(Table):

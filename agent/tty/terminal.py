@@ -6,13 +6,11 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from agent.config import RecordingLimits
 from agent.tty.live import LiveTape
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, TtySession
 from opsexec.recording_chain import Anchor
-
-LINK_S = 5.0
-"""Seconds between links of a recording that grows: what a kill -9 leaves without one is no more than this."""
 
 
 class RecordedTerminal:
@@ -22,12 +20,13 @@ class RecordedTerminal:
     that fails, so does the terminal: its tree is ended, and `read` and `wait` raise why.
     """
 
-    def __init__(self, session: TtySession, live: LiveTape, note: Callable[[Anchor], None], *, keys: bool) -> None:
+    def __init__(self, session: TtySession, live: LiveTape, note: Callable[[Anchor], None], limits: RecordingLimits) -> None:
         self._session = session
         self._live = live
         self._tape = live.tape
         self._note = note
-        self._keys = keys
+        self._keys = limits.input
+        self._link_s = limits.link_s
         self._failure: OpsError | None = None
         self._drained = asyncio.Event()
         self._look = asyncio.Event()
@@ -38,7 +37,7 @@ class RecordedTerminal:
         try:
             while not self._failed:
                 try:
-                    async with asyncio.timeout(LINK_S):
+                    async with asyncio.timeout(self._link_s):
                         await self._look.wait()
                 except TimeoutError:
                     self._look.clear()

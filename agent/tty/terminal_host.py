@@ -9,7 +9,7 @@ from agent.marked_host import MarkedHost
 from agent.tty.consent import Question
 from agent.tty.live import LiveTape
 from agent.tty.terminal import RecordedTerminal
-from opsexec.errors import ConsentDenied
+from opsexec.errors import ConsentDenied, RecordingFailed
 from opsexec.recording_chain import Anchor
 
 if TYPE_CHECKING:
@@ -56,14 +56,18 @@ class TerminalHost(MarkedHost):
             live.end()
             del terminals.live[run]
             raise
-        return RecordedTerminal(session, live, self._note, keys=limits.input)
+        return RecordedTerminal(session, live, self._note, limits)
 
     async def _make_room(self, keep: int, keep_bytes: int) -> None:
         """Remove the oldest recordings over the limits; each removal is in the audit first."""
         desk = self._desk
-        for run in desk.terminals.recordings.surplus(keep, keep_bytes, desk.terminals.live):
-            desk.allow_self({"type": "tty.recording.remove", "run": run}, "over the limits of [recordings]")
-            desk.terminals.recordings.remove(run)
+        try:
+            for run in desk.terminals.recordings.surplus(keep, keep_bytes, desk.terminals.live):
+                desk.allow_self({"type": "tty.recording.remove", "run": run}, "over the limits of [recordings]")
+                desk.terminals.recordings.remove(run)
+        except OSError as error:
+            text = f"the agent's recordings can't be looked at: {error.strerror}"
+            raise RecordingFailed(text, hint="no recording, no terminal: look at the agent's state_dir") from error
 
     async def _consent(self) -> None:
         desk, active = self._desk, self._active
