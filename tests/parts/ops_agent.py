@@ -28,6 +28,7 @@ class OpsAgent:
     """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything.
 
     `tailscaled`: a node that it listens on too, in whose namespace it runs; `tables`: TOML of further tables.
+    `program`: Python's own arguments, where it is not the agent as it stands.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class OpsAgent:
         environment: dict[str, str] | None = None,
         tailscaled: Tailscaled | None = None,
         tables: str = "",
+        program: Sequence[str] = ("-m", "agent"),
         **limits: float,
     ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
@@ -50,6 +52,7 @@ class OpsAgent:
         self.mode = mode
         self.tailscaled = tailscaled
         self.tables = tables
+        self.program = program
         self.tailscaled_socket = None if tailscaled is None else tailscaled.socket
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,7 +87,7 @@ class OpsAgent:
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
-        argv = [sys.executable, "-W", "error", "-m", "agent", "--config", str(self.config)]
+        argv = [sys.executable, "-W", "error", *self.program, "--config", str(self.config)]
         if self.tailscaled is not None:
             argv = Namespaces.inside(self.tailscaled.namespace, argv)
         before = self.said().count("serving")
@@ -101,6 +104,11 @@ class OpsAgent:
     def said(self) -> str:
         """What it has said on stderr."""
         return self.log.read_text() if self.log.exists() else ""
+
+    def died(self) -> int:
+        """Wait until it has ended of itself, and return its exit status."""
+        assert self._process is not None
+        return self._process.wait(20)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
