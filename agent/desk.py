@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from agent.schedule.keeper import Keeper
 from agent.tty.live import Terminals
 from opsexec.errors import LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
+from opsexec.far.facts import runtime_dir
 from opsexec.hosts.local import LocalHost
 from opsexec.steps.registry import printable
 
@@ -67,7 +69,7 @@ class Desk:
         self.active: dict[str, ActiveRun] = {}
         self.schedules = Keeper(self, Path(config.agent.state_dir) / "schedules")
         self.events = events
-        events.offer("services", Services(self.host))
+        events.offer("services", Services(self.host, None if os.geteuid() == 0 else runtime_dir(os.geteuid())))
         events.offer("containers", Containers(config.agent.container_sockets))
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()

@@ -19,7 +19,8 @@ from agent.events.clock import stamp
 from agent.events.feed import Event
 from agent.events.services import absent
 
-REQUEST = b"GET /events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D HTTP/1.0\r\nHost: localhost\r\n\r\n"
+EVENTS = b"GET /events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D HTTP/1.0\r\nHost: localhost\r\n\r\n"
+PING = b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n"
 MAX_LINE = 256 << 10
 CONNECT_S = 5.0
 AGAIN_S = 30.0
@@ -87,23 +88,41 @@ class Containers:
             await asyncio.sleep(AGAIN_S)
 
     async def _listen(self, path: str, tell: Callable[[Event], None]) -> None:
-        """Pass on what one engine says until it stops."""
+        """Pass on what one engine says until it stops. It may say nothing at all before its first event."""
         require_trusted(path)
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE)
+        await _ping(path)
+        reader, writer = await _ask(path, EVENTS)
         try:
-            writer.write(REQUEST)
-            async with asyncio.timeout(CONNECT_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")) or b"chunked" in head.lower():
-                raise ValueError("not an event stream")
             self._open.add(path)
             self._say_state(tell)
+            _require_plain(await reader.readuntil(b"\r\n\r\n"))
             while line := await reader.readline():
                 if (event := container_event(line, path)) is not None:
                     tell(event)
         finally:
             writer.close()
+
+
+async def _ping(path: str) -> None:
+    """Raise an error unless an engine answers within CONNECT_S."""
+    reader, writer = await _ask(path, PING)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _require_plain(await reader.readuntil(b"\r\n\r\n"))
+    finally:
+        writer.close()
+
+
+async def _ask(path: str, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async with asyncio.timeout(CONNECT_S):
+        reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE)
+    writer.write(request)
+    return reader, writer
+
+
+def _require_plain(head: bytes) -> None:
+    if not head.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")) or b"chunked" in head.lower():
+        raise ValueError("the engine's answer is not a plain stream")
 
 
 def require_trusted(path: str) -> None:
@@ -129,7 +148,7 @@ def container_event(line: bytes, engine: str) -> Event | None:
     event: Event = {"ts": stamp(), "event": "container", "engine": engine, "action": said.Action[:MAX_TEXT]}
     for name, value in (("id", said.Actor.get("ID")), ("name", known.get("name")), ("image", known.get("image"))):
         event[name] = value[:MAX_TEXT] if isinstance(value, str) else None
-    code = known.get("exitCode", known.get("containerExitCode"))
+    code = known.get("exitCode", known.get("containerExitCode")) if action in ("die", "died") else None
     if isinstance(code, str) and code.isascii() and code.isdigit():
         event["exit_code"] = int(code[:4])
     return event

@@ -24,15 +24,21 @@ MAX_CHANGES = 200
 """Changes of one look that are told one by one."""
 
 Units = dict[str, str]
-WORDS = ("systemctl", "--no-pager", "--no-ask-password", "list-units", "--all", "--full", "--plain", "--no-legend",
-         "--type=service")  # fmt: skip
+WORDS: tuple[str, ...] = (
+    "systemctl", "--no-pager", "--no-ask-password", "list-units", "--all", "--full", "--plain", "--no-legend",
+    "--type=service",
+)  # fmt: skip
 
 
 class Services:
-    """Implements Source: `services` first, with those that have failed, then one `service` event a change."""
+    """Implements Source: `services` first, with those that have failed, then one `service` event a change.
 
-    def __init__(self, host: LocalHost) -> None:
+    `runtime_dir`: of the user whose own service manager is followed, None = the system's.
+    """
+
+    def __init__(self, host: LocalHost, runtime_dir: str | None = None) -> None:
         self._host = host
+        self._runtime_dir = runtime_dir
         self._first: Event | None = None
 
     def now(self) -> Event | None:
@@ -65,8 +71,11 @@ class Services:
     async def _units(self) -> Units | None:
         """Return each unit's state; None where no manager answers."""
         programs = program_candidates(WORDS[0])
-        env = {"LC_ALL": "C", "SYSTEMD_COLORS": "0"}
-        spec = ProcessSpec(run=new_mark(), programs=programs, admitted=programs, argv=WORDS, env=env, timeout_s=ASK_S)
+        env, argv = {"LC_ALL": "C", "SYSTEMD_COLORS": "0"}, WORDS
+        if self._runtime_dir is not None:
+            env["XDG_RUNTIME_DIR"] = self._runtime_dir
+            argv = (*WORDS, "--user")
+        spec = ProcessSpec(run=new_mark(), programs=programs, admitted=programs, argv=argv, env=env, timeout_s=ASK_S)
         listed = _Listed()
         recorder = Recorder(listed, limit_bytes=MAX_LIST)
         try:

@@ -1,0 +1,283 @@
+"""Following a host through its agent: what happens is told as it happens, to those who may hear it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.events.services import Services
+from opsexec import CapabilityDenied, CapabilitySet, NullAudit, connect
+from opsexec.errors import HostUnsuitable
+from opsexec.executor import EventStream, Stream
+from opsexec.hosts.local import LocalHost
+from opsexec.steps import Events, Exec
+from tests.conftest import require
+from tests.integration.test_agent import grant, http, json_lines, rpc
+from tests.parts import user_systemd as systemd
+from tests.parts.ops_agent import OpsAgent
+from tests.parts.waiting import eventually, eventually_now
+
+pytestmark = pytest.mark.anyio
+
+
+async def first(events: EventStream, within_s: float = 10.0, **wanted: Any) -> Mapping[str, Any]:
+    """The next event that has these fields."""
+
+    async def look() -> Mapping[str, Any]:
+        async for event in events:
+            if wanted.items() <= event.items():
+                return event
+        raise AssertionError("the events ended")
+
+    return await asyncio.wait_for(look(), within_s)
+
+
+async def test_samples_and_runs_come_through_one_stream(ops_agent: OpsAgent) -> None:
+    async with rpc(ops_agent) as ex:
+        events = ex.observe("load", "runs", interval_s=0.1)
+        assert set(await first(events, event="sample")) == {"event", "ts", "load"}
+        output = await ex.run(Exec(["sh", "-c", "exit 0"]))
+        begun = await first(events, event="run", what="started", run=output.run)
+        assert begun["requires"]
+        assert (await first(events, event="run", what="ended", run=output.run))["exit_code"] == 0
+        detached = await ex.start(Exec(["true"]))
+        await first(events, event="run", what="started", run=detached)
+        await first(events, event="run", what="ended", run=detached)
+        await first(events, event="sample")
+        await events.aclose()
+
+
+async def test_a_count_ends_it_and_a_reader_like_curl_can_ask(ops_agent: OpsAgent) -> None:
+    head = "GET /v1/events?names=load,memory&interval=0.05&count=3 HTTP/1.1\nHost: a\nConnection: close"
+    said = await asyncio.to_thread(http, ops_agent, head + "\nAccept: application/x-ndjson")
+    assert said.count(b"stdout") == 4  # three samples, and the result's own count of bytes
+    bad = await asyncio.to_thread(http, ops_agent, head.replace("load", "shadow") + "\nAccept: application/x-ndjson")
+    assert json_lines(bad)[0]["error"]["code"] == "bad_step"
+    assert ops_agent.records()[-1]["decision"] == "deny"
+
+
+async def test_each_reading_needs_its_grant_and_runs_of_others_theirs(plain_user: str) -> None:
+    theirs = {"principal": f"unix:{plain_user}", "capabilities": ["exec:**"]}
+    with OpsAgent([*grant("observe:runs", "observe:load", "exec:**"), theirs], mode="0666") as agent:
+        async with rpc(agent) as ex:
+            with pytest.raises(CapabilityDenied, match="observe:memory"):
+                await ex.run(Events(names=("memory",), count=1))
+            events = ex.observe("runs", "load", interval_s=0.1)
+            await first(events, event="sample")
+            await asyncio.to_thread(_run_as, plain_user, agent)
+            mine = (await ex.run(Exec(["true"]))).run
+            seen = await first(events, event="run")
+            assert (seen["run"], seen["principal"]) == (mine, ex._principal)
+            await events.aclose()
+        agent.write_config([*grant("observe:runs", "observe:load", "run.read:*"), theirs])
+        agent.send(signal.SIGHUP)
+        eventually_now(lambda: "reloaded" in agent.said(), within_s=5, what="the reload")
+        async with rpc(agent) as ex:
+            events = ex.observe("runs", "load", interval_s=0.1)
+            await first(events, event="sample")
+            await asyncio.to_thread(_run_as, plain_user, agent)
+            assert (await first(events, event="run", what="ended"))["principal"] == f"unix:{plain_user}"
+            await events.aclose()
+        async with rpc(agent, "observe:runs", "observe:load") as ex:
+            events = ex.observe("runs", "load", interval_s=0.1)
+            await first(events, event="sample")
+            await asyncio.to_thread(_run_as, plain_user, agent)
+            await first(events, event="sample")
+            assert (await first(events))["event"] == "sample"  # the caller narrowed itself to its own runs
+            await events.aclose()
+
+
+def _run_as(user: str, agent: OpsAgent) -> None:
+    body = json.dumps({"step": {"type": "exec", "argv": ["true"]}})
+    subprocess.run(
+        ["runuser", "-u", user, "--", "curl", "-sS", "--unix-socket", str(agent.socket), "http://a/v1/steps",
+         "-d", body, "-H", "Content-Type: application/json", "-H", "Accept: application/x-ndjson"],
+        check=True, capture_output=True, timeout=20,
+    )  # fmt: skip
+
+
+async def test_a_slow_reader_is_told_how_much_it_missed_and_holds_nobody_up() -> None:
+    class Slow:
+        data = b""
+        go = asyncio.Event()
+
+        async def write(self, stream: Stream, data: bytes) -> None:
+            await self.go.wait()
+            self.data += data
+
+    slow = Slow()
+    with OpsAgent() as agent:
+        async with rpc(agent) as ex, rpc(agent) as busy:
+            task = asyncio.create_task(ex.run(Events(names=("load", "memory", "disks"), interval_s=0.05), slow))
+            follower = asyncio.create_task(ex.run(Events(names=("runs",), count=1)))
+            await eventually(lambda: len(agent.records()) >= 2, within_s=5, what="both follow")
+            runs = asyncio.create_task(ex.run(Events(names=("runs",)), slow))
+            await eventually(lambda: len(agent.records()) >= 4, within_s=5, what="three follow")
+            await busy.run(Exec(["true"]))
+            await asyncio.wait_for(follower, 5)
+            before = _rss(agent.pid)
+            begun = time.monotonic()
+            long = "x" * 190
+            await asyncio.gather(*(_many(busy, ["true", *[long] * 8], 700) for _ in range(8)))
+            assert time.monotonic() - begun < 60
+            assert _rss(agent.pid) - before < 40 << 20
+            slow.go.set()
+            await eventually(
+                lambda: b'"dropped"' in slow.data, within_s=10, what="the number of those that are missing"
+            )
+            for each in (task, runs):
+                each.cancel()
+            await asyncio.wait([task, runs])
+    missed = [json.loads(line) for line in slow.data.splitlines() if b'"dropped"' in line]
+    assert missed[0]["count"] > 0
+
+
+async def _many(ex: Any, argv: list[str], count: int) -> None:
+    for _ in range(count):
+        await ex.run(Exec(argv))
+
+
+def _rss(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_an_idle_agent_with_followers_of_changes_alone_does_next_to_nothing() -> None:
+    with OpsAgent() as agent:
+        async with rpc(agent) as ex:
+            events = ex.observe("runs", "containers")
+            await first(events, event="absent")
+            before = _cpu_s(agent.pid)
+            await asyncio.sleep(3)  # what is measured is what it does in a while
+            assert _cpu_s(agent.pid) - before < 0.05
+            await events.aclose()
+
+
+def _cpu_s(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Podman:
+    """A real engine of the test's own: its own store, its own socket."""
+
+    def __init__(self, directory: Path, log: Path) -> None:
+        self.socket = directory / "p.sock"
+        self._words = [
+            "podman", "--root", str(directory / "root"), "--runroot", str(directory / "run"),
+            "--storage-driver", "vfs", "--events-backend", "file", "--tmpdir", str(directory / "tmp"),
+        ]  # fmt: skip
+        self._log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Serve, and wait for the socket."""
+        self.socket.unlink(missing_ok=True)
+        words = [*self._words, "system", "service", "--time=0", f"unix://{self.socket}"]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(words, stderr=log, stdout=log)
+        eventually_now(self.socket.exists, within_s=20, what="podman's socket")
+
+    def stop(self) -> None:
+        """End the service."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(20)
+
+    def do(self, *words: str) -> None:
+        """Run one podman command."""
+        with self._log.open("ab") as log:
+            subprocess.run([*self._words, *words], check=True, stdout=log, stderr=log, timeout=60)
+
+
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[Podman]:
+    require("podman", "needs podman")
+    empty = tmp_path / "empty.tar"
+    subprocess.run(["tar", "cf", str(empty), "--files-from", "/dev/null"], check=True)
+    with tempfile.TemporaryDirectory(prefix="pod-") as short:  # podman takes no long --runroot
+        engine = Podman(Path(short), tmp_path / "podman.log")
+        engine.do("import", str(empty), "opsexec-test-empty:latest")
+        engine.start()
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+
+async def test_containers_that_change_are_told_by_a_real_engine(podman: Podman) -> None:
+    agent = OpsAgent()
+    text = agent.config.read_text().replace("[limits]", f'container_sockets = ["{podman.socket}"]\n[limits]')
+    agent.config.write_text(text)
+    with agent:
+        async with rpc(agent) as ex:
+            events = ex.observe("containers")
+            assert (await first(events, event="containers"))["engines"] == [str(podman.socket)]
+            await asyncio.to_thread(podman.do, "create", "--name", "h", "opsexec-test-empty:latest", "/bin/true")
+            created = await first(events, event="container", action="create")
+            assert (created["name"], created["image"]) == ("h", "localhost/opsexec-test-empty:latest")
+            await asyncio.to_thread(podman.do, "rm", "h")
+            await first(events, event="container", action="remove", name="h")
+            await asyncio.to_thread(podman.stop)
+            assert "no container engine" in (await first(events, event="absent"))["reason"]
+            await events.aclose()
+
+
+async def test_services_that_change_are_told_by_a_real_manager(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = systemd.missing()
+    require(missing is None, f"needs a systemd of its own: {missing}")
+    monkeypatch.setattr("agent.events.services.LOOK_S", 0.2)
+    with systemd.user_systemd(tmp_path_factory.mktemp("systemd")) as manager:
+        manager.unit("told.service", "[Service]\nExecStart=/bin/sleep 300\n")
+        heard: list[dict[str, Any]] = []
+        host = LocalHost()
+        task = asyncio.create_task(Services(host, str(manager.runtime_dir)).run(heard.append))
+        try:
+            await eventually(lambda: bool(heard), within_s=10, what="the first word")
+            assert heard[0] | {"ts": 0} == {"ts": 0, "event": "services", "services": {"failed": []}}
+            manager.systemctl("start", "told.service")
+            await eventually(lambda: _told(heard, "active/running"), within_s=10, what="the start")
+            manager.systemctl("kill", "--signal=SEGV", "told.service")
+            await eventually(lambda: _told(heard, "failed/failed"), within_s=10, what="the failure")
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await host.aclose()
+
+
+def _told(heard: list[dict[str, Any]], state: str) -> bool:
+    return any(each.get("unit") == "told.service" and each.get("is") == state for each in heard)
+
+
+async def test_a_host_without_an_agent_says_that_it_takes_one() -> None:
+    async with connect("local:", capabilities=CapabilitySet.everything(), audit=NullAudit()) as ex:
+        with pytest.raises(HostUnsuitable, match="ops-agent"):
+            await ex.run(Events(names=("runs",)))
+
+
+async def test_the_command_line_shows_events(ops_agent: OpsAgent) -> None:
+    words = ["observe", ops_agent.url, "load", "containers", "--count", "3", "--interval", "0.5"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "opsexec.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert "load" in done.stdout
+    assert len(done.stdout.splitlines()) == 3
