@@ -15,6 +15,7 @@ from bench import peers
 from bench.verdict import Row
 
 RESULTS = Path(__file__).with_name("results")
+PLOTS = Path(__file__).with_name("plots")
 README = peers.ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HEAD = ["work", "claim", "opsexec", "peer", "found", "limit", "n", ""]
@@ -75,10 +76,15 @@ def number(value: float | None, unit: str) -> str:
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
-    """All claims in one table, then the tables that rows have of their own."""
+    """All claims in one table, then notes, plots and the tables that rows have of their own."""
     rows = list(rows)
     table, extra = [HEAD], []
+    notes = [note for row in rows for note in row["notes"] if "\n" not in note]
+    if notes:
+        extra += ["", *(f"- {note}" for note in notes)]
     for row in rows:
+        for name in row.get("plots", {}):
+            extra += ["", f"![{row['title']}](bench/plots/{name}.svg)"]
         shown = ""
         for claim in row["claims"] if not row["tables"] else []:
             cells = claim_cells(row, claim)
@@ -153,5 +159,9 @@ def write_readme(names: Sequence[str]) -> bool:
         "`found` is opsexec / peer, or the number itself; "
         "`n` is how many runs a median stands on (the slowest peer's in parentheses)."
     )
+    PLOTS.mkdir(exist_ok=True)
+    for row in rows:
+        for name, drawing in row.get("plots", {}).items():
+            PLOTS.joinpath(f"{name}.svg").write_text(drawing)
     README.write_text(f"{before}{BEGIN}\n{about} {legend}\n\n{markdown(rows)}\n{END}{after}")
     return True

@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass
 class Row:
-    """One row of the table: its claims, the contestants' numbers, and notes for the reader."""
+    """One row of the table: its claims, the contestants' numbers, notes for the reader, plots as SVG by name."""
 
     name: str
     title: str
@@ -55,6 +55,7 @@ class Row:
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list[list[list[str]]] = field(default_factory=list)
+    plots: dict[str, str] = field(default_factory=dict)
 
     def take(self, field: Field, metric: str, column: str, *, scale: float = 1.0) -> None:
         """Put the medians of one metric into a column; who failed gets a note."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.measure import Entrant
-from bench.plot import bars
+from bench.plot import bars, curves
 from bench.rig import OURS, Rig
 from bench.verdict import Claim, Row
 
@@ -20,6 +20,7 @@ def run(rig: Rig) -> Row:
     sizes = [1, 10, 40] if rig.quick else [1, 10, 100, 400, 1000]
     megabytes: dict[int, float] = {}
     cpu: dict[int, float] = {}
+    whole: dict[str, list[tuple[float, float]]] = {}
     for size in sizes:
         with rig.hosts(size) as hosts:
             job = {"work": "idle", "hosts": hosts}
@@ -31,6 +32,10 @@ def run(rig: Rig) -> Row:
             )
         row.take(field, "host_mb", f"MB a host of {size}")
         row.take(field, "host_cpu_ms", f"CPU ms a host of {size}")
+        for name in field.runs:
+            each = field.median(name, "host_cpu_ms")
+            if each is not None:
+                whole.setdefault(name, []).append((size, each * size / 1000))
         mb, ms = field.median(OURS, "host_mb"), field.median(OURS, "host_cpu_ms")
         if mb is not None and ms is not None:
             megabytes[size], cpu[size] = mb, ms
@@ -43,4 +48,5 @@ def run(rig: Rig) -> Row:
     if megabytes:
         row.notes.append("MB a host:\n" + bars({str(n): v for n, v in megabytes.items()}, "MB"))
         row.notes.append("CPU ms a host:\n" + bars({str(n): v for n, v in cpu.items()}, "ms"))
+        row.plots["idle-hosts"] = curves("CPU seconds to connect and hold idle hosts", "hosts", whole)
     return row
