@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
 
 EPILOG = """examples:
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("url", metavar="URL", nargs="?", help="default: agent+unix:///run/ops-agent/agent.sock")
     who.add_argument("--json", action="store_true", help="print one JSON object")
     person_cli.add_commands(commands)
+    services_cli.add_commands(commands)
     return parser
 
 
@@ -69,6 +71,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _print_schema()
     if arguments.command == "whoami":
         return asyncio.run(_whoami(arguments.url, arguments.json))
+    if arguments.command in services_cli.COMMANDS:
+        return asyncio.run(services_cli.run(arguments))
     if arguments.command in person_cli.COMMANDS:
         return asyncio.run(person_cli.run(arguments))
     if arguments.config is None:

@@ -1,0 +1,1 @@
+"""Services on a host: what is declared of them, what is found, and what to do about the difference."""

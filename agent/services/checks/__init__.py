@@ -1,0 +1,1 @@
+"""The checks themselves, a module or two for each family."""

@@ -1,0 +1,69 @@
+"""backend.*: the service manager itself."""
+
+from __future__ import annotations
+
+from agent.services.check import check
+from agent.services.finding import Fix, Ruling, failed, passed, skipped, unknown, warned
+from agent.services.look import Look
+from agent.services.probe import Missing, Said
+from agent.services.unit_state import parse_properties
+
+STATES = ("initializing", "starting", "running", "degraded", "maintenance", "stopping", "offline", "unknown")
+"""What `systemctl is-system-running` may say, systemctl(1)."""
+
+
+def judge_running(said: Said) -> Ruling:
+    """Rule on the answer of `systemctl is-system-running`."""
+    state = said.out.strip()
+    if state not in STATES:
+        text = said.err.strip().rpartition("\n")[2][:200] or state[:80]
+        return failed(
+            f"no service manager answers: {text}", said.evidence, fix=Fix(text="boot it with systemd as PID 1")
+        )
+    if state == "running":
+        return passed("systemd is running", said.evidence)
+    if state == "degraded":
+        fix = Fix(text="see what failed", argv=("systemctl", "--failed"), safe=True)
+        return warned("systemd runs, and some unit has failed", said.evidence, fix=fix)
+    if state in ("offline", "unknown"):
+        return failed(f"systemd is {state}: nothing is supervised", said.evidence)
+    return warned(f"systemd is {state}", said.evidence)
+
+
+@check(
+    "backend.manager", "host", reads="`systemctl [--user] is-system-running`, `launchctl managername`",
+    fails_when="no service manager answers, or it is offline; degraded warns", severity="high", blocks=True,
+    after=("host.platform",),
+)  # fmt: skip
+async def manager(look: Look) -> Ruling:
+    """Rule on the service manager."""
+    if await look.system() == "Darwin":
+        said = await look.probe.ask("launchd.manager")
+        name = said.require_ok().out.strip()
+        if name in ("Aqua", "Background", "LoginWindow", "System", "StandardIO"):
+            return passed(f"launchd, {name} session", said.evidence)
+        return unknown("launchctl answered in a way nobody knows", said.evidence)
+    try:
+        return judge_running(await look.probe.ask("systemd.running", user=look.user))
+    except Missing:
+        return failed("there is no systemctl: this host isn't run by systemd")
+
+
+@check(
+    "backend.linger", "service", reads="`loginctl show-user USER -p Linger`",
+    fails_when="a user's service has no lingering manager: it ends with the last logout", platforms=("Linux",),
+    after=("backend.manager",),
+)  # fmt: skip
+async def linger(look: Look) -> Ruling:
+    """Rule on whether the user's manager stays."""
+    if not look.user:
+        return skipped("a system service needs no lingering")
+    name = await look.user_name()
+    said = await look.probe.ask("systemd.linger", name)
+    value = parse_properties(said.require_ok().out).get("Linger")
+    if value == "yes":
+        return passed(f"{name} lingers", said.evidence)
+    if value == "no":
+        fix = Fix(text="let the user's manager start at boot", argv=("loginctl", "enable-linger", name), safe=True)
+        return warned(f"{name} doesn't linger: the service ends with the last logout", said.evidence, fix=fix)
+    return unknown("loginctl doesn't say whether the user lingers", said.evidence)

@@ -1,0 +1,131 @@
+"""The doctor: which checks a subject gets, what it declares, and the run itself."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.services.check import FAMILIES, Check, checks
+from agent.services.engine import Engine
+from agent.services.finding import Finding
+from agent.services.look import Look, Options, Service
+from agent.services.probe import Probe, Unreadable
+from agent.services.receipt import RECEIPTS, Receipt, read_receipt
+from opsexec.errors import UsageError
+from opsexec.steps.base import service_name
+
+if TYPE_CHECKING:
+    from agent.services.declaration import Declaration
+    from opsexec.executor import Executor
+
+LOCAL_RUNTIME = "local-runtime"
+DECLARATIONS = "/etc/ops-agent/services"
+"""Where a host's declarations stand; a user's stand in ~/.config/ops-agent/services."""
+
+OF_A_SERVICE = tuple(family for family in FAMILIES if family not in ("persist", "agent"))
+OF_A_HOST = ("host", "backend", "podman", "container", "auth", "persist", "agent")
+SUFFIXES = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice")
+
+
+class Request(NamedTuple):
+    """What a command line asks for. `only`: ids, families or globs; `user`: the login's own manager."""
+
+    name: str
+    only: tuple[str, ...] = ()
+    user: bool = False
+    declaration: Declaration | None = None
+    options: Options = Options()
+
+
+class Examined(NamedTuple):
+    """What was found. `checks`: those that were asked for, in order."""
+
+    host: str
+    findings: list[Finding]
+    checks: list[Check]
+
+
+def select(every: Sequence[Check], only: Sequence[str]) -> list[Check]:
+    """Return the checks that `only` names; raises UsageError for a word that names none."""
+    if not only:
+        return [each for each in every if not each.opt_in]
+    wanted = set()
+    for word in only:
+        found = [each.id for each in every if word in (each.id, each.family) or fnmatchcase(each.id, word)]
+        if not found:
+            near = difflib.get_close_matches(word, [each.id for each in every], n=1)
+            hint = f"did you mean {near[0]}?" if near else "see `ops-agent doctor --list-checks`"
+            raise UsageError(f"no check here is called {word[:60]!r}", hint=hint)
+        wanted.update(found)
+    return [each for each in every if each.id in wanted]
+
+
+def with_causes(chosen: Sequence[Check], every: Sequence[Check]) -> list[Check]:
+    """Return the chosen checks and all that they wait for, in the order of all checks."""
+    by_id = {each.id: each for each in every}
+    wanted: set[str] = set()
+    pending = [each.id for each in chosen]
+    while pending:
+        name = pending.pop()
+        if name not in wanted and name in by_id:
+            wanted.add(name)
+            pending += by_id[name].after
+    return [each for each in every if each.id in wanted]
+
+
+async def examine(executor: Executor, request: Request) -> Examined:
+    """Check one service, or the host's runtime; raises UsageError, and what no check can survive (`probe.FATAL`)."""
+    probe = Probe(executor)
+    if request.name == LOCAL_RUNTIME:
+        every = [each for each in checks(OF_A_HOST) if each.scope != "service"]
+        look, subject = Look(probe, options=request.options), "host"
+    else:
+        every = checks(OF_A_SERVICE)
+        service = await find_service(probe, request)
+        look, subject = Look(probe, service, request.options), f"service:{service.name}"
+    chosen = select(every, request.only)
+    findings = await Engine(look, subject).run(with_causes(chosen, every))
+    asked = {each.id for each in chosen}
+    return Examined(executor.host, [each for each in findings if each.id in asked], chosen)
+
+
+async def find_service(probe: Probe, request: Request) -> Service:
+    """Return the service with what is declared and installed of it; raises UsageError, BadDeclaration."""
+    name = request.name
+    unit = service_name(name if name.endswith(SUFFIXES) else f"{name}.service")
+    stem = unit.removesuffix(".service")
+    declared = request.declaration or await declared_on_host(probe, stem, user=request.user)
+    user = request.user or (declared is not None and declared.scope == "user")
+    receipt, problem = await _receipt(probe, stem, user)
+    return Service(stem, unit, user, declared, receipt, problem)
+
+
+async def _receipt(probe: Probe, name: str, user: bool) -> tuple[Receipt | None, str | None]:
+    directory = RECEIPTS
+    try:
+        if user:
+            home = str((await probe.facts("user")).get("home"))
+            directory = f"{home}/.local/state/ops-agent/services"
+        return await read_receipt(probe, directory, name), None
+    except Unreadable as error:
+        return None, error.reason
+
+
+async def declared_on_host(probe: Probe, name: str, *, user: bool) -> Declaration | None:
+    """Return the declaration that stands on the host; None where there is none. Raises BadDeclaration, UsageError."""
+    try:
+        home = (await probe.facts("user")).get("home")
+        own = f"{home}/.config/ops-agent/services"
+        for directory in (own, DECLARATIONS) if user else (DECLARATIONS, own):
+            path = f"{directory}/{name}.toml"
+            if (await probe.stat(path)).exists:
+                from agent.services.declaration import MAX_BYTES, parse_declaration
+
+                file = await probe.read(path, max_bytes=MAX_BYTES)
+                return parse_declaration(file.data, path)
+    except Unreadable as error:
+        # Judging a declared service without its declaration would pass what the declaration forbids.
+        raise UsageError(f"the declaration of {name} can't be read: {error.reason}", hint=error.hint) from error
+    return None
