@@ -12,6 +12,7 @@ from opsexec.capability import SAFE_PATH, CapabilitySet, Requirement
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    Events,
     Exec,
     Facts,
     Inquire,
@@ -58,6 +59,7 @@ EXAMPLES: tuple[Step, ...] = (
     ServiceControl("a", "start"),
     Facts(),
     Observe(),
+    Events(),
     *(
         Inquire(ask=name, subject=ABOUT.get(each.subject, "a"), number=50 if "{number}" in str(each.argv) else None)
         for name, each in QUESTIONS.items()

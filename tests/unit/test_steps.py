@@ -15,6 +15,7 @@ from opsexec.errors import BadStep
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    Events,
     Exec,
     Facts,
     Inquire,
@@ -59,6 +60,7 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     ServiceControl: (ServiceControl(name="web", action="stop"), ["service.control:web"]),
     Facts: (Facts(names=("os", "cpu")), ["facts:os", "facts:cpu"]),
     Observe: (Observe(names=("load",)), ["observe:load"]),
+    Events: (Events(names=("runs",)), ["observe:runs"]),
     Inquire: (Inquire(ask="systemd.unit", subject="web.service"), ["service.read:web.service"]),
     Survey: (Survey(path="/etc/../srv"), ["fs.read:/srv"]),
     PingSocket: (PingSocket(path="/run//p.sock"), ["fs.read:/run/p.sock", "container.read:podman"]),
@@ -176,6 +178,9 @@ def test_an_environments_values_are_not_recorded():
         lambda: ServiceStatus(name=""),
         lambda: Facts(names=("weather",)),
         lambda: Observe(interval_s=0),
+        lambda: Events(interval_s=0),
+        lambda: Events(run_as="root"),
+        lambda: Events(names=("x",)),
         lambda: Observe(interval_s=math.nan),
         lambda: Tty(argv=()),
         lambda: Tty(argv=("/bin/sh",), columns=0),
