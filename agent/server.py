@@ -24,7 +24,7 @@ from agent.heads import HeadSigner, open_signer
 from agent.notify import beat, notify, reloading
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
-from agent.unix_listener import bind_unix
+from agent.unix_listener import BACKLOG, bind_unix
 from opsexec.audit import AuditLog
 from opsexec.errors import ConnectionLost, OpsError
 
@@ -127,11 +127,14 @@ class Agent:
             self.desk.audit.flush()
 
     async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_unix_server(lambda: self._gate.protocol(text), sock=listener)
+        loop = asyncio.get_running_loop()  # it would listen again, with a backlog of 100
+        return await loop.create_unix_server(lambda: self._gate.protocol(text), sock=listener, backlog=BACKLOG)
 
     async def _listen_tcp(self, listener: socket.socket, text: str, tailnet: Tailnet) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: self._gate.protocol(text, tailnet.prove), sock=listener)
+        return await loop.create_server(
+            lambda: self._gate.protocol(text, tailnet.prove), sock=listener, backlog=BACKLOG
+        )
 
     async def _end_runs(self) -> None:
         """End what runs for connected callers, telling them why; runs that were started to live on do."""

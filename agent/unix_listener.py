@@ -10,6 +10,7 @@ import stat
 from agent.errors import AgentUnable
 
 BACKLOG = 1024
+"""Connections that may wait to be taken; beyond them connect() on a unix socket fails at once."""
 
 
 def bind_unix(path: str, mode: int, group: str | None) -> socket.socket:

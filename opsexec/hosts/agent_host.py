@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -23,6 +24,7 @@ IDLE_S = 20.0
 """Seconds a link may wait for the next request; the agent's own limit is longer, so that it never closes first."""
 
 CONNECT_S = 10.0
+AGAIN_S = 0.005
 
 
 class Way(Protocol):
@@ -47,7 +49,8 @@ class UnixWay:
         """Connect; raises HostUnreachable."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, link = await asyncio.get_running_loop().create_unix_connection(lambda: AgentLink(host), self.path)
+                opened = await _connected(self.path)
+                _, link = await asyncio.get_running_loop().create_unix_connection(lambda: AgentLink(host), sock=opened)
         except TimeoutError as error:
             raise HostUnreachable(f"no answer within {CONNECT_S:g} s", host=host, hint="is the agent hung?") from error
         except OSError as error:
@@ -58,6 +61,25 @@ class UnixWay:
 
     async def aclose(self) -> None:
         """Nothing lies under it."""
+
+
+async def _connected(path: str) -> socket.socket:
+    """Return a connected socket; an agent that has no room for one more this moment is asked again.
+
+    connect() says EAGAIN then (unix(7)), which asyncio takes for "under way", and the connection for made.
+    """
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)
+        while True:
+            try:
+                opened.connect(path)
+                return opened
+            except BlockingIOError:
+                await asyncio.sleep(AGAIN_S)
+    except BaseException:
+        opened.close()
+        raise
 
 
 class AgentHost:
