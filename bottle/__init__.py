@@ -1,1 +1,1 @@
-"""Coding agents in sealed bottles: empty until it arrives with the bottle manifest and launcher."""
+"""Coding agents in sealed bottles: manifest -> plan -> Steps -> Executor."""

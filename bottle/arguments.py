@@ -1,0 +1,90 @@
+"""The command line of `bottle`, as a parser."""
+
+from __future__ import annotations
+
+import argparse
+
+from bottle.plan import BACKENDS
+
+EPILOG = """examples:
+  bottle start reviewer --cwd
+  bottle start builder --dry-run -- make test
+  bottle capabilities reviewer
+  bottle policy check reviewer https://api.example.com/v1/models
+  bottle list; bottle stop reviewer-1f2e3d4c; bottle resume reviewer-1f2e3d4c
+
+exit status: the agent's own; 1 the work failed, 2 usage, 3 could not run"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; `arguments.run` names the command."""
+    whole = argparse.ArgumentParser(
+        prog="bottle",
+        description="Run a coding agent in a sealed bottle: what its manifest doesn't grant isn't there.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="store_true", help="show the version")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+
+    start = commands.add_parser(
+        "start", help="start an agent in a new bottle", usage="bottle start AGENT [OPTION...] [-- ARG...]"
+    )
+    _agent(start)
+    start.add_argument("--cwd", action="store_true", help="copy this directory into the bottle and work there")
+    start.add_argument("--dry-run", action="store_true", help="show the summary and every step; start nothing")
+    _launching(start)
+    start.set_defaults(arguments=[])
+
+    info = commands.add_parser("info", help="show what an agent's bottle would be")
+    _agent(info)
+    _json(info)
+    needs = commands.add_parser("capabilities", help="show the least a host must grant for this agent's bottle")
+    _agent(needs)
+    _json(needs)
+
+    policy = commands.add_parser("policy", help="ask an agent's egress policy")
+    inner = policy.add_subparsers(dest="question", metavar="QUESTION", required=True)
+    check = inner.add_parser("check", help="would this request be let out? exits 1 when not")
+    _agent(check)
+    check.add_argument("url", metavar="URL")
+    check.add_argument("method", metavar="METHOD", nargs="?", default="GET")
+    _json(check)
+
+    listing = commands.add_parser("list", help="show the running bottles")
+    listing.add_argument("--all", action="store_true", help="and those that can be resumed or cleaned up")
+    _json(listing)
+    stop = commands.add_parser("stop", help="end a bottle; it can be resumed")
+    stop.add_argument("identity", metavar="ID")
+    resume = commands.add_parser("resume", help="start a stopped bottle again, where it was")
+    resume.add_argument("identity", metavar="ID")
+    _launching(resume)
+    logs = commands.add_parser("logs", help="show what a bottle's daemons said")
+    logs.add_argument("identity", metavar="ID")
+    logs.add_argument("daemon", metavar="DAEMON", nargs="?")
+    cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
+    cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
+    return whole
+
+
+def _agent(command: argparse.ArgumentParser) -> None:
+    command.add_argument("agent", metavar="AGENT")
+    command.add_argument("--backend", choices=BACKENDS, default="bwrap", help="default: bwrap")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _launching(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    command.add_argument(
+        "--resolve",
+        action="append",
+        default=[],
+        metavar="HOST=ADDRESS:PORT",
+        help="where egress finds a host, instead of DNS; the address must still be granted",
+    )
+    command.add_argument(
+        "--upstream-ca", metavar="FILE", help="PEM of further authorities that egress trusts in upstreams"
+    )

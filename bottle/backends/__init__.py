@@ -1,0 +1,1 @@
+"""Backends: a plan as Steps, for one isolation engine each."""

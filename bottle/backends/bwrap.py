@@ -1,0 +1,210 @@
+"""A plan as Steps for bubblewrap: a bundle on the host's network, and an agent with the bundle's sockets alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bottle.authority import Authority
+from bottle.credentials import Credentials
+from bottle.plan import CA_BUNDLE, CA_FILE, EGRESS_PORT, GUEST_HOME, GUEST_USER, PROMPT, RUN, BottlePlan
+from bottle.runtime import Runtime
+from opsexec.secret import Secret, reveal
+from opsexec.steps import MakeDir, Push, ReadFile, RemoveFile, SandboxRun, Step, WriteFile
+
+CODE = "/run/bundle/code"
+CONFIG = "/run/bundle/config"
+SYSTEM = {"/usr": "/usr/"}
+LINKS = {"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64"}
+HOST_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+TRUST = "/etc/ssl/certs/ca-certificates.crt"
+UID = 1000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one bottle is kept on its host. `resolve`: host -> (address, port) that egress dials instead of asking DNS.
+
+    `trust`: PEM of further authorities that egress trusts upstream.
+    """
+
+    state: str
+    runtime: Runtime
+    resolve: Mapping[str, tuple[str, int]]
+    trust: str = ""
+
+    def at(self, *parts: str) -> str:
+        """Return a path below the bottle's own directory."""
+        return "/".join([self.state, *parts])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some Steps that belong together, in order, and how they are undone."""
+
+    name: str
+    steps: tuple[Step, ...]
+    teardown: tuple[Step, ...] = ()
+
+
+def lay_out(place: Place) -> Phase:
+    """Return the directories, all of them the launcher's alone."""
+    names = ("", "bundle", "guest", "doors", "home")
+    return Phase(
+        "state",
+        tuple(MakeDir(place.at(name).rstrip("/"), mode="0700", parents=True) for name in names),
+        (RemoveFile(place.state, recursive=True),),
+    )
+
+
+def host_reads() -> tuple[ReadFile, ...]:
+    """Return what is read of the host for the bundle: how it looks names up, and whom it trusts."""
+    return tuple(ReadFile(path, max_bytes=4 << 20) for path in (*HOST_FILES, TRUST))
+
+
+def bundle_files(place: Place, read: Mapping[str, bytes]) -> Phase:
+    """Return the bundle's own copies of those."""
+    files = [WriteFile(place.at("bundle", path.rpartition("/")[2]), data=read.get(path, b"")) for path in HOST_FILES]
+    trust = read.get(TRUST, b"").rstrip(b"\n") + b"\n" + place.trust.encode()
+    return Phase("bundle files", (*files, WriteFile(place.at("bundle", "trust.pem"), data=trust)))
+
+
+def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> SandboxRun:
+    """Return the bundle: the supervisor with egress behind it. What is secret goes in by stdin."""
+    config = {
+        "bottle": plan.identity,
+        "socket": "/run/bundle/doors/egress.sock",
+        "table": f"{CONFIG}/routes.json",
+        "trust": f"{CONFIG}/trust.pem",
+        "work_dir": "/tmp/egress",
+        "routes": plan.egress.table(),
+        "resolve": {host: [address, port] for host, (address, port) in place.resolve.items()},
+        "ca": authority.key_and_certificate.reveal(),
+        "tokens": {slot: value.reveal() for slot, value in secrets.tokens.items()},
+        "known": [[name, reveal(value)] for name, value in secrets.env.items()],
+    }
+    python = place.runtime.python
+    env = {"PYTHONPATH": CODE, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    daemons = {
+        "egress": {
+            "argv": [python, "-m", "bottle.sidecars.egress.serve"],
+            "env": {**env, "HOME": "/tmp"},
+            "stdin": json.dumps(config),
+        }
+    }
+    bound = {tree: f"{tree}/" for tree in place.runtime.trees}
+    return SandboxRun(
+        name=f"{plan.identity}.bundle",
+        argv=[python, "-m", "bottle.sidecars.init"],
+        env=env,
+        network=True,
+        hostname="bundle",
+        read_only={
+            **SYSTEM,
+            **bound,
+            f"{CODE}/bottle": f"{place.runtime.code}/",
+            CONFIG: place.at("bundle") + "/",
+            **{path: place.at("bundle", path.rpartition("/")[2]) for path in HOST_FILES},
+        },
+        writable={"/run/bundle/doors": place.at("doors") + "/"},
+        links=LINKS,
+        tmpfs=("/tmp",),
+        tmpfs_bytes=64 << 20,
+        stdin=Secret(json.dumps({"daemons": daemons}) + "\n"),
+    )
+
+
+def route_table(plan: BottlePlan, place: Place) -> Phase:
+    """Return the rendered table, which a reload reads again."""
+    text = json.dumps(plan.egress.table(), indent=1) + "\n"
+    return Phase("routes", (WriteFile(place.at("bundle", "routes.json"), content=text, mode="0600"),))
+
+
+def provision(plan: BottlePlan, place: Place, authority: Authority) -> list[Phase]:
+    """Return how the guest is filled, in the order that matters: nothing makes a TLS call before its CA is there."""
+    guest = {
+        "ca.pem": authority.certificate,
+        "prompt.md": plan.prompt,
+        "passwd": f"root:x:0:0:root:/:/sbin/nologin\n{GUEST_USER}:x:{UID}:{UID}:agent:{GUEST_HOME}:/bin/bash\n",
+        "group": f"root:x:0:\n{GUEST_USER}:x:{UID}:\n",
+        "hosts": "127.0.0.1 localhost\n",
+        "resolv.conf": "",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+    phases = [
+        Phase(
+            "CA" if name == "ca.pem" else "prompt" if name == "prompt.md" else name,
+            (WriteFile(place.at("guest", name), content=text, mode="0600" if name == "prompt.md" else "0644"),),
+        )
+        for name, text in guest.items()
+    ]
+    made = [MakeDir(_in_home(place, path), mode="0700", parents=True) for path in plan.provider.directories]
+    files = [
+        WriteFile(_in_home(place, each.path), content=each.content, mode=each.mode, parents=True)
+        for each in plan.provider.files
+    ]
+    phases.append(Phase("provider files", (*made, *files)))
+    if plan.workspace.source is not None:
+        target = _in_home(place, plan.workspace.path)
+        copy = Push(plan.workspace.source.rstrip("/") + "/", target)
+        phases.append(Phase("workspace", (MakeDir(target, mode=plan.workspace.mode), copy)))
+    if plan.git_user is not None:
+        rows = {"name": plan.git_user.name, "email": plan.git_user.email}
+        lines = [f"\t{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in rows.items() if value]
+        text = "\n".join(["[user]", *lines, ""])
+        phases.append(Phase("git", (WriteFile(_in_home(place, f"{GUEST_HOME}/.gitconfig"), content=text),)))
+    return [phase for phase in phases if phase.steps]
+
+
+def _in_home(place: Place, path: str) -> str:
+    inside = path.removeprefix(GUEST_HOME + "/")
+    return place.at("home", *inside.split("/"))
+
+
+def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[str, ...] | None = None) -> SandboxRun:
+    """Return the agent's own sandbox; `argv`: another program in the same place, like the provider's checks."""
+    guest = {
+        CA_FILE: "ca.pem",
+        CA_BUNDLE: "ca.pem",
+        PROMPT: "prompt.md",
+        "/etc/passwd": "passwd",
+        "/etc/group": "group",
+        "/etc/hosts": "hosts",
+        "/etc/resolv.conf": "resolv.conf",
+        "/etc/nsswitch.conf": "nsswitch.conf",
+    }
+    return SandboxRun(
+        name=f"{plan.identity}.agent",
+        argv=argv or plan.command,
+        env={**plan.guest_env(), **secrets.env},
+        cwd=plan.workspace.workdir,
+        hostname="bottle",
+        uid=UID,
+        gid=UID,
+        read_only={
+            **SYSTEM,
+            "/etc/alternatives": "/etc/alternatives/",
+            **{inside: place.at("guest", name) for inside, name in guest.items()},
+            f"{RUN}/doors": place.at("doors") + "/",
+        },
+        writable={GUEST_HOME: place.at("home") + "/"},
+        links=LINKS,
+        tmpfs=("/tmp", "/var/tmp"),
+        doors={str(EGRESS_PORT): f"{RUN}/doors/egress.sock"} if plan.egress.routes else {},
+    )
+
+
+def all_steps(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> list[tuple[str, Step]]:
+    """Return every Step of a launch with its phase's name: what `--dry-run` prints and `capabilities` adds up."""
+    found: list[tuple[str, Step]] = []
+    for phase in (lay_out(place), Phase("host", host_reads()), bundle_files(place, {}), route_table(plan, place)):
+        found += [(phase.name, step) for step in phase.steps]
+    for phase in provision(plan, place, authority):
+        found += [(phase.name, step) for step in phase.steps]
+    found.append(("bundle", bundle_run(plan, place, secrets, authority)))
+    for words in (*plan.provider.before, *plan.provider.verify):
+        found.append(("provider", agent_run(plan, place, secrets, words)))
+    found.append(("agent", agent_run(plan, place, secrets)))
+    found += [("teardown", step) for step in lay_out(place).teardown]
+    return found

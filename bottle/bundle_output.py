@@ -1,0 +1,80 @@
+"""What a bundle says: lines of its daemons, taken apart. Decisions go to the bottle's audit, the rest to its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from opsexec.executor import AuditSink, Stream
+
+MAX_LINE = 1 << 20
+
+
+class BundleOutput:
+    """A LogSink for the bundle's run. `ready`: set once every daemon said so."""
+
+    def __init__(
+        self, identity: str, daemons: set[str], audit: AuditSink, log: TextIO, seen: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._identity = identity
+        self._waiting = set(daemons)
+        self._audit = audit
+        self._log = log
+        self._seen = seen
+        self._rest = {"stdout": b"", "stderr": b""}
+        self.ready = asyncio.Event()
+        if not self._waiting:
+            self.ready.set()
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Take a block."""
+        *lines, rest = (self._rest[stream] + data).split(b"\n")
+        self._rest[stream] = rest[-MAX_LINE:]
+        for line in lines:
+            self._line(line.decode("utf-8", "replace"))
+
+    def _line(self, line: str) -> None:
+        daemon, _, text = line.partition(" | ")
+        event = _event(text) if daemon == "egress" else None
+        kind = event.get("event") if event else None
+        if event is not None and kind == "egress":
+            self._audit.append(audited(self._identity, event))
+            self._seen(event)
+            return
+        if kind == "ready":
+            self._waiting.discard(daemon)
+            if not self._waiting:
+                self.ready.set()
+        self._log.write(line + "\n")
+        self._log.flush()
+
+
+def _event(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def audited(identity: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Return an egress decision as an audit record."""
+    step: dict[str, Any] = {"type": "egress"}
+    for key in ("method", "host", "port", "path", "injected"):
+        value = event.get(key)
+        if isinstance(value, (str, int)):
+            step[key] = value
+    return {
+        "host": identity,
+        "listener": "egress",
+        "principal": f"bottle:{identity}",
+        "layer": "bottle",
+        "step": step,
+        "requires": [f"egress:{event.get('host', '')}"],
+        "decision": "allow" if event.get("decision") == "allow" else "deny",
+        "reason": str(event.get("reason", "")),
+    }

@@ -1,0 +1,191 @@
+"""A plan -> a running bottle: phases of Steps through an executor, the bundle beside the agent, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bottle.authority import Authority
+from bottle.backends import bwrap
+from bottle.bundle_output import BundleOutput
+from bottle.credentials import Credentials
+from bottle.errors import LaunchFailed
+from bottle.plan import BottlePlan
+from opsexec.capability import CapabilitySet, least
+from opsexec.errors import OpsError
+from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
+from opsexec.steps import ReadFile, Step
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+READY_S = 30.0
+LEAVE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made."""
+
+    plan: BottlePlan
+    place: bwrap.Place
+    secrets: Credentials
+    authority: Authority
+    audit: AuditSink
+    log: TextIO
+    say: Callable[[str], None]
+    seen: Callable[[dict[str, Any]], None]
+    resume: bool = False
+
+
+def capabilities(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> list[str]:
+    """Return the least that a host must grant for this plan."""
+    steps = bwrap.all_steps(plan, place, secrets, authority)
+    return least([need for _, step in steps for need in step.requires()])
+
+
+def ceiling(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> CapabilitySet:
+    """Return the set a launch runs under: that least, and nothing beside it."""
+    return CapabilitySet.of(*capabilities(plan, place, secrets, authority))
+
+
+async def run(launch: Launch, ex: Executor, output: LogSink, on_running: Callable[[], None]) -> RunOutput:
+    """Bring the bottle up, run its agent to its end, take the bottle down.
+
+    Raises LaunchFailed when the bundle isn't ready within READY_S seconds, or ends before the agent. What was made is
+    taken away again when the agent never ran; a failure of that is told, and the first error stays the one raised.
+    """
+    undo: list[bwrap.Phase] = []
+    try:
+        return await _run(launch, ex, output, on_running, undo)
+    except BaseException:
+        if not launch.resume:
+            await asyncio.shield(_undo(launch, ex, undo))
+        raise
+
+
+async def _run(
+    launch: Launch, ex: Executor, output: LogSink, on_running: Callable[[], None], undo: list[bwrap.Phase]
+) -> RunOutput:
+    plan, place = launch.plan, launch.place
+    layout = bwrap.lay_out(place)
+    undo.append(layout)
+    await _steps(ex, layout.steps)
+    for phase in (bwrap.bundle_files(place, await _host(ex)), bwrap.route_table(plan, place)):
+        await _steps(ex, phase.steps)
+    launch.say(f"CA {launch.authority.fingerprint}")
+    said = BundleOutput(plan.identity, {"egress"}, launch.audit, launch.log, launch.seen)
+    async with AsyncExitStack() as stack:
+        bundle = asyncio.create_task(
+            ex.run_streaming(
+                bwrap.bundle_run(plan, place, launch.secrets, launch.authority), said, stdin=_line_held_open()
+            )
+        )
+        stack.push_async_callback(_end, bundle)
+        for phase in bwrap.provision(plan, place, launch.authority):
+            await _steps(ex, phase.steps)
+        await _until_ready(bundle, said)
+        for argv in (*plan.provider.before, *plan.provider.verify):
+            out = await _beside(bundle, ex.run_streaming(bwrap.agent_run(plan, place, launch.secrets, argv)))
+            if not out.ok:
+                last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+                raise LaunchFailed(f"{plan.provider.name}'s {' '.join(argv[:3])} failed: {last}", host=plan.identity)
+        undo.clear()  # from here on there is something to resume
+        on_running()
+        return await _beside(bundle, ex.run_streaming(bwrap.agent_run(plan, place, launch.secrets), output))
+
+
+async def _host(ex: Executor) -> dict[str, bytes]:
+    """Read what the bundle takes from its host; what isn't there stands empty."""
+    found = {}
+    for step in bwrap.host_reads():
+        try:
+            found[step.path] = await _read_whole(ex, step)
+        except OpsError as error:
+            if error.code not in ("not_found", "step_failed"):
+                raise
+            found[step.path] = b""
+    return found
+
+
+class _Kept:
+    """A sink that keeps everything: a step's output holds the last 64 KiB only."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    async def write(self, stream: str, data: bytes) -> None:
+        """Keep a block."""
+        self.data += data
+
+
+async def _read_whole(ex: Executor, step: ReadFile) -> bytes:
+    kept = _Kept()
+    await ex.run(step, kept)
+    return bytes(kept.data)
+
+
+async def _steps(ex: Executor, steps: Sequence[Step]) -> None:
+    for step in steps:
+        await ex.run(step)
+
+
+async def _line_held_open() -> AsyncIterator[bytes]:
+    """Say nothing, and hold the line: its end is how a bundle knows that its launcher is gone."""
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def _until_ready(bundle: asyncio.Task[RunOutput], said: BundleOutput) -> None:
+    ready = asyncio.create_task(said.ready.wait())
+    try:
+        await asyncio.wait([ready, bundle], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if bundle.done():
+            raise _ended_early(bundle)
+        if not ready.done():
+            raise LaunchFailed(f"the bundle wasn't ready within {READY_S:g} s", hint="`bottle logs` shows why")
+    finally:
+        ready.cancel()
+
+
+async def _beside(bundle: asyncio.Task[RunOutput], work: Any) -> RunOutput:
+    """Await a run of the agent's; when the bundle ends first, so does the agent, and nothing goes on without a gate."""
+    task: asyncio.Task[RunOutput] = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task, bundle], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _ended_early(bundle)
+        return task.result()
+    finally:
+        await _end(task)
+
+
+def _ended_early(bundle: asyncio.Task[RunOutput]) -> LaunchFailed:
+    error = bundle.exception()
+    if error is not None:
+        failed = LaunchFailed(f"the bundle failed: {error}", hint=getattr(error, "hint", None))
+        failed.__cause__ = error
+        return failed
+    out = bundle.result()
+    last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+    how = out.signal or f"exit status {out.exit_code}"
+    return LaunchFailed(f"the bundle ended ({how}){': ' + last if last else ''}", hint="`bottle logs` shows more")
+
+
+async def _end(task: asyncio.Task[RunOutput]) -> None:
+    """Cancel a run and wait until its process tree is gone."""
+    if not task.done():
+        task.cancel()
+    await asyncio.wait([task], timeout=LEAVE_S)
+
+
+async def _undo(launch: Launch, ex: Executor, phases: list[bwrap.Phase]) -> None:
+    for phase in reversed(phases):
+        for step in phase.teardown:
+            try:
+                await ex.run(step)
+            except OpsError as error:
+                launch.say(f"warning: {launch.plan.identity}: undoing {phase.name} failed: {error}")

@@ -1,0 +1,182 @@
+"""The egress daemon: mitmproxy behind one unix socket, with a resolver that asks for granted names only.
+
+Reads one JSON object on stdin (identity, CA, routes, tokens), so that no secret stands in an argv, an environment or a
+file. SIGHUP reads the route table again and closes every connection that the old one let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import master, options
+from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
+from mitmproxy.proxy import layers, mode_servers, mode_specs
+
+from bottle.sidecars.egress.addon import Gate, say
+from bottle.sidecars.egress.addresses import refusal
+from bottle.sidecars.egress.policy import PORT, Policy, read_table
+
+MAX_CLIENTS = 512
+LOOKUP_S = 10.0
+
+
+class CheckedLoop(asyncio.SelectorEventLoop):
+    """An event loop that looks up granted names only, once for each dial, and dials what it checked.
+
+    `fixed`: host -> (address, port) of the operator's own; it is held to the same ranges.
+    """
+
+    policy: Policy = Policy({})
+    fixed: dict[str, tuple[str, int]] = {}  # noqa: RUF012 -- set once, before the loop runs
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+        route = self.policy.route(name)
+        if route is None or int(port) != PORT:
+            raise OSError(f"no route for {name[:200]!r}")
+        target, number = self.fixed.get(name, (name, PORT))
+        async with asyncio.timeout(LOOKUP_S):
+            found = await super().getaddrinfo(
+                target, number, family=family, type=socket.SOCK_STREAM, proto=proto, flags=flags
+            )
+        reason = refusal([str(each[4][0]) for each in found], route)
+        if reason is not None:
+            say({"event": "egress", "decision": "deny", "reason": reason, "host": name, "port": PORT})
+            raise OSError(reason)
+        return list(found)
+
+
+class UnixPeer:
+    """A writer whose ends have addresses: mitmproxy expects pairs where a unix socket has none."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As the writer's own, but for the two addresses."""
+        if name in ("peername", "sockname"):
+            return ("127.0.0.1", 0)
+        return self._writer.get_extra_info(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+class Door:
+    """Accepts the agent's connections and hands each to mitmproxy."""
+
+    def __init__(self, proxy: master.Master, gate: Gate) -> None:
+        self._proxy = proxy
+        self._mode = mode_specs.ProxyMode.parse("regular")
+        self._open: dict[str, tuple[asyncio.Task[Any], asyncio.StreamWriter]] = {}
+        gate.close = self.close
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        if len(self._open) >= MAX_CLIENTS:
+            say({"event": "egress", "decision": "deny", "reason": f"over {MAX_CLIENTS} connections"})
+            writer.close()
+            return
+        handler = mode_servers.ProxyConnectionHandler(
+            self._proxy, reader, UnixPeer(writer), self._proxy.options, self._mode
+        )
+        handler.layer = layers.modes.HttpProxy(handler.layer.context)
+        client = handler.layer.context.client.id
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[client] = (task, writer)
+        try:
+            await handler.handle_client()
+        finally:
+            del self._open[client]
+            writer.close()
+
+    def close(self, client: str) -> None:
+        """End one connection at once, whatever is still to be sent on it."""
+        found = self._open.get(client)
+        if found is not None:
+            found[1].transport.abort()
+
+    def close_all(self) -> None:
+        """End every connection: what an old policy let in doesn't outlive it."""
+        for client in list(self._open):
+            self.close(client)
+
+
+async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
+    """Serve until SIGTERM."""
+    policy = loop.policy = read_table(config["routes"])
+    loop.fixed = {host: (address, port) for host, (address, port) in config.get("resolve", {}).items()}
+    confdir = Path(config["work_dir"])
+    confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = confdir / "mitmproxy-ca.pem"
+    authority.touch(mode=0o600)
+    authority.write_text(config["ca"])
+    chosen = options.Options(confdir=str(confdir))
+    proxy = master.Master(chosen, event_loop=loop)
+    gate = Gate(config["bottle"], config["tokens"], [(name, value) for name, value in config["known"]], policy)
+    proxy.addons.add(
+        core.Core(),
+        disable_h2c.DisableH2C(),
+        proxyserver.Proxyserver(),
+        next_layer.NextLayer(),
+        tlsconfig.TlsConfig(),
+        gate,
+    )
+    chosen.update(
+        server=False,
+        connection_strategy="lazy",
+        rawtcp=False,
+        http3=False,
+        ssl_verify_upstream_trusted_ca=config["trust"],
+        tls_version_server_min="TLS1_2",
+        tls_version_client_min="TLS1_2",
+        validate_inbound_headers=True,
+    )
+    door = Door(proxy, gate)
+    socket_path = Path(config["socket"])
+    socket_path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(door.accept, path=socket_path, limit=1 << 16)
+    os.chmod(socket_path, 0o666)
+
+    def reload() -> None:
+        try:
+            table = json.loads(Path(config["table"]).read_text("utf-8"))
+            loop.policy = gate.policy = read_table(table)
+        except (OSError, ValueError) as error:
+            loop.policy = gate.policy = Policy({})  # nothing leaves under a policy that can't be read
+            say({"event": "reload", "ok": False, "reason": type(error).__name__})
+        else:
+            say({"event": "reload", "ok": True, "routes": len(gate.policy.routes)})
+        door.close_all()
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, proxy.shutdown)
+    say({"event": "ready", "daemon": "egress", "routes": len(policy.routes)})
+    try:
+        await proxy.run()
+    finally:
+        server.close()
+        door.close_all()
+
+
+def main() -> None:
+    """Read the configuration and serve."""
+    config = json.loads(sys.stdin.buffer.read())
+    loop = CheckedLoop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(serve(config, loop))
+
+
+if __name__ == "__main__":
+    main()

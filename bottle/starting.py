@@ -1,0 +1,293 @@
+"""`bottle start` and `bottle resume`: read, show, ask, launch, wait, and say how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from bottle import credentials, launch
+from bottle.authority import Authority, mint
+from bottle.backends import bwrap
+from bottle.errors import BadManifest, HostUnready, LaunchFailed
+from bottle.manifest.store import Loaded, home_root, load_directories
+from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
+from bottle.preflight import preflight, shown
+from bottle.providers.base import HostFacts
+from bottle.runtime import Runtime, find_runtime
+from bottle.state import Metadata, State, new_identity, require_backend, this_process
+from opsexec.errors import UsageError
+from opsexec.executor import Stream
+from opsexec.secret import Secret
+from opsexec.steps import redact
+
+SAMPLE = "00000000"
+NOBODY = Authority("", "", Secret(""))
+
+
+def load(agent: str, warn: bool = True) -> Loaded:
+    """Return an agent with its bottle, from the home root and the current directory."""
+    manifests = load_directories(home_root(), Path.cwd())
+    if warn:
+        for warning in manifests.warnings:
+            say(f"warning: {warning}")
+    return manifests.load(agent)
+
+
+def facts_for(loaded: Loaded) -> HostFacts:
+    """Read what providers ask of the launcher."""
+    settings = loaded.bottle.agent_provider
+    now = time.time()
+    if settings is None or not settings.forward_host_credentials:
+        return HostFacts(now=now)
+    home = os.environ.get("CODEX_HOME")
+    path = (Path(home) if home else Path.home() / ".codex") / "auth.json"
+    try:
+        return HostFacts(path.read_text("utf-8"), now)
+    except OSError:
+        return HostFacts(None, now)
+
+
+def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tuple[BottlePlan, bwrap.Place]:
+    """Return a plan that is only looked at: its identity stands for any, a missing command for any command."""
+    loaded = load(agent)
+    settings = loaded.bottle.agent_provider
+    command = arguments or (("true",) if settings is None or settings.template == "command" else ())
+    plan = make_plan(loaded, _intent(f"{agent}-{SAMPLE}", backend, None, command, facts_for(loaded), resume=False))
+    return plan, place_of(plan.identity, _runtime_or_sample(), {}, "")
+
+
+def _runtime_or_sample() -> Runtime:
+    try:
+        return find_runtime()
+    except HostUnready:
+        return Runtime("/opt/egress/bin/python", ("/opt/egress",), str(Path(__file__).parent.resolve()))
+
+
+def place_of(identity: str, runtime: Runtime, resolve: dict[str, tuple[str, int]], trust: str) -> bwrap.Place:
+    """Return where a bottle of this launcher is kept."""
+    return bwrap.Place(str(State(home_root().resolve()).directory(identity)), runtime, resolve, trust)
+
+
+def _intent(
+    identity: str, backend: str, cwd: str | None, arguments: tuple[str, ...], facts: HostFacts, *, resume: bool
+) -> Intent:
+    chosen = next(each for each in BACKENDS if each == backend)
+    return Intent(identity, chosen, cwd, arguments, resume, facts)
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Start an agent in a new bottle; returns the agent's exit status."""
+    loaded = load(arguments.agent)
+    cwd = str(Path.cwd()) if arguments.cwd else None
+    facts = facts_for(loaded)
+    identity = new_identity(arguments.agent)
+    intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
+    plan = make_plan(loaded, intent)
+    if arguments.dry_run:
+        return _dry_run(plan, arguments)
+    metadata = Metadata(
+        identity=identity,
+        agent=arguments.agent,
+        cwd=str(Path.cwd()),
+        copy_cwd=arguments.cwd,
+        started_at=time.time(),
+        backend=arguments.backend,
+        arguments=tuple(arguments.arguments),
+        digest=plan.digest,
+    )
+    return _launch(plan, facts, metadata, arguments, resume=False)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Start a stopped bottle again, on the backend its metadata names; returns the agent's exit status."""
+    state = State(home_root().resolve())
+    metadata = state.read(arguments.identity)
+    backend = require_backend(metadata.backend, BACKENDS)
+    manifests = load_directories(home_root(), Path(metadata.cwd))
+    loaded = manifests.load(metadata.agent)
+    facts = facts_for(loaded)
+    plan = make_plan(loaded, _intent(metadata.identity, backend, None, tuple(metadata.arguments), facts, resume=True))
+    if metadata.copy_cwd:
+        path = plan.workspace.path
+        plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, workdir=path))
+    if plan.digest != metadata.digest:
+        say("note: the manifests or the agent's words changed since this bottle ran; the summary shows them as now")
+    metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time())
+    return _launch(plan, facts, metadata, arguments, resume=True)
+
+
+def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
+    for line in preflight(plan):
+        print(line)
+    secrets = credentials.masked(plan)
+    place = place_of(plan.identity, _runtime_or_sample(), resolve_option(arguments.resolve), "")
+    print("steps")
+    for phase, step in bwrap.all_steps(plan, place, secrets, NOBODY):
+        print(f"  {phase:<15} {shown(json.dumps(redact(step), ensure_ascii=False))}")
+    return 0
+
+
+def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
+    """Return `--resolve HOST=ADDRESS:PORT` options; raises UsageError for another shape."""
+    found = {}
+    for text in texts:
+        host, equals, target = text.partition("=")
+        address, colon, port = target.rpartition(":")
+        if not (equals and colon and host and address and port.isdigit() and 0 < int(port) < 65536):
+            raise UsageError(f"--resolve {text!r} is not HOST=ADDRESS:PORT")
+        found[host.lower()] = (address.strip("[]"), int(port))
+    return found
+
+
+def _launch(
+    plan: BottlePlan, facts: HostFacts, metadata: Metadata, arguments: argparse.Namespace, *, resume: bool
+) -> int:
+    if plan.backend != "bwrap":
+        raise LaunchFailed(f"the backend {plan.backend} isn't there yet", hint="use --backend bwrap")
+    if plan.repositories or plan.supervise or plan.skills:
+        raise LaunchFailed(
+            "this manifest wants the git gate, supervise or skills, which bottles don't have yet",
+            hint="`bottle info` shows what it wants",
+        )
+    runtime = find_runtime()
+    trust = _trust(arguments.upstream_ca)
+    for line in preflight(plan):
+        say(line)
+    if not arguments.yes and not _confirmed():
+        say("not started")
+        return 1
+    secrets = credentials.gather(plan, facts, _ask)
+    state = State(home_root().resolve())
+    place = place_of(plan.identity, runtime, resolve_option(arguments.resolve), trust)
+    directory = state.directory(plan.identity)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with state.held(plan.identity):
+        metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process())
+        state.write(metadata)
+        running = dataclasses.replace(metadata, phase="running")
+        code = asyncio.run(_run(plan, place, secrets, state, running, resume=resume))
+        if directory.exists():
+            state.write(dataclasses.replace(running, phase="stopped"))
+    return code
+
+
+async def _run(
+    plan: BottlePlan,
+    place: bwrap.Place,
+    secrets: credentials.Credentials,
+    state: State,
+    running: Metadata,
+    *,
+    resume: bool,
+) -> int:
+    from opsexec.audit import AuditLog
+    from opsexec.local import LocalExec
+
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    stopped: list[str] = []
+
+    def end(name: str) -> None:
+        stopped.append(name)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number.name)
+    directory = state.directory(plan.identity)
+    authority = mint(plan.identity)
+    granted = launch.ceiling(plan, place, secrets, authority)
+    with (
+        AuditLog.open(directory / "audit.jsonl") as audit,
+        _open_log(directory) as log,
+    ):
+        whole = launch.Launch(plan, place, secrets, authority, audit, log, say, _show_refusal, resume)
+        async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
+            try:
+                out = await launch.run(whole, ex, Through(), lambda: _came_up(state, running))
+            except asyncio.CancelledError:
+                if not stopped:
+                    raise
+                say(f"{plan.identity} stopped ({stopped[0]})")
+                return 130 if stopped[0] == "SIGINT" else 143
+    if out.exit_code is None:
+        raise LaunchFailed(f"the agent was ended by {out.signal}", host=plan.identity)
+    return out.exit_code
+
+
+def _open_log(directory: Path) -> TextIO:
+    return open(directory / "bundle.log", "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _came_up(state: State, running: Metadata) -> None:
+    state.write(running)
+    say(f"{running.identity} is running")
+
+
+class Through:
+    """A sink that hands the agent's output to this process's own."""
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Hand on a block."""
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        await asyncio.to_thread(_write, target.buffer, data)
+
+
+def _write(target: Any, data: bytes) -> None:
+    target.write(data)
+    target.flush()
+
+
+def _show_refusal(event: dict[str, Any]) -> None:
+    if event.get("decision") != "allow":
+        where = shown(f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}".strip())
+        say(f"egress refused {where}: {shown(str(event.get('reason', '')))}")
+
+
+def _trust(file: str | None) -> str:
+    if file is None:
+        return ""
+    try:
+        return Path(file).read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--upstream-ca {file}: can't be read as PEM") from error
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask", hint="-y starts it without a question")
+    print("start it? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _ask(question: str) -> str:
+    import getpass
+
+    if not sys.stdin.isatty():
+        raise BadManifest(f"the manifest asks {question!r}, and there is nobody to ask", hint="run it on a terminal")
+    return getpass.getpass(f"{shown(question)}: ")
+
+
+def say(line: str) -> None:
+    """Tell the operator; the agent's own output has stdout to itself."""
+    print(f"bottle: {line}", file=sys.stderr, flush=True)
+
+
+async def remove(state: State, identity: str) -> None:
+    """Take a bottle's directory away, under a grant for it alone."""
+    from opsexec.capability import CapabilitySet
+    from opsexec.local import LocalExec
+    from opsexec.steps import RemoveFile
+
+    path = str(state.directory(identity))
+    granted = CapabilitySet.of(f"fs.remove:{path}", f"fs.remove:{path}/**")
+    async with LocalExec(capabilities=granted) as ex:
+        await ex.run(RemoveFile(path, recursive=True))
