@@ -20,7 +20,9 @@ class RecordedTerminal:
     that fails, so does the terminal: its tree is ended, and `read` and `wait` raise why.
     """
 
-    def __init__(self, session: TtySession, live: LiveTape, note: Callable[[Anchor], None], limits: RecordingLimits) -> None:
+    def __init__(
+        self, session: TtySession, live: LiveTape, note: Callable[[Anchor], None], limits: RecordingLimits
+    ) -> None:
         self._session = session
         self._live = live
         self._tape = live.tape
