@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.measure import Entrant, Field, round_robin
 from tests.parts.delay_proxy import DelayProxy
+from tests.parts.ops_agent import OpsAgent
 from tests.parts.sshd import Endpoint, Sshd, fleet
 
 OURS = "opsexec"
@@ -70,6 +71,12 @@ class Rig:
         """Many hosts, as contestants get them."""
         with fleet(count, extra=self.plain_home()) as many:
             yield [as_job(endpoint) for endpoint in many.endpoints]
+
+    @contextlib.contextmanager
+    def agents(self, count: int = 1) -> Iterator[list[OpsAgent]]:
+        """Many ops-agents on unix sockets, each a process with an audit of its own, as on as many hosts."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(OpsAgent(max_runs_per_principal=256)) for _ in range(count)]
 
     @contextlib.contextmanager
     def distant_host(self, rtt_ms: float) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,11 @@ GRANTS = CapabilitySet.of("exec:**", "shell:bench.*", "sync.*:/**", "fs.*:/**")
 def executor(host: dict[str, Any] | None, audit: Any) -> Executor:
     if host is None:
         return connect("local:", capabilities=GRANTS, audit=audit)
+    if "url" in host:
+        return connect(
+            host["url"], capabilities=GRANTS, audit=audit, config_files=[],
+            identity_files=[host["identity"]] if "identity" in host else [], known_hosts=host.get("known_hosts"),
+        )  # fmt: skip
     return connect(
         f"ssh://{host['user']}@{host['address']}:{host['port']}", capabilities=GRANTS, audit=audit,
         config_files=[], identity_files=[host["identity"]], known_hosts=host["known_hosts"],
@@ -34,7 +39,7 @@ async def local(work: dict[str, Any], audit: Any) -> None:
         ballast[at] = 1
     step = Exec(tuple(work["argv"]))
     gate = asyncio.Semaphore(work["in_flight"])
-    async with executor(None, audit) as ex:
+    async with executor(work.get("host"), audit) as ex:
 
         async def gated() -> None:
             async with gate:
@@ -49,7 +54,8 @@ async def local(work: dict[str, Any], audit: Any) -> None:
                 assert out.stdout == b"hello\n", out
         else:
             await asyncio.gather(*(gated() for _ in range(work["count"])))
-        report(each_ms=(time.perf_counter() - start) / work["count"] * 1000)
+        each_s = (time.perf_counter() - start) / work["count"]
+        report(each_ms=each_s * 1000, a_second=1 / each_s)
 
 
 async def steps(work: dict[str, Any], audit: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 from bench.rows import (
+    agent_host,
+    agent_steps,
     audit_cost,
     concurrency,
     copying,
@@ -34,5 +36,7 @@ ROWS: tuple[ModuleType, ...] = (
     concurrency,
     counters,
     orphans,
+    agent_steps,
+    agent_host,
 )
 BY_NAME: dict[str, ModuleType] = {module.NAME: module for module in ROWS}
