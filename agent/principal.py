@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import socket
 import struct
@@ -17,13 +18,17 @@ _CREDENTIALS = struct.Struct("3i")
 NAME_TTL_S = 5.0
 """Seconds a user's name is remembered: a connection's uid never changes, whom it names may."""
 
+LOOK_UP_FDS = 4
+"""Descriptors that finding a user's name may take at once: files, and the sockets of name services."""
+
 _names: dict[int, tuple[float, str | None]] = {}
 
 
 def peer_principal(connection: socket.socket) -> str | None:
     """Return `unix:<user>` of who connected, as the kernel noted it then (unix(7), SO_PEERCRED); None for nobody known.
 
-    A uid without a name is `unix:<uid>`, unless that text is another user's name.
+    A uid without a name is `unix:<uid>`, unless that text is another user's name. Where no names can be looked up,
+    nobody is known: a user whose name isn't found for want of a descriptor would look like one who has none.
     """
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(data)
@@ -32,8 +37,24 @@ def peer_principal(connection: socket.socket) -> str | None:
     if known is None or now - known[0] > NAME_TTL_S:
         if len(_names) > 4096:
             _names.clear()
+        if not _can_look_up():
+            return None
         known = _names[uid] = (now, _name(uid))
     return None if known[1] is None else f"unix:{known[1]}"
+
+
+def _can_look_up() -> bool:
+    """True while there are the descriptors that a look-up takes; pwd says the same KeyError for none as for nobody."""
+    held: list[int] = []
+    try:
+        for _ in range(LOOK_UP_FDS):
+            held.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    finally:
+        for fd in held:
+            os.close(fd)
+    return True
 
 
 def _name(uid: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +25,18 @@ def get(path: str, *headers: str) -> bytes:
 
 def connected(path: Path, within_s: float = 10.0) -> socket.socket:
     """Return a connection."""
-    link = socket.socket(socket.AF_UNIX)
-    link.settimeout(within_s)
-    link.connect(str(path))
-    return link
+    end = time.monotonic() + within_s
+    while True:
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(within_s)
+        try:
+            link.connect(str(path))
+            return link
+        except BlockingIOError:  # so many wait to be taken that there is no room for one more
+            link.close()
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.002)
 
 
 def answer(path: Path, request: bytes, *, within_s: float = 10.0) -> bytes:
