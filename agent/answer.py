@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from agent import http_server as web
 from agent.connection import Connection
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, Stream

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 import msgspec
-from aiohttp import StreamReader, web
 
+from agent import http_server as web
 from opsexec.errors import ProtocolError
 from opsexec.steps.base import Step
 from opsexec.steps.registry import AnyStep, encode_step
@@ -47,7 +47,7 @@ class Body:
     def __init__(
         self, request: web.BaseRequest, max_bytes: int, within_s: float, kinds: frozenset[int] = TO_AGENT
     ) -> None:
-        self._content: StreamReader = request.content
+        self._content: web.StreamReader = request.content
         self._json = request.content_type == JSON_TYPE
         self._max_bytes = max_bytes
         self._within_s = within_s

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
-
+from agent import http_server as web
 from agent.config import Limits
 from agent.identity import NOBODY, Identity, Prove
 from agent.principal import peer_principal
@@ -54,7 +53,10 @@ class Gate:
         assert isinstance(connection, Connection)
         connection.busy = True
         try:
-            return await self._serve(request, connection.listener, connection.identity)
+            response = await self._serve(request, connection.listener, connection.identity)
+            if connection.principal is None:
+                response.force_close()  # who it was, it no longer is
+            return response
         finally:
             connection.rest()
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from aiohttp import HttpVersion11, web
 
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk
@@ -66,7 +66,7 @@ class Door:
             denied = CapabilityDenied("a grant", (), layer="agent", reason=reason)
             return await self._refuse(request, listener, principal, denied, reason)
         try:
-            if request.version != HttpVersion11:
+            if request.version != web.HttpVersion11:
                 raise ProtocolError("the request is not HTTP/1.1", hint="see docs/agent.md")
             said = request.headers.get(VERSION_HEADER)
             if said is not None:

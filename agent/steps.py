@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
-
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
 from agent.body import Body

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk

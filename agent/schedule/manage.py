@@ -6,8 +6,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
 from agent.schedule.calendar import Calendar

@@ -6,8 +6,8 @@ import asyncio
 from urllib.parse import parse_qs
 
 import msgspec
-from aiohttp import web
 
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk

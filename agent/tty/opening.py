@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from aiohttp import web
-
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
 from agent.body import Body

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
+from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import ActiveRun, Desk
