@@ -93,8 +93,11 @@ class Schedule(msgspec.Struct, kw_only=True):
         self.turns += turns
 
     def put_back(self, now: int) -> None:
-        """Follow a clock that was put back: what had a turn has had it, what had none may be due again."""
-        self.cursor = max(now, self.floor)
+        """Follow a clock that was put back: what had a turn has had it, what had none may be due again.
+
+        Before it was made a schedule is never due: a clock that says so is wrong.
+        """
+        self.cursor = max(now - 1, self.floor, int(self.created))
 
 
 def jitter(host: str, name: str, most_s: float) -> float:

@@ -61,9 +61,10 @@ def _known(files: list[Path], host: str) -> HostKeys:
     if check.unreadable is not None:
         raise UsageError(f"the known hosts can't be read: {check.unreadable}", hint="mend the file")
     keys = [key for key in found[0] if key not in check.revoked]
-    where = ", ".join(map(str, files)) or "no file of known hosts"
+    where = ", ".join(map(str, files)) or "none of the usual known hosts"
     if not keys:
-        raise UsageError(f"{where} has no key of {host}", hint="name it as it stands there with --host")
+        hint = "name it as it stands there with --host, or a key's file with --key"
+        raise UsageError(f"no key of {host} is known (looked in: {where})", hint=hint)
     return HostKeys(keys, where)
 
 

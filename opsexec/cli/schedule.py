@@ -257,7 +257,7 @@ COMMANDS = (
                 run=_add,
                 examples=(
                     "opsexec schedule add web1 backup --cron '0 3 * * *' --missed once -- /usr/local/bin/backup",
-                    "opsexec schedule add web1 tidy --cron '*/10 * * * *' --overlap kill --timeout 300 -- /usr/bin/tidy",
+                    "opsexec schedule add web1 tidy --cron '*/10 * * * *' --overlap kill --timeout 60 -- /usr/bin/tidy",
                     "opsexec schedule add web1 nightly --cron '30 2 * * *' --jitter 600 --runbook nightly.yaml",
                 ),
             ),
