@@ -26,6 +26,8 @@ DECLARATIONS = "/etc/ops-agent/services"
 
 OF_A_SERVICE = tuple(family for family in FAMILIES if family not in ("persist", "agent"))
 OF_A_HOST = ("host", "backend", "podman", "container", "auth", "persist", "agent")
+ROOTS = ("backend.manager", "svc.state", "lint.unit-syntax")
+"""Who says why, when a service's state or definition can't be read (`Unreadable.root`)."""
 SUFFIXES = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice")
 
 
@@ -67,6 +69,8 @@ def with_causes(chosen: Sequence[Check], every: Sequence[Check]) -> list[Check]:
     by_id = {each.id: each for each in every}
     wanted: set[str] = set()
     pending = [each.id for each in chosen]
+    if any(each.scope == "service" for each in chosen):
+        pending += ROOTS
     while pending:
         name = pending.pop()
         if name not in wanted and name in by_id:
@@ -88,7 +92,10 @@ async def examine(executor: Executor, request: Request) -> Examined:
     chosen = select(every, request.only)
     findings = await Engine(look, subject).run(with_causes(chosen, every))
     asked = {each.id for each in chosen}
-    return Examined(executor.host, [each for each in findings if each.id in asked], chosen)
+    asked |= {each.because for each in findings if each.id in asked and each.because}
+    return Examined(
+        executor.host, [each for each in findings if each.id in asked], [each for each in every if each.id in asked]
+    )
 
 
 async def find_service(probe: Probe, request: Request) -> Service:

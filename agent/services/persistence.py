@@ -20,8 +20,9 @@ class Place(NamedTuple):
 KINDS: dict[str, tuple[Place, ...]] = {
     "units": (
         Place("/etc/systemd/system", 3), Place("/etc/systemd/user", 3), Place("/usr/local/lib/systemd/system", 2),
-        Place("/usr/local/lib/systemd/user", 2), Place("/run/systemd/system", 2), Place("/etc/systemd/system-generators"),
-        Place("/usr/local/lib/systemd/system-generators"), Place("/etc/systemd/user-generators"),
+        Place("/usr/local/lib/systemd/user", 2), Place("/run/systemd/system", 2), Place("/etc/systemd/user-generators"),
+        Place("/etc/systemd/system-generators"), Place("/usr/local/lib/systemd/system-generators"),
+        Place("/etc/containers/systemd", 2),
     ),
     "cron": (
         Place("/etc/crontab"), Place("/etc/anacrontab"), Place("/etc/cron.d"), Place("/etc/cron.hourly"),
@@ -47,16 +48,17 @@ HOME_KINDS: dict[str, tuple[Place, ...]] = {
 """Kind -> places in each home directory."""
 
 MAX_HOMES = 200
+NO_HOMES = ("/nonexistent", "/proc", "/dev", "/usr", "/bin", "/sbin")
 
 
 def homes(passwd: str) -> list[str]:
     """Return the home directories of /etc/passwd, without doubles; at most MAX_HOMES."""
-    found = []
+    found: list[str] = []
     for line in passwd.splitlines():
         fields = line.split(":")
-        if len(fields) >= 7 and fields[5].startswith("/") and fields[5] not in ("/", *found):
-            if not fields[5].startswith(("/nonexistent", "/proc", "/dev", "/usr", "/bin", "/sbin")):
-                found.append(fields[5])
+        home = fields[5] if len(fields) >= 7 else ""
+        if home.startswith("/") and not home.startswith(NO_HOMES) and home not in ("/", *found):
+            found.append(home)
     return found[:MAX_HOMES]
 
 

@@ -161,10 +161,12 @@ class Probe:
         number: int | None = None,
         user: bool = False,
         connection: str | None = None,
+        again: int = 0,
     ) -> Said:
-        """Put a question of `opsexec.steps.questions`; raises Missing where the program is, Unreadable otherwise."""
+        """Put a question of `opsexec.steps.questions`, once for each `again`; raises Missing for the program itself."""
         step = self._step(Inquire, ask=question, subject=subject, number=number, user=user, connection=connection)
-        return await self.memo(encode_step(step), lambda: self._said(step, step.question.max_bytes, step.argv()))
+        key = (encode_step(step), again)
+        return await self.memo(key, lambda: self._said(step, step.question.max_bytes, step.argv()))
 
     async def run(self, argv: list[str], *, timeout_s: float, env: dict[str, str] | None = None) -> Said:
         """Run a program that a declaration names; it takes an exec grant of its own."""

@@ -11,12 +11,19 @@ from typing import Any
 import msgspec
 
 from agent.services.check import Check
-from agent.services.finding import WEIGHT, Finding
+from agent.services.finding import WEIGHT, Finding, Verdict
 from opsexec.handlers.diffs import shown
 
 FORMATS = ("human", "json", "ndjson", "sarif")
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-MARKS = {"pass": "ok", "info": "info", "warn": "WARN", "fail": "FAIL", "skip": "skip", "unknown": "????"}
+MARKS: dict[Verdict, str] = {
+    "pass": "ok",
+    "info": "info",
+    "warn": "WARN",
+    "fail": "FAIL",
+    "skip": "skip",
+    "unknown": "????",
+}
 LEVELS = {"pass": "none", "info": "note", "warn": "warning", "fail": "error", "skip": "none", "unknown": "warning"}
 KINDS = {"pass": "pass", "info": "informational", "skip": "notApplicable", "unknown": "open"}
 
@@ -71,7 +78,7 @@ def as_ndjson(host: str, findings: Sequence[Finding]) -> str:
 
 def as_sarif(host: str, findings: Sequence[Finding], checks: Sequence[Check], version: str) -> str:
     """Return a SARIF 2.1.0 log with one run."""
-    rules = [
+    rules: list[dict[str, Any]] = [
         {
             "id": each.id,
             "shortDescription": {"text": f"Reads {each.reads}."},
@@ -81,9 +88,13 @@ def as_sarif(host: str, findings: Sequence[Finding], checks: Sequence[Check], ve
         for each in checks
     ]
     index = {each.id: at for at, each in enumerate(checks)}
-    driver = {"name": "ops-agent doctor", "version": version, "rules": rules}
+    driver: dict[str, Any] = {"name": "ops-agent doctor", "version": version, "rules": rules}
     results = [_result(host, each, index[each.id]) for each in findings]
-    log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    log: dict[str, Any] = {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
     return json.dumps(log, ensure_ascii=True) + "\n"
 
 
@@ -100,13 +111,14 @@ def _result(host: str, finding: Finding, rule: int) -> dict[str, Any]:
             if each.line:
                 physical["region"] = {"startLine": each.line}
             locations.append({"physicalLocation": physical})
+    nowhere: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": f"{host}/{finding.subject}"}]}
     result: dict[str, Any] = {
         "ruleId": finding.id,
         "ruleIndex": rule,
         "level": LEVELS[finding.verdict],
         "kind": KINDS.get(finding.verdict, "fail"),
         "message": {"text": text},
-        "locations": locations[:10] or [{"logicalLocations": [{"fullyQualifiedName": f"{host}/{finding.subject}"}]}],
+        "locations": locations[:10] or [nowhere],
         "partialFingerprints": {"idAndSubject/v1": fingerprint(finding)},
         "properties": {"verdict": finding.verdict, "subject": finding.subject, "host": host},
     }

@@ -18,10 +18,10 @@ def parse_properties(text: str) -> dict[str, str]:
     return found
 
 
-async def ask_unit(look: Look) -> Said:
-    """Return the manager's answer about the unit; raises Unreadable where none answers."""
+async def ask_unit(look: Look, *, again: int = 0) -> Said:
+    """Return the manager's answer about the unit, asked anew for another `again`; raises Unreadable."""
     try:
-        said = await look.probe.ask("systemd.unit", look.service.unit, user=look.service.user)
+        said = await look.probe.ask("systemd.unit", look.service.unit, user=look.service.user, again=again)
     except Missing as error:
         raise Unreadable("there is no systemctl here", root="backend.manager") from error
     if said.rc != 0:
@@ -36,6 +36,14 @@ async def unit_state(look: Look) -> dict[str, str]:
     found = parse_properties(said.out)
     if "LoadState" not in found or "ActiveState" not in found:
         raise Unreadable("the service manager's answer makes no sense", said.evidence)
+    return found
+
+
+async def installed(look: Look) -> dict[str, str]:
+    """Return the properties of a unit that is there; raises Unreadable, with its root, where none is."""
+    found = await unit_state(look)
+    if found["LoadState"] == "not-found" and found["ActiveState"] in ("inactive", "failed"):
+        raise Unreadable(f"there is no {look.service.unit} on this host", root="svc.state")
     return found
 
 

@@ -46,7 +46,7 @@ QUESTIONS: dict[str, Question] = {
         user_manager=True,
     ),
     "systemd.version": Question(
-        "Which version is it?", "service.read", (*_CTL, "show", "--property=Version"), resource="systemd",
+        "Which version is it?", "service.read", (*_CTL, "show", "--property=Version,SystemState"), resource="systemd",
         user_manager=True,
     ),
     "systemd.unit": Question(

@@ -131,7 +131,7 @@ async def audit(look: Look) -> Ruling:
 
 
 @check("agent.clock", "host", reads="the host's clock and the caller's",
-       fails_when="they differ by more than 30 s: audits of both can't be put side by side", severity="low")  # fmt: skip
+       fails_when="they differ by more than 30 s: their audits can't be put side by side", severity="low")  # fmt: skip
 async def clock(look: Look) -> Ruling:
     """Compare clocks."""
     before = time.time()

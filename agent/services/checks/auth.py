@@ -109,7 +109,7 @@ async def ambient_credentials(look: Look) -> Ruling:
 @check(
     "auth.isolation", "service", reads="podman's version, DOCKER_CONFIG in the unit and scripts, `--pull`",
     fails_when="the authfile is declared empty, and ambient credentials reach the runtime", severity="high",
-    after=("podman.version", "lint.unit-syntax"), blocks=True,
+    after=("podman.version",), blocks=True,
 )  # fmt: skip
 async def isolation(look: Look) -> Ruling:
     """Rule on whether ambient credentials are kept out."""

@@ -16,8 +16,10 @@ from agent.services.probe import Unreadable
 OWNER_LABEL = "ops-agent.service"
 """A container of ours carries its service's name under this label."""
 
-STATES = ("created", "initialized", "running", "exited", "paused", "stopping", "stopped", "removing", "restarting", "dead",
-          "unknown", "configured", "improper")  # fmt: skip
+STATES = frozenset({
+    "created", "initialized", "running", "exited", "paused", "stopping", "stopped", "removing", "restarting", "dead",
+    "unknown", "configured", "improper",
+})  # fmt: skip
 MAX_CONTAINERS = 5000
 
 
@@ -132,11 +134,10 @@ async def orphan(look: Look) -> Ruling:
     lost = []
     found = await ours(look)
     for each in found:
-        if each.state not in ("running", "paused", "stopping", "initialized") and each.pid > 1:
-            if (await look.probe.stat(f"/proc/{each.pid}")).exists:
-                lost.append(
-                    Evidence(excerpt=f"{each.name} is {each.state}, pid {each.pid} lives", path=f"/proc/{each.pid}")
-                )
+        ended = each.state not in ("running", "paused", "stopping", "initialized") and each.pid > 1
+        if ended and (await look.probe.stat(f"/proc/{each.pid}")).exists:
+            text = f"{each.name} is {each.state}, pid {each.pid} lives"
+            lost.append(Evidence(excerpt=text, path=f"/proc/{each.pid}"))
     if lost:
         return failed(f"{len(lost)} containers have ended for podman, and live", *lost[:20])
     return passed("no process is left behind") if found else skipped("there is no container")

@@ -24,7 +24,6 @@ from agent.services.look import Look
 from agent.services.unit_file import Unit
 
 LINUX = ("Linux",)
-AFTER = ("lint.unit-syntax",)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -64,7 +63,7 @@ async def starts(look: Look) -> list[Start]:
 @check(
     "lint.raw-runtime-run", "service", reads="Exec* lines and the scripts they start, also inside `sh -c`",
     fails_when="it starts a container by itself, past the wrapper that bounds it", severity="high", platforms=LINUX,
-    after=AFTER, blocks=True,
+    blocks=True,
 )  # fmt: skip
 async def raw_runtime_run(look: Look) -> Ruling:
     """Look for `podman run` and its like."""
@@ -80,7 +79,7 @@ async def raw_runtime_run(look: Look) -> Ruling:
 @check(
     "lint.remote-image", "service", reads="image references on command lines, in scripts and in the declaration",
     fails_when="a registry is asked at run time, without a service account", severity="high", platforms=LINUX,
-    after=AFTER, blocks=True,
+    blocks=True,
 )  # fmt: skip
 async def remote_image(look: Look) -> Ruling:
     """Rule on where images come from."""
@@ -100,7 +99,7 @@ async def remote_image(look: Look) -> Ruling:
 
 @check(
     "lint.pull-policy", "service", reads="`--pull` on command lines and in scripts",
-    fails_when="the authfile is declared empty, and a run may pull", platforms=LINUX, after=AFTER, blocks=True,
+    fails_when="the authfile is declared empty, and a run may pull", platforms=LINUX, blocks=True,
 )  # fmt: skip
 async def pull_policy(look: Look) -> Ruling:
     """Rule on whether a start may pull."""
@@ -116,8 +115,8 @@ async def pull_policy(look: Look) -> Ruling:
 
 
 @check(
-    "lint.log-tmp", "service", reads="StandardOutput=, StandardError=, redirections of command lines and scripts; [logs]",
-    fails_when="it logs into a directory that anyone may write to", platforms=LINUX, after=AFTER, blocks=True,
+    "lint.log-tmp", "service", reads="StandardOutput=, StandardError=, redirections of commands and scripts; [logs]",
+    fails_when="it logs into a directory that anyone may write to", platforms=LINUX, blocks=True,
 )  # fmt: skip
 async def log_tmp(look: Look) -> Ruling:
     """Look for logs in temporary directories."""
@@ -146,7 +145,7 @@ async def log_tmp(look: Look) -> Ruling:
 
 @check(
     "lint.shell-c", "service", reads="Exec* lines", fails_when="a shell is handed a script on the command line",
-    platforms=LINUX, after=AFTER, severity="low",
+    platforms=LINUX, severity="low",
 )  # fmt: skip
 async def shell_c(look: Look) -> Ruling:
     """Look for `sh -c`."""
@@ -160,7 +159,6 @@ async def shell_c(look: Look) -> Ruling:
 @check(
     "lint.opaque-nix", "service", reads="the programs of Exec* lines",
     fails_when="a program is named by its store path, which the next garbage collection may take", platforms=LINUX,
-    after=AFTER,
 )  # fmt: skip
 async def opaque_nix(look: Look) -> Ruling:
     """Look for store paths on command lines."""

@@ -46,7 +46,7 @@ def gnu_only(text: str) -> list[str]:
 @check(
     "lint.wrapper", "service", reads="the programs and scripts of Exec* lines; `sh -n`; their first line and mode",
     fails_when="a program is missing or can't be executed, or a script isn't well-formed", platforms=("Linux",),
-    after=("lint.unit-syntax",), severity="high", blocks=True,
+    severity="high", blocks=True,
 )  # fmt: skip
 async def wrapper(look: Look) -> list[Ruling] | Ruling:
     """Rule on every program and script."""

@@ -48,7 +48,7 @@ def complaints(stderr: str, path: str) -> list[Evidence]:
 @check(
     "lint.unit-syntax", "service", reads="`systemd-analyze verify FILE`, by what it says, for it ends with 0",
     fails_when="systemd doesn't understand a line, and goes on without it", severity="high", platforms=LINUX,
-    after=("svc.state",), blocks=True,
+    blocks=True,
 )  # fmt: skip
 async def unit_syntax(look: Look) -> Ruling:
     """Rule on the definition's form."""
@@ -76,9 +76,9 @@ async def unit_syntax(look: Look) -> Ruling:
 
 
 @check(
-    "lint.restart-unbounded", "service", reads="Restart=, RestartSec=, StartLimitIntervalSec=, StartLimitBurst= in force",
+    "lint.restart-unbounded", "service", reads="Restart=, RestartSec=, StartLimitIntervalSec=, StartLimitBurst=",
     fails_when="a service that always fails is started again without end, or Restart=always", severity="high",
-    platforms=LINUX, after=("lint.unit-syntax",), blocks=True,
+    platforms=LINUX, blocks=True,
 )  # fmt: skip
 async def restart_unbounded(look: Look) -> Ruling:
     """Rule on the restart limits that are in force, or else on those that are written."""
@@ -120,7 +120,7 @@ def judge_limits(limits: Limits, found: Definition) -> Ruling:
 @check(
     "lint.secrets-in-env", "service", reads="Environment= names and values; values are never shown",
     fails_when="a secret stands in the definition, where every user of the host can read it", severity="high",
-    platforms=LINUX, after=("lint.unit-syntax",),
+    platforms=LINUX,
 )  # fmt: skip
 async def secrets_in_env(look: Look) -> Ruling:
     """Rule on the environment in the definition."""
@@ -138,7 +138,6 @@ async def secrets_in_env(look: Look) -> Ruling:
 @check(
     "lint.killmode", "service", reads="KillMode=, Type=, TimeoutStopSec=",
     fails_when="a stop leaves processes behind, or takes longer than declared", platforms=LINUX,
-    after=("lint.unit-syntax",),
 )  # fmt: skip
 async def killmode(look: Look) -> Ruling:
     """Rule on how it is stopped."""
@@ -158,7 +157,7 @@ async def killmode(look: Look) -> Ruling:
 
 @check(
     "lint.exposure", "service", reads="`systemd-analyze security --offline=true --threshold=N`",
-    fails_when="its exposure is over the declared budget", severity="low", platforms=LINUX, after=("lint.unit-syntax",),
+    fails_when="its exposure is over the declared budget", severity="low", platforms=LINUX,
 )  # fmt: skip
 async def exposure(look: Look) -> Ruling:
     """Compare its sandbox with the budget."""
@@ -186,7 +185,7 @@ def judge_exposure(said: Said, budget: float) -> Ruling:
 @check(
     "lint.quadlet", "service", reads="SourcePath of generated units, podman's version",
     fails_when="a .container file is there, and this podman makes no units of it (before 4.4)", platforms=LINUX,
-    after=("svc.state", "podman.version"),
+    after=("podman.version",),
 )  # fmt: skip
 async def quadlet(look: Look) -> Ruling:
     """Rule on Quadlet files of the service."""
@@ -207,7 +206,7 @@ async def quadlet(look: Look) -> Ruling:
 
 @check(
     "lint.uninstall", "service", reads="the receipt of the install",
-    fails_when="nothing says how to take it away or to quarantine it", severity="low", after=("svc.state",),
+    fails_when="nothing says how to take it away or to quarantine it", severity="low",
 )  # fmt: skip
 async def uninstall(look: Look) -> Ruling:
     """Rule on whether there is a way back."""

@@ -24,7 +24,7 @@ async def store_paths(look: Look) -> list[tuple[str, str]]:
 
 @check(
     "nix.source", "service", reads="where programs lead; `nix-store --query --deriver`",
-    fails_when="never: it is for information", severity="low", after=("lint.unit-syntax",),
+    fails_when="never: it is for information", severity="low",
 )  # fmt: skip
 async def source(look: Look) -> Ruling:
     """Say what a store path was built from."""
@@ -37,7 +37,6 @@ async def source(look: Look) -> Ruling:
 
 @check(
     "nix.gc", "service", reads="whether the store paths are there", fails_when="one was collected", severity="high",
-    after=("lint.unit-syntax",),
 )  # fmt: skip
 async def collected(look: Look) -> Ruling:
     """Look for store paths that are gone."""

@@ -83,8 +83,8 @@ async def _place(look: Look, place: Place, found: Sweep) -> None:
     if not stat.exists:
         return
     if stat.kind != "directory":
-        entry = SurveyEntry(path, stat.kind, stat.size, stat.mode, stat.owner, stat.group, stat.uid, stat.gid, stat.mtime,
-                            stat.target, stat.sha256)  # fmt: skip
+        fields = {name: getattr(stat, name) for name in SurveyEntry.__struct_fields__}
+        entry = SurveyEntry(**fields)
         found.entries[normalise(place.path)] = entry
         return
     listed = await look.probe.survey(path, depth=place.depth, digest=True)
@@ -159,7 +159,7 @@ async def login(look: Look) -> Ruling:
 
 
 @check("persist.loader", "host", reads="ld.so.preload, ld.so.conf.d", platforms=LINUX, severity="high",
-       fails_when="a library is loaded into every program, or the loader's configuration is new or changed")  # fmt: skip
+       fails_when="a library is loaded into every program, or the loader's configuration has changed")  # fmt: skip
 async def loader(look: Look) -> Ruling:
     """Compare what is loaded into every program."""
     found = await sweep(look, "loader")

@@ -157,7 +157,7 @@ async def machine_running(look: Look) -> Ruling:
 
 
 async def connection(look: Look) -> dict[str, Any] | None:
-    """Return the connection podman uses; None when it runs natively. Raises Unreadable where the list makes no sense."""
+    """Return the connection podman uses; None when it runs natively, empty when there is none. Raises Unreadable."""
     name = link_of(look)
     if name is None and await look.system() != "Darwin":
         return None
@@ -167,7 +167,7 @@ async def connection(look: Look) -> dict[str, Any] | None:
         raise Unreadable("podman's list of connections makes no sense", said.evidence)
     for each in found:
         if each.get("Name") == name or (name is None and each.get("Default") is True):
-            return each
+            return dict(each)
     return {}
 
 

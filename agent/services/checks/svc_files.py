@@ -11,13 +11,11 @@ from agent.services.receipt import MARKER
 from opsexec.far.match import normalise
 from opsexec.handlers.far_answers import Entry
 
-AFTER = ("lint.unit-syntax",)
-
 
 @check(
     "svc.duplicate", "service", reads="every unit directory of the system's and the login's manager",
     fails_when="another definition of the name is hidden by the one in force, or drop-ins that aren't ours change it",
-    platforms=("Linux",), after=AFTER,
+    platforms=("Linux",),
 )  # fmt: skip
 async def duplicate(look: Look) -> Ruling:
     """Look for more than one definition of the name."""
@@ -47,7 +45,7 @@ async def duplicate(look: Look) -> Ruling:
 
 @check(
     "svc.conflict", "service", reads="the first lines of the definition",
-    fails_when="a service is declared here, and the definition on the host is somebody else's", after=AFTER,
+    fails_when="a service is declared here, and the definition on the host is somebody else's",
     platforms=("Linux",), severity="high", blocks=True,
 )  # fmt: skip
 async def conflict(look: Look) -> Ruling:
@@ -65,7 +63,7 @@ async def conflict(look: Look) -> Ruling:
 
 @check(
     "svc.drift", "service", reads="sha256 of everything the receipt of the install lists",
-    fails_when="a file is not as it was installed", after=("svc.state",),
+    fails_when="a file is not as it was installed",
 )  # fmt: skip
 async def drift(look: Look) -> Ruling:
     """Compare files with the receipt."""
@@ -102,7 +100,7 @@ def judge_place(stat: Entry, owners: tuple[int, ...]) -> str | None:
 
 @check(
     "svc.perms", "service", reads="owner and mode of the definition, its scripts, programs, and all directories above",
-    fails_when="somebody else may change what the manager runs", severity="high", platforms=("Linux",), after=AFTER,
+    fails_when="somebody else may change what the manager runs", severity="high", platforms=("Linux",),
     blocks=True,
 )  # fmt: skip
 async def perms(look: Look) -> Ruling:
@@ -139,7 +137,7 @@ def ancestors(path: str) -> list[str]:
 
 @check(
     "svc.scope", "service", reads="where the definition stands, and its User=",
-    fails_when="a user's service is installed for the whole system and runs as root", platforms=("Linux",), after=AFTER,
+    fails_when="a user's service is installed for the whole system and runs as root", platforms=("Linux",),
 )  # fmt: skip
 async def scope(look: Look) -> Ruling:
     """Rule on whether it stands where it was declared."""

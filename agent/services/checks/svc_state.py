@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
+
+import msgspec
 
 from agent.services.check import check
 from agent.services.finding import EXCERPT, Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
 from agent.services.probe import Unreadable
-from agent.services.unit_state import ask_unit, loaded, unit_state
+from agent.services.unit_state import ask_unit, installed, loaded, parse_properties, unit_state
 
 DEFAULT_PER_HOUR = 3
 
@@ -74,11 +78,11 @@ async def journal_of(look: Look) -> Evidence | None:
 
 @check(
     "svc.last-exit", "service", reads="ExecMainCode, ExecMainStatus, Result; the journal's last lines",
-    fails_when="the main process ended with another status than 0", platforms=("Linux",), after=("svc.state",),
+    fails_when="the main process ended with another status than 0", platforms=("Linux",), after=("backend.manager",),
 )  # fmt: skip
 async def last_exit(look: Look) -> Ruling:
     """Rule on how the main process ended last."""
-    found = await unit_state(look)
+    found = await installed(look)
     code, status = found.get("ExecMainCode", ""), found.get("ExecMainStatus", "")
     result = found.get("Result", "")
     if not code.isdigit() or not status.isdigit():
@@ -92,51 +96,67 @@ async def last_exit(look: Look) -> Ruling:
     return warned(f"the main process ended with {how} ({result})", *evidence)
 
 
-def judge_restarts(found: dict[str, str], limit: int, uptime_s: float | None, since_s: float | None) -> tuple[str, str]:
-    """Return a verdict and a sentence from NRestarts. `since_s`: how long the manager has been counting, in seconds."""
-    count = int(found["NRestarts"])
-    window = max(since_s or uptime_s or 3600.0, 1.0)
-    per_hour = count * 3600 / max(window, 3600.0)
-    text = f"{count} automatic restarts, {count * 3600 / window:.0f} an hour" if count else "no automatic restart"
-    if found.get("SubState") == "auto-restart":
-        return "fail", f"it is between two restarts now: {text}"
+def judge_restarts(state: str, count: int, limit: int, per_hour: float) -> Ruling:
+    """Rule on the manager's count. `per_hour`: the rate at which it grows now."""
+    text = f"{count} automatic restarts, {per_hour:.0f} an hour now" if count else "no automatic restart"
     if count > limit and per_hour > limit:
-        return "fail", f"a runaway: {text} (at most {limit} an hour)"
+        return failed(f"a runaway: {text}, at most {limit} an hour are allowed")
+    if state == "auto-restart":
+        return failed(f"it is between two restarts now: {text}")
     if count > limit:
-        return "warn", f"{text}, more than the {limit} that one hour may have"
-    return "pass" if not count else "info", text
+        return warned(f"{text}, more than the {limit} that one hour may have")
+    return noted(text) if count else passed(text)
+
+
+WATCH_S = 1.5
+"""Seconds between two looks at a count that is too high already."""
 
 
 @check(
-    "svc.restart-count", "service", reads="NRestarts, SubState, InactiveExitTimestampMonotonic, uptime",
+    "svc.restart-count", "service", reads="NRestarts, twice where it is high already, and SubState",
     fails_when="it restarts more often an hour than declared, or waits for its next restart", severity="high",
-    platforms=("Linux",), after=("svc.state",),
+    platforms=("Linux",), after=("backend.manager",),
 )  # fmt: skip
 async def restart_count(look: Look) -> Ruling:
-    """Rule on how often the manager has restarted it."""
-    found = await unit_state(look)
-    said = await ask_unit(look)
-    if not re.fullmatch(r"\d{1,18}", found.get("NRestarts", "")):
+    """Rule on how often the manager has restarted it, and does now."""
+    found = await installed(look)
+    count = restarts(found)
+    if count is None:
         return skipped("the manager doesn't count restarts of this unit")
+    said = await ask_unit(look)
     limit = look.declared.lifecycle.max_restarts_per_hour if look.declared else DEFAULT_PER_HOUR
-    kernel = await look.probe.facts("kernel")
-    uptime = kernel.get("uptime_s") if isinstance(kernel, dict) else None
-    verdict, text = judge_restarts(found, limit, uptime if isinstance(uptime, int | float) else None, None)
-    if verdict == "fail":
+    per_hour = 0.0
+    if count > limit:
+        begun = time.monotonic()
+        await asyncio.sleep(WATCH_S)
+        said = await ask_unit(look, again=1)
+        later = restarts(parse_properties(said.out))
+        if later is None:
+            raise Unreadable("the manager stopped counting restarts", said.evidence)
+        # The count begins anew with a start by hand.
+        per_hour = max(0, later - count) * 3600 / (time.monotonic() - begun)
+        count = max(later, count)
+    ruling = judge_restarts(found.get("SubState", ""), count, limit, per_hour)
+    if ruling.verdict in ("fail", "warn"):
         fix = Fix(text="stop it, then look why it ends", argv=control(look, "stop"))
-        return failed(text, said.evidence, fix=fix)
-    if verdict == "warn":
-        return warned(text, said.evidence)
-    return passed(text) if verdict == "pass" else noted(text, said.evidence)
+        return msgspec.structs.replace(ruling, evidence=(said.evidence,), fix=fix)
+    return ruling
+
+
+def restarts(found: dict[str, str]) -> int | None:
+    """Return NRestarts; None when the manager doesn't say."""
+    text = found.get("NRestarts", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 @check(
     "svc.disabled-override", "service", reads="UnitFileState, LoadState",
-    fails_when="it is declared enabled, and masked or disabled on the host", platforms=("Linux",), after=("svc.state",),
+    fails_when="it is declared enabled, and masked or disabled on the host", platforms=("Linux",),
+    after=("backend.manager",),
 )  # fmt: skip
 async def disabled_override(look: Look) -> Ruling:
     """Compare what is declared with what is enabled."""
-    found = await unit_state(look)
+    found = await installed(look)
     said = await ask_unit(look)
     state = found.get("UnitFileState", "")
     if look.declared is None:
@@ -158,11 +178,11 @@ async def disabled_override(look: Look) -> Ruling:
 @check(
     "svc.stale", "service", reads="LoadState, ActiveState, NeedDaemonReload",
     fails_when="it runs from a definition that is gone, or was changed since it was loaded", platforms=("Linux",),
-    after=("svc.state",),
+    after=("backend.manager",),
 )  # fmt: skip
 async def stale(look: Look) -> Ruling:
     """Rule on whether the manager has the definition that is on disk."""
-    found = await unit_state(look)
+    found = await installed(look)
     said = await ask_unit(look)
     if found["LoadState"] == "not-found" and found["ActiveState"] not in ("inactive", "failed"):
         fix = Fix(text="stop what still runs", argv=control(look, "stop"))
@@ -179,11 +199,11 @@ async def stale(look: Look) -> Ruling:
 
 @check(
     "svc.bootstrap-error", "service", reads="Result, LoadError, ConditionResult",
-    fails_when="the last start failed before its program ran", platforms=("Linux",), after=("svc.state",),
+    fails_when="the last start failed before its program ran", platforms=("Linux",), after=("backend.manager",),
 )  # fmt: skip
 async def bootstrap_error(look: Look) -> Ruling:
     """Rule on the manager's own reasons for not starting it."""
-    found = await unit_state(look)
+    found = await installed(look)
     said = await ask_unit(look)
     result = found.get("Result", "")
     if result in ("start-limit-hit", "resources", "protocol", "timeout", "exec-condition"):
