@@ -101,12 +101,18 @@ async def tailnet_hosts(tags: Sequence[str], program: str = "tailscale") -> list
 
 
 def tailnet_peers(status: Any, tags: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return (name, tags) of the peers in a `tailscale status --json` answer, sorted by name."""
-    peers = status.get("Peer") if isinstance(status, dict) else None
+    """Return (name, tags) of the peers in a `tailscale status --json` answer, sorted by name.
+
+    A name is what this tailnet gave its own node: nodes that are shared in, and what a node calls itself, don't count.
+    """
+    answer = status if isinstance(status, dict) else {}
+    peers = answer.get("Peer")
+    tailnet = answer.get("CurrentTailnet") or {}
+    suffix = str(tailnet.get("MagicDNSSuffix") or answer.get("MagicDNSSuffix") or "").strip(".").lower()
     found: dict[str, tuple[str, ...]] = {}
     for peer in (peers or {}).values():
-        name = str(peer.get("DNSName") or peer.get("HostName") or "").partition(".")[0]
+        name, _, domain = str(peer.get("DNSName") or "").rstrip(".").lower().partition(".")
         carried = tuple(str(tag) for tag in peer.get("Tags") or ())
-        if _PLAIN.match(name) and (not tags or set(tags) & set(carried)):
+        if _PLAIN.match(name) and domain == suffix and (not tags or set(tags) & set(carried)):
             found[name] = carried
     return sorted(found.items())

@@ -11,10 +11,17 @@ import pytest
 
 from opsexec import AuditLog
 from tests.conftest import require
-from tests.parts.ops_agent import OpsAgent
+from tests.parts.netns import can_make_namespaces
+from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.sshd import Sshd, find_sshd
+from tests.parts.tailnet import ALICE, Tailnet
+from tests.parts.tailnet_build import tailnet_programs
 from tests.parts.targets import Target, over_ssh
 from tests.parts.unix_user import current_user, unix_user
+
+
+SUITE_PORT = 7337
+"""Where the agent listens that one suite runs over; the tailnet's own tests start agents on the usual port."""
 
 
 def require_sshd() -> None:
@@ -89,7 +96,39 @@ def agent(ops_agent: OpsAgent, audit: AuditLog) -> Target:
     return Target("agent", ops_agent.url, current_user(), audit)
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent"])
+@pytest.fixture(scope="session")
+def tailnet() -> Iterator[Tailnet]:
+    """A tailnet of six nodes; every test of a worker shares it."""
+    programs = tailnet_programs()
+    require(programs is not None, "needs headscale and tailscale (scripts/tailnet.sh builds them, with go on PATH)")
+    require(can_make_namespaces(), "needs root, network namespaces and /dev/net/tun")
+    assert programs is not None
+    with Tailnet(programs) as net:
+        yield net
+
+
+@pytest.fixture(scope="session")
+def tailnet_agent(tailnet: Tailnet) -> Iterator[OpsAgent]:
+    """An agent on the tailnet's server that lets alice do everything."""
+    grants = [{"principal": f"tailnet:{ALICE}", "capabilities": EVERYTHING, "run_as": ["*"]}]
+    with OpsAgent(
+        grants,
+        tailscaled=tailnet["server"],
+        tailnet_port=SUITE_PORT,
+        max_runs_per_principal=1000,
+        max_connections_per_principal=500,
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> Target:
+    """This machine, reached from alice's laptop over the tailnet."""
+    socket = str(tailnet["laptop"].socket)
+    return Target("tailnet", f"tailnet://server:{SUITE_PORT}", current_user(), audit, tailscaled_socket=socket)
+
+
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])
 def target(request: pytest.FixtureRequest) -> Target:
     """Every kind of target in turn; a new kind of executor joins the suite here."""
     found = request.getfixturevalue(request.param)

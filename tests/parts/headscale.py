@@ -79,6 +79,11 @@ class Headscale:
         """Make a user and return their id."""
         return int(self.ask("users", "create", name, "--email", email)["id"])
 
+    def user_id(self, name: str) -> int:
+        """The id of a user by their name."""
+        (found,) = [each["id"] for each in self.ask("users", "list") if each["name"] == name]
+        return int(found)
+
     def key(self, *, user: int | None = None, tags: Sequence[str] = ()) -> str:
         """Make a key that brings a node in, as a user's or as a tagged one."""
         whose = ["--user", str(user)] if user is not None else ["--tags", ",".join(tags)]

@@ -38,6 +38,7 @@ class OpsAgent:
         mode: str = "0600",
         environment: dict[str, str] | None = None,
         tailscaled: Tailscaled | None = None,
+        tailnet_port: int = TAILNET_PORT,
         tables: str = "",
         program: Sequence[str] = ("-m", "agent"),
         **limits: float,
@@ -51,6 +52,7 @@ class OpsAgent:
         self.log = self.directory / "stderr"
         self.mode = mode
         self.tailscaled = tailscaled
+        self.tailnet_port = tailnet_port
         self.tables = tables
         self.program = program
         self.tailscaled_socket = None if tailscaled is None else tailscaled.socket
@@ -61,7 +63,7 @@ class OpsAgent:
 
     def write_config(self, grants: Sequence[dict[str, Any]], **limits: float) -> None:
         """Write the config file anew; SIGHUP has it read."""
-        listen = [f"unix:{self.socket}", *([f"tailnet:{TAILNET_PORT}"] if self.tailscaled else [])]
+        listen = [f"unix:{self.socket}", *([f"tailnet:{self.tailnet_port}"] if self.tailscaled else [])]
         lines = ["[agent]", f"listen = {json.dumps(listen)}", f'state_dir = "{self.state}"']
         lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"']
         if self.tailscaled_socket is not None:
@@ -126,7 +128,11 @@ class OpsAgent:
         return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""A whole tailnet of the test's own: a control server, a relay and five nodes, all in namespaces without a way out.
+"""A whole tailnet of the test's own: a control server, a relay and six nodes, all in namespaces without a way out.
 
 | node | who it is | how |
 |---|---|---|
@@ -7,6 +7,7 @@
 | laptop | alice@example.com | userspace networking |
 | runner | tag:ci and tag:deploy | userspace networking |
 | stranger | bob@example.com, whom nobody grants anything | userspace networking |
+| phone | alice@example.com | userspace networking; for what ends a node's membership |
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from tests.parts.waiting import eventually_now
 ALICE = "alice@example.com"
 BOB = "bob@example.com"
 TAGS = ("tag:server", "tag:ci", "tag:deploy", "tag:idle")
+HOSTS = ("server", "relay")
 KERNEL = ("server",)
-NODES = ("server", "relay", "laptop", "runner", "stranger")
+NODES = ("server", "relay", "laptop", "runner", "stranger", "phone")
 
 
 class Tailnet:
@@ -57,11 +59,13 @@ class Tailnet:
                 "laptop": self.headscale.key(user=alice),
                 "runner": self.headscale.key(tags=["tag:ci", "tag:deploy"]),
                 "stranger": self.headscale.key(user=bob),
+                "phone": self.headscale.key(user=alice),
             }
             with ThreadPoolExecutor(len(NODES)) as pool:
                 list(pool.map(lambda name: self._join(name, keys[name]), NODES))
-            for node in self.nodes.values():
-                self._wait_for_peers(node)
+                list(pool.map(self._wait_for_peers, self.nodes.values()))
+                ways = [(node, to) for node in self.nodes.values() for to in HOSTS if node.name != to]
+                list(pool.map(lambda way: self._wait_for_way(*way), ways))
         except BaseException:
             self.end()
             raise
@@ -76,6 +80,10 @@ class Tailnet:
             return len(node.status().get("Peer") or {}) == len(NODES) - 1
 
         eventually_now(complete, within_s=30, what=f"{node.name} sees every other node")
+
+    def _wait_for_way(self, node: Tailscaled, to: str) -> None:
+        """The first packets to a peer may be lost while both find each other; tests begin after that."""
+        eventually_now(lambda: node.reaches(to), within_s=40, what=f"{node.name} reaches {to}")
 
     def end(self) -> None:
         """End all of it."""

@@ -52,18 +52,29 @@ class Tailscaled:
             )
         eventually_now(self.socket.exists, within_s=30, what=f"tailscaled of {self.name} listens")
 
-    def up(self, key: str) -> None:
+    @property
+    def program(self) -> Path:
+        """The tailscale program."""
+        return self._programs / "tailscale"
+
+    def up(self, key: str, *more: str) -> None:
         """Join the tailnet."""
         self.run("up", f"--login-server={URL}", f"--auth-key={key}", f"--hostname={self.name}", "--accept-dns=false",
-                 "--netfilter-mode=off", "--timeout=40s")  # fmt: skip
+                 "--netfilter-mode=off", "--timeout=40s", *more)  # fmt: skip
 
     def run(self, *words: str) -> bytes:
         """Run the tailscale program beside it."""
-        argv = [str(self._programs / "tailscale"), f"--socket={self.socket}", *words]
+        argv = [str(self.program), f"--socket={self.socket}", *words]
         done = subprocess.run(argv, check=False, capture_output=True, timeout=60)
         if done.returncode != 0:
-            raise AssertionError(f"tailscale {words[0]} on {self.name}: {done.stderr.decode()}{self.log.read_text()[-1500:]}")
+            said = done.stderr.decode() + self.log.read_text()[-1500:]
+            raise AssertionError(f"tailscale {words[0]} on {self.name}: {said}")
         return done.stdout
+
+    def reaches(self, name: str) -> bool:
+        """Whether another node answers it directly, now."""
+        argv = [str(self.program), f"--socket={self.socket}", "ping", "--c=1", "--timeout=1s", name]
+        return subprocess.run(argv, check=False, capture_output=True, timeout=20).returncode == 0
 
     def status(self) -> Any:
         """What it says of the tailnet."""

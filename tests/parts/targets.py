@@ -23,6 +23,7 @@ class Target:
     audit: AuditSink
     identity_files: Sequence[Path] | None = None
     known_hosts: Path | None = None
+    tailscaled_socket: str | None = None
 
     def connect(
         self,
@@ -57,6 +58,7 @@ class Target:
             config_files=(),
             keepalive_s=keepalive_s,
             connect_timeout_s=connect_timeout_s,
+            tailscaled_socket=self.tailscaled_socket,
         )
 
     @property
