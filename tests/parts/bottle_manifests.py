@@ -1,0 +1,30 @@
+"""A home root with manifests, written by a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HomeRoot:
+    """`~/.bot-bottle` of a test's own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("bottles", "agents"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        for each in (path, path / "bottles", path / "agents"):
+            each.chmod(0o755)
+
+    def bottle(self, name: str, front: str) -> Path:
+        """Write a bottle; `front` is its front matter."""
+        return self._write("bottles", name, front, "")
+
+    def agent(self, name: str, front: str, prompt: str = "") -> Path:
+        """Write an agent."""
+        return self._write("agents", name, front, prompt)
+
+    def _write(self, kind: str, name: str, front: str, body: str) -> Path:
+        path = self.path / kind / f"{name}.md"
+        path.write_text(f"---\n{front}---\n{body}", "utf-8")
+        path.chmod(0o644)
+        return path

@@ -1,0 +1,339 @@
+"""Egress decisions: what one request may say, which address may be dialed, and which text is a secret's."""
+
+from __future__ import annotations
+
+import base64
+import urllib.parse
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bottle.sidecars.egress.addresses import may_dial, refusal
+from bottle.sidecars.egress.decide import Seen, decide_connect, decide_request, stripped
+from bottle.sidecars.egress.known import KnownValues, Stream
+from bottle.sidecars.egress.policy import Policy, Route, read_table
+
+SECRET = "tok-REAL-0123456789abcdef"
+POLICY = Policy(
+    {
+        "api.test": Route("api.test", ("/v1", "/files/"), "Bearer", "EGRESS_TOKEN_0"),
+        "open.test": Route("open.test"),
+    }
+)
+GOOD = Seen(
+    tunnel=("api.test", 443),
+    tls=True,
+    sni="api.test",
+    scheme="https",
+    host="api.test",
+    port=443,
+    authority="",
+    method="GET",
+    target="/v1/models",
+    headers=((b"Host", b"api.test"), (b"accept", b"*/*")),
+)
+
+
+def with_target(target: str, host: str = "api.test") -> Seen:
+    headers = ((b"Host", host.encode()),)
+    return replace(GOOD, tunnel=(host, 443), sni=host, host=host, target=target, headers=headers)
+
+
+def with_header(name: bytes, value: bytes) -> Seen:
+    return replace(GOOD, headers=(*GOOD.headers, (name, value)))
+
+
+def test_an_ordinary_request_is_let_out() -> None:
+    verdict = decide_request(POLICY, GOOD)
+    assert verdict.allow
+    assert verdict.route is not None
+    assert verdict.route.slot == "EGRESS_TOKEN_0"
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("evil.test", 443),
+        ("api.test", 22),
+        ("api.test", 80),
+        ("api.test", 9418),
+        ("API.test", 443),
+        ("api.test.", 443),
+        ("sub.api.test", 443),
+        ("api.test.evil", 443),
+        ("\u0430pi.test", 443),
+        ("a_pi.test", 443),
+        ("127.0.0.1", 443),
+        ("0177.0.0.1", 443),
+        ("0x7f000001", 443),
+        ("2130706433", 443),
+        ("::1", 443),
+        ("::ffff:127.0.0.1", 443),
+        ("fe80::1", 443),
+        ("169.254.169.254", 443),
+        ("api.test@evil.test", 443),
+        ("evil.test#api.test", 443),
+        ("", 443),
+    ],
+)
+def test_a_tunnel_leads_to_a_granted_host_and_nowhere_else(host: str, port: int) -> None:
+    """DN7, IP3-IP12, PX2, PX8, PX12."""
+    assert not decide_connect(POLICY, host, port).allow
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (replace(GOOD, tunnel=None), "cleartext"),
+        (replace(GOOD, tls=False, scheme="http"), "no TLS"),
+        (replace(GOOD, sni=None), "names no host"),
+        (replace(GOOD, sni="evil.test"), "another host than the tunnel"),
+        (replace(GOOD, sni="open.test"), "another host than the tunnel"),
+        (replace(GOOD, host="evil.test"), "another host"),
+        (replace(GOOD, port=8443), "another host"),
+        (replace(GOOD, authority="open.test"), "another host"),
+        (replace(GOOD, authority="api.test:22"), "another host"),
+        (replace(GOOD, authority="x@api.test"), "another host"),
+        (replace(GOOD, headers=((b"Host", b"evil.test"),)), "another host"),
+        (replace(GOOD, headers=((b"Host", b"API.TEST"),)), "another host"),
+        (replace(GOOD, headers=((b"Host", b"api.test"), (b"host", b"evil.test"))), "another host"),
+        (replace(GOOD, headers=((b"Host", b"api.test"), (b"host", b"api.test"))), "stands twice"),
+        (replace(GOOD, headers=()), "names no host"),
+        (replace(GOOD, method="TRACE"), "method"),
+        (replace(GOOD, method="TRACK"), "method"),
+        (replace(GOOD, method="CONNECT"), "method"),
+        (replace(GOOD, method="get"), "method"),
+        (replace(GOOD, http_version="HTTP/0.9"), "version"),
+        (replace(GOOD, http_version="HTTP/1.0"), "version"),
+        (with_header(b"Transfer-Encoding", b"chunked, identity"), "transfer coding"),
+        (with_header(b"Transfer-Encoding", b"xchunked"), "transfer coding"),
+        (with_header(b"Content-Length", b"+5"), "length"),
+        (
+            replace(GOOD, headers=(*GOOD.headers, (b"content-length", b"1"), (b"transfer-encoding", b"chunked"))),
+            "stands twice",
+        ),
+        (replace(GOOD, headers=(*GOOD.headers, (b"content-length", b"1"), (b"content-length", b"1"))), "stands twice"),
+        (with_header(b"X Y", b"z"), "name is malformed"),
+        (with_header(b"X\x00Y", b"z"), "name is malformed"),
+        (with_header(b"X", b"a\nb"), "control character"),
+        (with_header(b"X-Forwarded-Host", b"evil.test"), "x-forwarded-host"),
+        (with_header(b"X-HTTP-Method-Override", b"DELETE"), "x-http-method-override"),
+        (with_header(b"X-Original-URL", b"/admin"), "x-original-url"),
+        (with_header(b"Upgrade", b"h2c"), "upgrade"),
+    ],
+)
+def test_a_request_has_one_host_one_length_and_one_method(seen: Seen, reason: str) -> None:
+    """PX3-PX7, PX11-PX13, PX17, PX19, PX22, PX24, PX28."""
+    verdict = decide_request(POLICY, seen)
+    assert not verdict.allow
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/../admin",
+        "/v1/%2e%2e/admin",
+        "/v1/%2E./admin",
+        "/v1/%252e%252e/admin",
+        "/v1/..%2fadmin",
+        "/v1%2f..%2fadmin",
+        "/v1\\admin",
+        "/v1/%5cadmin",
+        "//v1/models",
+        "/v1//models",
+        "/v1/x#/admin",
+        "/v1/%00",
+        "/v1/%0d%0aX: y",
+        "/V1/models",
+        "/v1beta/models",
+        "/v1models",
+        "/admin",
+        "/",
+        "*",
+        "http://api.test/v1/models",
+        "/v1/\uff0e\uff0e/admin",
+        "/v1/%ef%bc%8e%ef%bc%8e/admin",
+        "/v1/..;/admin",
+        "/v1/.;x/admin",
+        "/v1/%zz",
+        "/v1/%",
+        "/v1/%ff",
+        "/v1/%6dodels",
+        "/v1/a b",
+        "/v1/x?api_key=mine",
+        "/v1/x?a=1&access_token=mine",
+        "/v1/x?a=1;KEY=mine",
+        "/v1/x?%6bey=mine",
+        "/files",
+    ],
+)
+def test_a_path_is_taken_in_one_spelling_below_its_prefix(target: str) -> None:
+    """PA1-PA13, CR6."""
+    assert not decide_request(POLICY, with_target(target)).allow
+
+
+@pytest.mark.parametrize("target", ["/v1", "/v1/", "/v1/models?limit=5&q=a%20b", "/files/a%20b.txt", "/v1/%E2%82%AC"])
+def test_ordinary_paths_pass(target: str) -> None:
+    assert decide_request(POLICY, with_target(target)).allow
+
+
+@pytest.mark.parametrize(
+    "target", ["/@scope%2fname", "/simple/pkg/", "/x?key=public", "/a/b%2Db", "/?filter[name]=x|y", "/~user/%7Euser"]
+)
+def test_a_host_without_prefixes_takes_what_real_clients_send(target: str) -> None:
+    assert decide_request(POLICY, with_target(target, "open.test")).allow
+
+
+def test_what_proves_who_the_agent_is_doesn_t_go_on() -> None:
+    """CR6: everywhere its Authorization, and where a credential is injected any account of its own."""
+    headers = [
+        (b"Authorization", b"Bearer mine"),
+        (b"Cookie", b"a=b"),
+        (b"X-Api-Key", b"k"),
+        (b"Proxy-Authorization", b"p"),
+        (b"Connection", b"x-secret, keep-alive"),
+        (b"X-Secret", b"hop"),
+        (b"Accept", b"*/*"),
+    ]
+    injected = [name.lower() for name, _ in stripped(headers, POLICY.routes["api.test"])]
+    assert injected == [b"connection", b"accept"]
+    plain = [name.lower() for name, _ in stripped(headers, POLICY.routes["open.test"])]
+    assert plain == [b"cookie", b"x-api-key", b"connection", b"accept"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "168.63.129.16",
+        "0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254",
+        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::", "ff02::1", "nonsense",
+    ],
+)  # fmt: skip
+def test_a_name_may_not_lead_inside(address: str) -> None:
+    """DN8, IP5, IP12."""
+    route = Route("api.test")
+    assert not may_dial(address, route)
+    assert refusal(["93.184.216.34", address], route) is not None
+
+
+def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:
+    granted = read_table(
+        [{"host": "x", "path_allowlist": None, "scheme": None, "slot": None, "private": ["10.1.0.0/16"]}]
+    ).routes["x"]
+    assert refusal(["93.184.216.34", "2606:2800:220:1::1", "10.1.2.3"], granted) is None
+    assert refusal(["10.2.0.1"], granted) is not None
+    assert refusal([], granted) is not None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"host": "A.x", "path_allowlist": None, "scheme": None, "slot": None, "private": []},
+        {"host": "a.x", "path_allowlist": [], "scheme": None, "slot": None, "private": []},
+        {"host": "a.x", "path_allowlist": None, "scheme": "Bearer", "slot": None, "private": []},
+        {"host": "a.x", "path_allowlist": None, "scheme": "Basic", "slot": "S", "private": []},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": ["x"]},
+    ],
+)
+def test_a_table_of_another_shape_is_no_policy(row: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_table([row])
+
+
+class TestKnownValues:
+    values = KnownValues([("TOKEN", SECRET)])
+
+    @pytest.mark.parametrize(
+        "spelled",
+        [
+            SECRET,
+            SECRET[::-1],
+            SECRET.upper(),
+            *(base64.b64encode(b"x" * n + SECRET.encode() + b"yz").decode() for n in range(3)),
+            base64.urlsafe_b64encode(b"ab" + SECRET.encode()).decode().rstrip("="),
+            base64.b64encode(base64.b64encode(SECRET.encode())).decode(),
+            *(base64.b32encode(b"x" * n + SECRET.encode()).decode() for n in range(5)),
+            base64.b32encode(SECRET.encode()).decode().lower(),
+            SECRET.encode().hex(),
+            SECRET.encode().hex().upper(),
+            SECRET.encode().hex(":"),
+            SECRET.encode().hex(" ", 2),
+            "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+            urllib.parse.quote("".join(f"%{byte:02x}" for byte in SECRET.encode())),
+            "".join(f"\\u{byte:04x}" for byte in SECRET.encode()),
+            "".join(f"&#{byte};" for byte in SECRET.encode()),
+            "".join(f"&#x{byte:02x};" for byte in SECRET.encode()),
+            "\u200b".join(SECRET),
+            "".join(chr(ord(each) + 0xFEE0) if each.isalnum() else each for each in SECRET),
+            " ".join(SECRET),
+            "\n".join(SECRET[at : at + 4] for at in range(0, len(SECRET), 4)),
+            base64.b64encode(f'{{"a": "{SECRET}"}}'.encode()).decode(),
+        ],
+    )
+    def test_a_secret_is_found_however_it_is_spelled(self, spelled: str) -> None:
+        """DL1-DL7, DL11, CR5."""
+        assert self.values.find(f"before {spelled} after".encode()) == "TOKEN"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "an ordinary sentence about tokens: sk-ant-api03-AAAABBBBCCCC and AKIAIOSFODNN7EXAMPLE",
+            "0x742d35Cc6634C0532925a3b844Bc454e4438f44e bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
+            base64.b64encode(bytes(range(256)) * 8).decode(),
+            "f" * 4096,
+            SECRET[:-1],
+            '{"sha512": "' + "ab" * 64 + '"}',
+        ],
+    )
+    def test_what_only_looks_like_a_secret_passes(self, text: str) -> None:
+        """DL20: nothing is refused for its looks."""
+        assert self.values.find(text.encode()) is None
+
+    def test_short_values_are_not_looked_for(self) -> None:
+        assert KnownValues([("PIN", "1234")]).find(b"1234") is None
+
+    @given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(1, 40), max_size=12))
+    def test_a_mask_holds_across_every_cut_and_changes_nothing_else(
+        self, before: bytes, after: bytes, cuts: list[int]
+    ) -> None:
+        whole = before + SECRET.encode() + after
+        stream = Stream(self.values, mask=True)
+        passed = b""
+        at = 0
+        for size in cuts:
+            passed += stream.feed(whole[at : at + size]) if whole[at : at + size] else b""
+            at += size
+        passed += stream.feed(whole[at:]) if whole[at:] else b""
+        passed += stream.feed(b"")
+        assert len(passed) == len(whole)
+        assert SECRET.encode() not in passed
+        assert passed.startswith(before)
+        assert passed.endswith(after)
+
+    @given(st.lists(st.integers(1, 30), min_size=1, max_size=12))
+    def test_no_whole_secret_passes_a_scanned_stream_however_it_is_cut(self, cuts: list[int]) -> None:
+        """DL11."""
+        whole = b"x" * 20 + base64.b64encode(SECRET.encode()) + b"y" * 40
+        stream = Stream(self.values, mask=False)
+        passed = b""
+        at = 0
+        for size in cuts:
+            if whole[at : at + size]:
+                passed += stream.feed(whole[at : at + size])
+            at += size
+        if whole[at:]:
+            passed += stream.feed(whole[at:])
+        passed += stream.feed(b"")
+        assert stream.found
+        assert base64.b64encode(SECRET.encode()).rstrip(b"=") not in passed
+
+    def test_a_stream_isn_t_held_back_for_nothing(self) -> None:
+        """A server's event reaches the agent when it is sent, not with the next one."""
+        stream = Stream(self.values, mask=True)
+        event = b'data: {"delta": "hello"}\n\n'
+        assert stream.feed(event) == event

@@ -1,0 +1,261 @@
+"""Manifests: what may be said, who may say it, and what a wrong word is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottle.errors import BadManifest
+from bottle.manifest import load_directories, load_object
+from bottle.manifest.model import Bottle, EnvValue
+from tests.parts.bottle_manifests import HomeRoot
+
+ROUTE = "egress:\n  routes:\n    - host: {}\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HomeRoot:
+    root = HomeRoot(tmp_path / "home")
+    root.agent("a", "bottle: dev\n", "Be kind.\n")
+    return root
+
+
+def load(home: HomeRoot, name: str = "a", cwd: Path | None = None) -> Bottle:
+    return load_directories(home.path, cwd).load(name).bottle
+
+
+def refusal(home: HomeRoot, front: str) -> tuple[str, str]:
+    home.bottle("dev", front)
+    with pytest.raises(BadManifest) as caught:
+        load(home)
+    return caught.value.message, caught.value.hint or ""
+
+
+def test_a_whole_bottle_is_read(home: HomeRoot) -> None:
+    home.bottle(
+        "dev",
+        "env:\n  MODE: fast\n  KEY: ?the key\n  TOKEN: ${HOST_TOKEN}\n"
+        "agent_provider: {template: claude, auth_token: CLAUDE}\n"
+        "egress:\n  routes:\n    - host: API.Example.com\n      path_allowlist: [/v1, /v2/]\n"
+        "      auth: {scheme: Bearer, token_ref: API}\n"
+        "      pipelock: {tls_passthrough: true, ssrf_ip_allowlist: [10.0.0.0/8]}\n"
+        "git-gate:\n  user: {name: N}\n  repos:\n"
+        "    app: {url: 'ssh://git@10.1.2.3:2222/a/b.git', identity: ~/.ssh/k}\n"
+        "supervise: true\n",
+    )
+    found = load_directories(home.path).load("a")
+    bottle = found.bottle
+    assert found.prompt == "Be kind.\n"
+    assert bottle.env == {
+        "MODE": EnvValue(kind="literal", text="fast"),
+        "KEY": EnvValue(kind="prompt", text="the key"),
+        "TOKEN": EnvValue(kind="host", text="HOST_TOKEN"),
+    }
+    assert bottle.egress is not None
+    assert bottle.egress.routes[0].host == "api.example.com"
+    assert bottle.git_gate is not None
+    assert bottle.git_gate.repos is not None
+    upstream = bottle.git_gate.repos["app"].upstream
+    assert (upstream.host, upstream.port) == ("10.1.2.3", 2222)
+
+
+@pytest.mark.parametrize(
+    ("front", "message", "hint"),
+    [
+        ("egres: {}\n", "dev.md:2: unknown key 'egres'", "did you mean 'egress'?"),
+        ("env: {}\nenv: {}\n", "dev.md:3: key 'env' stands twice (first in line 2)", ""),
+        (ROUTE.format("x.y") + "      hots: x\n", "dev.md:5: unknown key 'hots' in egress.routes[0]", "'host'"),
+        (ROUTE.format("x.y") + "      auth: {}\n", "dev.md:5: egress.routes[0].auth.scheme is missing", "token_ref"),
+        (ROUTE.format("x.y") + "      auth: {scheme: Basic, token_ref: A}\n", "dev.md:5: egress.routes[0].auth", ""),
+        (ROUTE.format("x.y") + "      role: any\n", "dev.md:5: egress.routes[0].role: is reserved", ""),
+        (ROUTE.format("x.y") + "      path_allowlist: [v1]\n", "dev.md:5: egress.routes[0].path_allowlist[0]", ""),
+        (ROUTE.format("x.y") + "      path_allowlist: []\n", "dev.md:4: egress.routes[0]: path_allowlist is empty", ""),
+        (ROUTE.format("x.y") + "    - host: X.y\n", "host 'x.y' stands twice", ""),
+        (ROUTE.format("10.0.0.1"), "dev.md:4: egress.routes[0].host: is an address", ""),
+        (ROUTE.format("'*.y'"), "is a wildcard", ""),
+        (ROUTE.format("\u0430pi.y"), "letters outside ASCII", ""),
+        (ROUTE.format("https://x.y"), "is not a host name", ""),
+        (ROUTE.format("x.y."), "ends with a dot", ""),
+        ("env: {A: 1}\n", "dev.md:2: env.A: is not text; quote it", ""),
+        ("env: {A: 'x${B}'}\n", "mixes text with ${...}", ""),
+        ("env: {'A-B': x}\n", "dev.md:2: env.A-B", ""),
+        ("supervise: 'yes'\n", "dev.md:2: supervise: true or false is needed", ""),
+        ("egress:\n", "dev.md:2: egress is empty", ""),
+        ("git: {user: {}}\n", "dev.md:2: the key 'git' became 'git-gate'", "git.remotes -> git-gate.repos"),
+        ("git-gate: {user: {}}\n", "needs name or email", ""),
+        ("git-gate: {repos: {a: {url: 'https://x/y', identity: k}}}\n", "is not ssh://", ""),
+        ("git-gate: {repos: {a: {url: 'ssh://g@h/../y', identity: k}}}\n", "..", ""),
+        ("agent_provider: {template: codex, auth_token: X}\n", "for the claude template only", ""),
+        ("agent_provider: {template: claude, forward_host_credentials: true}\n", "for the codex template only", ""),
+        ("a: &x [*x]\n", "dev.md:2", ""),
+        ("- a\n", "dev.md:2: the front matter is a list", ""),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_line_and_key(home: HomeRoot, front: str, message: str, hint: str) -> None:
+    said, help_text = refusal(home, front)
+    assert message in said
+    assert hint in help_text
+
+
+def test_an_agent_may_not_grant_anything(home: HomeRoot) -> None:
+    home.bottle("dev", "supervise: false\n")
+    for key in ("env: {A: b}", "egress: {routes: []}", "extends: dev", "supervise: true", "mounts: []"):
+        home.agent("a", f"bottle: dev\n{key}\n")
+        with pytest.raises(BadManifest, match=r"a\.md:3: unknown key"):
+            load(home)
+
+
+def test_an_agent_may_claim_a_git_identity_and_no_remote(home: HomeRoot) -> None:
+    home.bottle("dev", "supervise: false\n")
+    home.agent("a", "bottle: dev\ngit-gate: {user: {name: Bot}}\n")
+    assert load(home)
+    home.agent("a", "bottle: dev\ngit-gate: {repos: {}}\n")
+    with pytest.raises(BadManifest, match="unknown key 'repos' in git-gate"):
+        load(home)
+
+
+def test_a_claude_subagents_keys_are_taken_and_mean_nothing(home: HomeRoot) -> None:
+    home.bottle("dev", "supervise: false\n")
+    home.agent("a", "bottle: dev\nname: x\ndescription: [odd]\nmodel:\ncolor: red\nmemory: user\n")
+    assert load(home)
+
+
+def test_a_repository_ships_agents_and_never_bottles(home: HomeRoot, tmp_path: Path) -> None:
+    """MF2: a bottle of the working directory doesn't shadow the home root's."""
+    home.bottle("dev", "env: {FROM: home}\n")
+    cwd = tmp_path / "repo"
+    local = HomeRoot(cwd / ".bot-bottle")
+    local.bottle("dev", "env: {FROM: repo}\n")
+    local.agent("a", "bottle: dev\n", "theirs")
+    manifests = load_directories(home.path, cwd)
+    found = manifests.load("a")
+    assert found.prompt == "theirs"
+    assert not found.source.trusted
+    assert found.bottle.env["FROM"].text == "home"
+    assert any("bottles come from" in warning for warning in manifests.warnings)
+
+
+def test_a_bad_file_hides_no_other(home: HomeRoot) -> None:
+    home.bottle("dev", "supervise: false\n")
+    home.bottle("broken", "]\n")
+    (home.path / "agents" / "odd.md").write_text("no front matter")
+    manifests = load_directories(home.path)
+    assert manifests.agents == ["a", "odd"]
+    assert manifests.load("a")
+    with pytest.raises(BadManifest, match="no front matter"):
+        manifests.load("odd")
+
+
+def test_other_file_names_are_left_out_with_a_warning(home: HomeRoot) -> None:
+    for name in ("Dev.md", "9a.md", "notes.txt"):
+        (home.path / "bottles" / name).write_text("---\n---\n")
+    manifests = load_directories(home.path)
+    assert manifests.bottles == []
+    assert len(manifests.warnings) == 3
+
+
+def test_what_others_may_write_or_a_link_grants_nothing(home: HomeRoot, tmp_path: Path) -> None:
+    """MF3."""
+    path = home.bottle("dev", "supervise: false\n")
+    path.chmod(0o666)
+    with pytest.raises(BadManifest, match="others may write it"):
+        load(home)
+    path.unlink()
+    (tmp_path / "elsewhere.md").write_text("---\nsupervise: true\n---\n")
+    path.symlink_to(tmp_path / "elsewhere.md")
+    with pytest.raises(BadManifest, match="symbolic link"):
+        load(home)
+    path.unlink()
+    (home.path / "bottles").chmod(0o777)
+    home.bottle("dev", "supervise: false\n")
+    with pytest.raises(BadManifest, match="others may write it"):
+        load(home)
+
+
+def test_the_old_single_file_says_how_to_move(tmp_path: Path) -> None:
+    (tmp_path / "bot-bottle.json").write_text("{}")
+    with pytest.raises(BadManifest) as caught:
+        load_directories(tmp_path / ".bot-bottle")
+    assert "bottles/<name>.md" in (caught.value.hint or "")
+
+
+class TestExtends:
+    def test_keys_merge_as_they_should(self, home: HomeRoot) -> None:
+        home.bottle(
+            "base",
+            "env: {A: base, B: base}\negress: {routes: [{host: base.x}]}\nsupervise: true\n"
+            "git-gate:\n  user: {name: Base, email: b@x}\n  repos:\n"
+            "    one: {url: 'ssh://g@one/x', identity: k1}\n    two: {url: 'ssh://g@two/x', identity: k2}\n",
+        )
+        home.bottle(
+            "dev",
+            "extends: base\nenv: {B: dev}\negress: {routes: [{host: dev.x}]}\n"
+            "git-gate:\n  user: {name: Dev}\n  repos:\n    uno: {url: 'ssh://g@ONE/y', identity: k3}\n",
+        )
+        found = load(home)
+        assert {name: value.text for name, value in found.env.items()} == {"A": "base", "B": "dev"}
+        assert found.egress is not None
+        assert [route.host for route in found.egress.routes] == ["dev.x"]
+        assert found.supervise is True
+        assert found.git_gate is not None
+        assert found.git_gate.user is not None
+        assert (found.git_gate.user.name, found.git_gate.user.email) == ("Dev", "b@x")
+        assert sorted(found.git_gate.repos or {}) == ["two", "uno"]
+
+    def test_an_empty_map_of_repos_clears_and_an_absent_one_inherits(self, home: HomeRoot) -> None:
+        home.bottle("base", "git-gate: {repos: {one: {url: 'ssh://g@one/x', identity: k}}}\n")
+        home.bottle("dev", "extends: base\ngit-gate: {repos: {}}\n")
+        gate = load(home).git_gate
+        assert gate is not None
+        assert gate.repos == {}
+        home.bottle("dev", "extends: base\nsupervise: true\n")
+        gate = load(home).git_gate
+        assert gate is not None
+        assert list(gate.repos or {}) == ["one"]
+
+    @pytest.mark.parametrize(
+        ("bottles", "says"),
+        [
+            ({"dev": "extends: dev\n"}, "dev -> dev"),
+            ({"dev": "extends: b\n", "b": "extends: c\n", "c": "extends: dev\n"}, "dev -> b -> c -> dev"),
+            ({"dev": "extends: gone\n"}, "there is no bottle 'gone' (chain: dev -> gone)"),
+            ({"dev": "extends: ../dev\n"}, "is no bottle's name"),
+        ],
+    )
+    def test_a_broken_chain_is_printed(self, home: HomeRoot, bottles: dict[str, str], says: str) -> None:
+        """MF5."""
+        for name, front in bottles.items():
+            home.bottle(name, front)
+        with pytest.raises(BadManifest) as caught:
+            load(home)
+        assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"bottles": {"dev": {"egres": {}}}}, "bottles.dev: unknown key 'egres'"),
+        ({"bottles": {"dev": {"env": None}}}, "bottles.dev: env is empty"),
+        ({"bottles": {"dev": []}}, "bottles.dev: a map is needed"),
+        ({"bottles": {"dev": {"env": {"A": {1, 2}}}}}, "not JSON-shaped"),
+        ({"bottle": {}}, "unknown key 'bottle'"),
+    ],
+)
+def test_an_object_meets_the_same_validator(data: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadManifest) as caught:
+        load_object({"agents": {"a": {"bottle": "dev", "prompt": "hi"}}, **data}).load("a")
+    assert says in str(caught.value)
+
+
+def test_an_object_and_files_give_one_result(home: HomeRoot) -> None:
+    home.bottle("dev", "env: {A: b}\negress: {routes: [{host: X.y}]}\n")
+    whole = load_object(
+        {
+            "bottles": {"dev": {"env": {"A": "b"}, "egress": {"routes": [{"host": "X.y"}]}}},
+            "agents": {"a": {"bottle": "dev", "prompt": "Be kind.\n"}},
+        }
+    ).load("a")
+    files = load_directories(home.path).load("a")
+    assert (whole.bottle, whole.prompt) == (files.bottle, files.prompt)
