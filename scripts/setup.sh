@@ -99,6 +99,11 @@ install_lock() {
     printf '%s\n' "$want" >"$stamp"
 }
 
+tailnet=
+if [ "$wanted" = test ]; then
+    scripts/tailnet.sh >/dev/null &  # the longest of it all, beside the rest
+    tailnet=$!
+fi
 if command -v apt-get >/dev/null 2>&1; then
     install_apt_packages
 else
@@ -106,3 +111,6 @@ else
 fi
 install_lock
 install_egress
+if [ -n "$tailnet" ]; then
+    wait "$tailnet" || say "the tailnet's programs aren't built, so the tests that need them will say so"
+fi
