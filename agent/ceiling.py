@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from agent.config import Config
 from agent.principal import alternatives
 from opsexec.capability import CapabilitySet, Layer
 from opsexec.steps.base import Step
+
+if TYPE_CHECKING:
+    from agent.config import Config
 
 Number = TypeVar("Number", int, float)
 

@@ -79,9 +79,12 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         parser.print_usage(sys.stderr)
         print("ops-agent: --config FILE is missing", file=sys.stderr)
         return 2
+    from agent.config_child import ConfigCheck
+
+    check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
     from agent.server import serve
 
-    asyncio.run(serve(Path(arguments.config)))
+    asyncio.run(serve(Path(arguments.config), check))
     return 0
 
 

@@ -6,13 +6,15 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import http_server as web
-from agent.config import Limits
 from agent.identity import NOBODY, Identity, Prove
 from agent.principal import peer_principal
 from opsexec.errors import OpsError
+
+if TYPE_CHECKING:
+    from agent.config import Limits
 
 NEVER_S = 1e6
 """Handed to aiohttp for its own clock of idle connections, which begins with the first answer; ours begins at once."""

@@ -9,11 +9,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.asker import LAYER, Asker
 from agent.ceiling import Ceiling
-from agent.config import Config
 from agent.detached import Detached
 from agent.events.containers import Containers
 from agent.events.hub import Hub
@@ -27,6 +26,9 @@ from opsexec.executor import AuditSink
 from opsexec.far.facts import runtime_dir
 from opsexec.hosts.local import LocalHost
 from opsexec.steps.registry import printable
+
+if TYPE_CHECKING:
+    from agent.config import Config
 
 REMEMBERED_RUNS = 50_000
 

@@ -8,12 +8,11 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agent.asker import LAYER, Asker
-from agent.config import Limits
 from agent.marked_host import new_mark
 from agent.run_store import LOST, RunRecord, RunStatus, RunStore, whole_frames
 from opsexec.capability import CapabilitySet
@@ -43,6 +42,9 @@ from opsexec.steps.base import Step
 from opsexec.steps.process import Process
 from opsexec.steps.registry import encode_step, redact
 from opsexec.wire import Result
+
+if TYPE_CHECKING:
+    from agent.config import Limits
 
 LOOK_S = 0.1
 """Seconds between looks at runs that go on; a follower of a run's output looks twice as often."""

@@ -11,9 +11,10 @@ import stat
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.ceiling import Ceiling
-from agent.config import Config, load_config
+from agent.config_child import ConfigCheck
 from agent.connection import Gate
 from agent.desk import Desk
 from agent.detached import Detached
@@ -28,13 +29,16 @@ from agent.unix_listener import BACKLOG, bind_unix
 from opsexec.audit import AuditLog
 from opsexec.errors import ConnectionLost, OpsError
 
+if TYPE_CHECKING:
+    from agent.config import Config
+
 STOP_S = 10.0
 """Seconds the runs that are under way get to end once the agent is told to stop."""
 
 
-async def serve(file: Path) -> None:
+async def serve(file: Path, check: ConfigCheck) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig or AgentUnable before the first listener is open."""
-    config = load_config(file)
+    config = check.result()
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
@@ -74,6 +78,8 @@ class Agent:
     """One agent from its first listener to its last answer."""
 
     def __init__(self, file: Path, desk: Desk, signer: HeadSigner | None = None) -> None:
+        self._reloading: asyncio.Task[None] | None = None
+        self._outdated = False
         self._file = file
         self._signer = signer
         self.desk = desk
@@ -121,6 +127,8 @@ class Agent:
                 listener.close()
                 _unlink_own(path)
             await self._end_runs()
+            if self._reloading is not None:
+                background.append(self._reloading)
             for task in background:
                 task.cancel()
             await asyncio.wait(background)
@@ -145,10 +153,21 @@ class Agent:
         await self._gate.aclose()
 
     def reload(self) -> None:
-        """Read the config again; what is wrong with it is said, and the old one stays as it is."""
+        """Read the config again, and once more when told to meanwhile."""
         notify(reloading())
+        self._outdated = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload_all())
+
+    async def _reload_all(self) -> None:
+        while self._outdated:
+            self._outdated = False
+            await self._reload()
+
+    async def _reload(self) -> None:
+        """Take the config as it is now; what is wrong with it is said, and the old one stays as it is."""
         try:
-            config = load_config(self._file)
+            config = await asyncio.to_thread(ConfigCheck.start(self._file).result)
             self._require_same_place(config)
             self.desk.allow_self({"type": "agent.reload"}, f"{len(config.grants)} grants")
         except OpsError as error:

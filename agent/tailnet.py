@@ -9,9 +9,8 @@ import os
 import socket
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.config import TailnetTable
 from agent.errors import AgentUnable
 from agent.identity import NOBODY, Identity
 from agent.tailscaled import Tailscaled
@@ -19,6 +18,9 @@ from opsexec.errors import OpsError
 from opsexec.hosts.local_api import TailnetUnavailable
 from opsexec.hosts.tailnet_node import RANGES, Address, Nobody, Node, endpoint
 from opsexec.hosts.tailnet_status import Status
+
+if TYPE_CHECKING:
+    from agent.config import TailnetTable
 
 BACKLOG = 256
 START_S = 20.0

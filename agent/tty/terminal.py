@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from agent.config import RecordingLimits
 from agent.tty.live import LiveTape
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, TtySession
 from opsexec.recording_chain import Anchor
+
+if TYPE_CHECKING:
+    from agent.config import RecordingLimits
 
 
 class RecordedTerminal:
