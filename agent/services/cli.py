@@ -45,6 +45,7 @@ def _shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", metavar="HOST", default=argparse.SUPPRESS, help="inventory name or executor URL (default: local:)")
     add("--user", action="store_true", help="ask the login's own service manager")
+    add("--as", dest="run_as", metavar="USER", help="look with this user's eyes")
     add("--declaration", metavar="FILE", help="use this declaration, not the host's own")
     add(
         "--only",
@@ -99,14 +100,15 @@ def _request(arguments: argparse.Namespace) -> Request:
     if arguments.command == "preflight" or arguments.name != LOCAL_RUNTIME:
         if any(getattr(arguments, name, None) not in (None, "/") for name in ("root", "baseline", "save_baseline")):
             raise UsageError("--root and baselines go with local-runtime", hint="see `ops-agent doctor --help`")
-        return Request(arguments.name, only, arguments.user, declaration)
+        return Request(arguments.name, only, arguments.user, declaration, run_as=arguments.run_as)
     from agent.services.persistence import read_baseline
 
     baseline = None if arguments.baseline is None else read_baseline(_read(arguments.baseline), arguments.baseline)
     root = clean_path(str(Path(arguments.root).absolute()) if "host" not in arguments else arguments.root)
     if root != "/" and not only:
         only = ("persist",)  # everything else would look at this host, not at the image
-    return Request(arguments.name, only, arguments.user, declaration, Options(root, baseline, arguments.baseline or ""))
+    options = Options(root, baseline, arguments.baseline or "")
+    return Request(arguments.name, only, arguments.user, declaration, options, arguments.run_as)
 
 
 def _read(file: str) -> bytes:
@@ -131,7 +133,7 @@ async def _examine(arguments: argparse.Namespace, request: Request) -> tuple[Exa
             from agent.services.look import Look
             from agent.services.probe import Probe
 
-            snapshot = await take(Look(Probe(executor), options=request.options))
+            snapshot = await take(Look(Probe(executor, run_as=request.run_as), options=request.options))
         return await examine(executor, request), snapshot
 
 

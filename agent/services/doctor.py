@@ -32,13 +32,17 @@ SUFFIXES = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".sli
 
 
 class Request(NamedTuple):
-    """What a command line asks for. `only`: ids, families or globs; `user`: the login's own manager."""
+    """What a command line asks for. `only`: ids, families or globs.
+
+    `user`: the login's own service manager; `run_as`: whose eyes to look with, None = the login's.
+    """
 
     name: str
     only: tuple[str, ...] = ()
     user: bool = False
     declaration: Declaration | None = None
     options: Options = Options()
+    run_as: str | None = None
 
 
 class Examined(NamedTuple):
@@ -81,7 +85,7 @@ def with_causes(chosen: Sequence[Check], every: Sequence[Check]) -> list[Check]:
 
 async def examine(executor: Executor, request: Request) -> Examined:
     """Check one service, or the host's runtime; raises UsageError, and what no check can survive (`probe.FATAL`)."""
-    probe = Probe(executor)
+    probe = Probe(executor, run_as=request.run_as)
     if request.name == LOCAL_RUNTIME:
         every = [each for each in checks(OF_A_HOST) if each.scope != "service"]
         look, subject = Look(probe, options=request.options), "host"

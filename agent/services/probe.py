@@ -120,10 +120,11 @@ class _Bounded:
 
 
 class Probe:
-    """Reads one host. Answers are remembered: a question is put once, however many checks ask it."""
+    """Reads one host, as `run_as` where it isn't the login. A question is put once, however many checks ask it."""
 
-    def __init__(self, executor: Executor, *, at_once: int = 6) -> None:
+    def __init__(self, executor: Executor, *, run_as: str | None = None, at_once: int = 6) -> None:
         self.executor = executor
+        self._run_as = run_as
         self._answers: dict[Any, asyncio.Future[Any]] = {}
         self._places = asyncio.Semaphore(at_once)
 
@@ -222,7 +223,7 @@ class Probe:
     def _step(self, kind: type[T], **fields: Any) -> T:
         """Make a step; what it refuses (a name with a newline, say) can't be asked for, so it is unreadable."""
         try:
-            return kind(**fields)
+            return kind(**fields, run_as=self._run_as)
         except OpsError as error:
             raise Unreadable(error.message, hint=error.hint) from error
 

@@ -56,7 +56,10 @@ async def ambient_files(look: Look) -> list[str]:
     """Return where podman looks for credentials when nothing tells it otherwise; containers-auth.json(5)."""
     home, runtime, uid = await look.home(), await look.runtime_dir(), await look.uid()
     places = [f"{runtime or f'/run/user/{uid}'}/containers/auth.json", f"{home}/.config/containers/auth.json"]
-    return [f"/run/containers/{uid}/auth.json", *places, f"{home}/.docker/config.json", f"{home}/.dockercfg"]
+    shared = await look.probe.stat("/run/containers")
+    if shared.exists and (uid in (0, shared.uid) or int(shared.mode, 8) & 0o001):  # else podman can't get there either
+        places.insert(0, f"/run/containers/{uid}/auth.json")
+    return [*places, f"{home}/.docker/config.json", f"{home}/.dockercfg"]
 
 
 def helpers(found: dict[str, Any]) -> list[str]:
