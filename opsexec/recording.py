@@ -37,6 +37,8 @@ class Recording:
         self._clock = clock
         self._last = clock()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._encoder = msgspec.json.Encoder()
+        self._line = bytearray()
         self._typed = codecs.getincrementaldecoder("utf-8")("replace")
 
     @classmethod
@@ -113,9 +115,11 @@ class Recording:
     def _event(self, code: str, text: str) -> None:
         interval = max(0.0, round(self._clock() - self._last, 6))
         self._last += interval
-        self._put(msgspec.json.encode((interval, code, text)) + b"\n")
+        self._encoder.encode_into((interval, code, text), self._line)
+        self._line += b"\n"
+        self._put(self._line)
 
-    def _put(self, line: bytes) -> None:
+    def _put(self, line: bytes | bytearray) -> None:
         """Append a line, whole; raises RecordingFailed."""
         try:
             if os.write(self._fd, line) == len(line):

@@ -65,7 +65,7 @@ class Chain:
         self.pending = 0
         """Bytes that no link covers yet."""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Take bytes that were written."""
         self._hash.update(data)
         self.pending += len(data)

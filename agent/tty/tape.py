@@ -9,7 +9,7 @@ from opsexec.errors import RecordingFailed
 from opsexec.recording import Recording
 from opsexec.recording_chain import Anchor, Chain
 
-LINK_BYTES = 4 << 20
+LINK_BYTES = 64 << 20
 """Bytes of recording after which a link is made without waiting for the clock."""
 
 
@@ -33,7 +33,7 @@ class Tape(Recording):
         """True when a link ought not to wait."""
         return self.chain.pending >= LINK_BYTES
 
-    def _put(self, line: bytes) -> None:
+    def _put(self, line: bytes | bytearray) -> None:
         if not self.size:
             super()._put(line)
             return
