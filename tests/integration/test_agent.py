@@ -39,7 +39,6 @@ from opsexec.errors import (
     HostUnreachable,
     LimitExceeded,
     ProtocolError,
-    UsageError,
 )
 from opsexec.wire import PROTOCOL, STDIN, encode_request, frame
 from tests.integration.conftest import require_root
@@ -339,15 +338,6 @@ async def test_a_running_step_can_be_seen_and_ended_from_elsewhere(ops_agent: Op
         assert not alive(pid)
         with pytest.raises(Exception, match="ended by"):
             await task
-
-
-# -- what isn't there yet -------------------------------------------------------------------------------------------
-
-
-async def test_what_has_no_way_through_the_agent_says_so(ops_agent: OpsAgent, tmp_path: Path) -> None:
-    async with rpc(ops_agent) as ex:
-        with pytest.raises(UsageError, match="terminals"):
-            await ex.open_tty(Tty(["/bin/sh"]))
 
 
 # -- curl, and worse ------------------------------------------------------------------------------------------------
