@@ -267,7 +267,6 @@ class Keeper:
             "listener": f"schedule:{schedule.name}",
             "principal": schedule.owner,
             "step": {"type": "schedule.left_out", "name": schedule.name},
-            "decision": "deny",
             "layer": LAYER,
             "reason": brief(why),
             "run": run,

@@ -16,7 +16,7 @@ def in_words(record: dict[str, Any]) -> str:
     parts = [when, record.get("decision") or ("done" if outcome is not None else "note"), host]
     if isinstance(step, dict):
         parts += [record.get("principal") or "", str(step.get("type")), about(step, record)]
-    if record.get("decision") == "deny":
+    if record.get("decision") != "allow" and record.get("reason"):
         parts.append(str(record.get("reason") or ""))
     if isinstance(outcome, dict):
         parts.append(_ended(outcome))

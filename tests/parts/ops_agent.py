@@ -27,7 +27,8 @@ EVERYTHING = [f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()
 class OpsAgent:
     """One agent, `python -m agent`. `grants`: tables as the config has them; None = this user may do everything.
 
-    `tailscaled`: a node that it listens on too, in whose namespace it runs; `tables`: TOML of further tables.
+    `tailscaled`: a node that it listens on too, in whose namespace it runs; `tailscaled_socket`: what says who calls,
+    where there is no such node; `tables`: TOML of further tables.
     `program`: Python's own arguments, where it is not the agent as it stands.
     """
 
@@ -39,6 +40,7 @@ class OpsAgent:
         environment: dict[str, str] | None = None,
         tailscaled: Tailscaled | None = None,
         tailnet_port: int = TAILNET_PORT,
+        tailscaled_socket: Path | None = None,
         tables: str = "",
         program: Sequence[str] = ("-m", "agent"),
         **limits: float,
@@ -55,7 +57,7 @@ class OpsAgent:
         self.tailnet_port = tailnet_port
         self.tables = tables
         self.program = program
-        self.tailscaled_socket = None if tailscaled is None else tailscaled.socket
+        self.tailscaled_socket = tailscaled_socket if tailscaled is None else tailscaled.socket
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         everything = [{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING, "run_as": ["*"]}]
@@ -63,7 +65,7 @@ class OpsAgent:
 
     def write_config(self, grants: Sequence[dict[str, Any]], **limits: float) -> None:
         """Write the config file anew; SIGHUP has it read."""
-        listen = [f"unix:{self.socket}", *([f"tailnet:{self.tailnet_port}"] if self.tailscaled else [])]
+        listen = [f"unix:{self.socket}", *([f"tailnet:{self.tailnet_port}"] if self.tailscaled_socket else [])]
         lines = ["[agent]", f"listen = {json.dumps(listen)}", f'state_dir = "{self.state}"']
         lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"']
         if self.tailscaled_socket is not None:
@@ -125,7 +127,8 @@ class OpsAgent:
 
     def records(self) -> list[dict[str, Any]]:
         """What its audit holds."""
-        return [json.loads(line) for line in (self.state / "audit.jsonl").read_text().splitlines()]
+        text = (self.state / "audit.jsonl").read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # one may be being written
 
     def __enter__(self) -> Self:
         try:

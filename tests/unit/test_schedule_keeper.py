@@ -476,7 +476,8 @@ async def test_without_an_audit_nothing_is_begun_and_nothing_is_lost(tmp_path: P
     async with Kept(tmp_path / "state", clock) as kept:
         await kept.do(counting(tmp_path))
         real = kept.desk.audit
-        kept.desk.audit = MemoryAudit(AuditUnavailable("the disk is full"))
+        failing: Any = MemoryAudit(AuditUnavailable("the disk is full"))
+        kept.desk.audit = failing
         await kept.at(NOON + MINUTE)
         await begun(kept, "count")
         await asyncio.sleep(0)
