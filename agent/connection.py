@@ -26,7 +26,7 @@ Fault = Callable[[str, str | None, int, str], web.Response]
 """What answers a request that aiohttp could not read or that nobody caught an error of: listener, principal, HTTP
 status, what kind of error."""
 
-REASK_S = 8.0
+REASK_S = 7.0
 """Seconds between questions about who an open connection is: with the time they take, rights end within 15 s."""
 
 REVOKED_S = 2.0

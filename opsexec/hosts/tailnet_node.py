@@ -40,12 +40,12 @@ class Nobody(Exception):
 
 
 def tailnet_address(text: str) -> Address | None:
-    """Return an address of the tailnet's ranges; None for every other text."""
+    """Return an address of the tailnet's ranges; None for every other text, and for one that names an interface."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return address if any(address in each for each in RANGES) else None
+    return address if "%" not in text and any(address in each for each in RANGES) else None
 
 
 def endpoint(address: Address, port: int) -> str:
