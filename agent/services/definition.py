@@ -72,7 +72,16 @@ async def unit_paths(look: Look) -> tuple[str, ...]:
 
 
 async def definition(look: Look) -> Definition:
-    """Return the unit's definition; raises Unreadable where there is none, or it can't be read whole."""
+    """Return the unit's definition; raises Unreadable where there is none, it can't be read whole, or it isn't text."""
+    found = await as_it_stands(look)
+    for text in found.unit.files:
+        if text.binary:
+            raise Unreadable(f"{text.path} isn't text", Evidence(path=text.path), root=ROOT)
+    return found
+
+
+async def as_it_stands(look: Look) -> Definition:
+    """Return the unit's definition, text or not; raises Unreadable as `definition`."""
     return await look.probe.memo(("definition", look.service.unit, look.service.user), lambda: _definition(look))
 
 

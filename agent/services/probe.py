@@ -220,7 +220,7 @@ class Probe:
         except (ValueError, LookupError, TypeError) as error:
             raise Unreadable("the host doesn't tell the time") from error
 
-    def _step(self, kind: type[T], **fields: Any) -> T:
+    def _step(self, kind: Callable[..., T], **fields: Any) -> T:
         """Make a step; what it refuses (a name with a newline, say) can't be asked for, so it is unreadable."""
         try:
             return kind(**fields, run_as=self._run_as)

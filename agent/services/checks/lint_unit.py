@@ -6,7 +6,7 @@ import json
 import re
 
 from agent.services.check import check
-from agent.services.definition import Definition, definition, where
+from agent.services.definition import Definition, as_it_stands, definition, where
 from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
 from agent.services.probe import Missing, Said, Unreadable
@@ -52,7 +52,7 @@ def complaints(stderr: str, path: str) -> list[Evidence]:
 )  # fmt: skip
 async def unit_syntax(look: Look) -> Ruling:
     """Rule on the definition's form."""
-    found = await definition(look)
+    found = await as_it_stands(look)
     for text in found.unit.files:
         if text.binary:
             return failed("the definition isn't text", Evidence(path=text.path))
