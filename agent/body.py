@@ -59,11 +59,17 @@ class Body:
 
     async def request(self) -> StepRequest:
         """Return the request; its step is not decoded yet. Raises ProtocolError or UsageError."""
-        try:
-            async with asyncio.timeout(self._within_s):
-                found = await (self._json_request() if self._json else self._frame_request())
-        except TimeoutError as error:
-            raise ProtocolError(f"the request wasn't whole within {self._within_s:g} s", hint="send faster") from error
+        if not self._json and (data := self._content.read_nowait()):  # mostly it has come together with its head
+            self._parser.feed(data)
+        if self._frames:
+            found = await self._frame_request()
+        else:
+            try:
+                async with asyncio.timeout(self._within_s):
+                    found = await (self._json_request() if self._json else self._frame_request())
+            except TimeoutError as error:
+                text = f"the request wasn't whole within {self._within_s:g} s"
+                raise ProtocolError(text, hint="send faster") from error
         require_run_id(found.run)
         return found
 

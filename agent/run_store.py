@@ -64,6 +64,7 @@ class RunStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._place = str(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -78,6 +79,11 @@ class RunStore:
             return msgspec.json.decode((self.path(run) / "run.json").read_bytes(), type=RunRecord)
         except (OSError, msgspec.DecodeError, msgspec.ValidationError):
             return None
+
+    def is_known(self, run: str) -> bool:
+        """True when a run of this id was ever written down here."""
+        assert is_run_id(run)
+        return os.access(f"{self._place}/{run}/run.json", os.F_OK)
 
     def records(self) -> list[RunRecord]:
         """Return all runs, the newest first."""
@@ -100,8 +106,8 @@ class RunStore:
         try:
             fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
-            write_whole(path / "run.json", msgspec.json.encode(record))
             (path / "log").touch(0o600)
+            write_whole(path / "run.json", msgspec.json.encode(record))
         except OSError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(error) from error
