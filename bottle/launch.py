@@ -17,7 +17,7 @@ from bottle.plan import BottlePlan
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
-from opsexec.steps import ReadFile, Step
+from opsexec.steps import Push, ReadFile, RemoveFile, Step
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -44,7 +44,14 @@ class Launch:
 def capabilities(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> list[str]:
     """Return the least that a host must grant for this plan."""
     steps = bwrap.all_steps(plan, place, secrets, authority)
-    return least([need for _, step in steps for need in step.requires()])
+    found = least([need for _, step in steps for need in step.requires()])
+    # What works on a tree is asked for by its top, and held to the grants again at every entry.
+    trees = [need for _, step in steps if _works_on_a_tree(step) for need in step.requires()]
+    return sorted({*found, *(f"{need}/**" for need in trees)})
+
+
+def _works_on_a_tree(step: Step) -> bool:
+    return isinstance(step, Push) or (isinstance(step, RemoveFile) and step.recursive)
 
 
 def ceiling(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> CapabilitySet:

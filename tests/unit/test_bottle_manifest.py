@@ -110,7 +110,7 @@ def test_an_agent_may_not_grant_anything(home: HomeRoot) -> None:
 def test_an_agent_may_claim_a_git_identity_and_no_remote(home: HomeRoot) -> None:
     home.bottle("dev", "supervise: false\n")
     home.agent("a", "bottle: dev\ngit-gate: {user: {name: Bot}}\n")
-    assert load(home)
+    assert load(home).supervise is False
     home.agent("a", "bottle: dev\ngit-gate: {repos: {}}\n")
     with pytest.raises(BadManifest, match="unknown key 'repos' in git-gate"):
         load(home)
@@ -119,7 +119,7 @@ def test_an_agent_may_claim_a_git_identity_and_no_remote(home: HomeRoot) -> None
 def test_a_claude_subagents_keys_are_taken_and_mean_nothing(home: HomeRoot) -> None:
     home.bottle("dev", "supervise: false\n")
     home.agent("a", "bottle: dev\nname: x\ndescription: [odd]\nmodel:\ncolor: red\nmemory: user\n")
-    assert load(home)
+    assert load(home).supervise is False
 
 
 def test_a_repository_ships_agents_and_never_bottles(home: HomeRoot, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ MIN_BYTES = 8
 """Shorter values are too common in ordinary text to be looked for."""
 
 MAX_DEPTH = 4
+OVERLAP = 2048
+"""How much of what has passed is looked at again with the next block, in bytes: for spellings with something between."""
+
 _RUN = re.compile(rb"[A-Za-z0-9+/_=-]{12,}")
 _HEX_RUN = re.compile(rb"(?:[0-9A-Fa-f]{2}){8,}")
 _NOT_ALNUM = re.compile(rb"[^0-9A-Za-z]+")
@@ -69,9 +72,12 @@ class KnownValues:
         """Every spelling, longest first."""
         return sorted((each for each, _ in self._spelled), key=len, reverse=True)
 
-    def find(self, data: bytes) -> str | None:
-        """Return the name of a value that stands in `data`, also under layers of encoding, else None."""
-        return self._find(data, MAX_DEPTH) if self._spelled else None
+    def find(self, data: bytes, depth: int = MAX_DEPTH) -> str | None:
+        """Return the name of a value that stands in `data`, else None. `depth`: layers of encoding to take off first.
+
+        One layer of the common encodings is found at depth 0 too, by how it spells the value.
+        """
+        return self._find(data, depth) if self._spelled else None
 
     def _find(self, data: bytes, depth: int) -> str | None:
         for needle, name in self._spelled:
@@ -142,6 +148,7 @@ class Stream:
         self._needles = values.needles
         self._mask = mask
         self._held = b""
+        self._passed = b""
         self.found = False
 
     def feed(self, block: bytes) -> bytes:
@@ -153,7 +160,7 @@ class Stream:
                 if needle in data:
                     self.found = True
                     data = data.replace(needle, b"*" * len(needle))
-        elif self.found or self._values.find(data) is not None:
+        elif self.found or self._values.find(self._passed + data, depth=0) is not None:
             self.found = True
             return b""
         if not block:
@@ -162,6 +169,8 @@ class Stream:
         if keep:
             self._held = data[-keep:]
             data = data[:-keep]
+        if not self._mask:
+            self._passed = (self._passed + data)[-OVERLAP:]
         return data
 
     def _beginning(self, data: bytes) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +26,11 @@ from bottle.sidecars.egress.addresses import refusal
 from bottle.sidecars.egress.policy import PORT, Policy, read_table
 
 MAX_CLIENTS = 512
+MAX_MEMORY = 2 << 30
+"""Of address space, in bytes: a bomb ends this daemon, and with it the only way out."""
+
+PEER_ADDRESS = ("127.0.0.1", 0)
+PEER = "127.0.0.1:0"
 LOOKUP_S = 10.0
 
 
@@ -64,11 +71,20 @@ class UnixPeer:
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As the writer's own, but for the two addresses."""
         if name in ("peername", "sockname"):
-            return ("127.0.0.1", 0)
+            return PEER_ADDRESS
         return self._writer.get_extra_info(name, default)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
+
+
+class Unreadable(logging.Handler):
+    """Writes the audit line of a request that mitmproxy itself refused, before any hook could see it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one log record; what the client sent stays out of the line."""
+        if record.getMessage().startswith(f"{PEER}: "):
+            say({"event": "egress", "decision": "deny", "reason": "no readable HTTP request"})
 
 
 class Door:
@@ -159,6 +175,8 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
             say({"event": "reload", "ok": True, "routes": len(gate.policy.routes)})
         door.close_all()
 
+    logging.getLogger("mitmproxy.proxy.server").addHandler(Unreadable())
+    logging.getLogger("mitmproxy.proxy.server").setLevel(logging.INFO)
     loop.add_signal_handler(signal.SIGHUP, reload)
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, proxy.shutdown)
@@ -173,6 +191,7 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
 def main() -> None:
     """Read the configuration and serve."""
     config = json.loads(sys.stdin.buffer.read())
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     loop = CheckedLoop()
     asyncio.set_event_loop(loop)
     loop.run_until_complete(serve(config, loop))

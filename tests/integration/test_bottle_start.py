@@ -1,0 +1,269 @@
+"""A bottle from manifest to running agent, on bubblewrap, against a TLS upstream that tells what arrived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opsexec.audit import verify
+from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.bottle_running import (
+    HELD,
+    TOKEN,
+    Bottles,
+    gone,
+    processes_with,
+    require_bottles,
+    written_with,
+)
+from tests.parts.upstream_tls import Upstream
+from tests.parts.waiting import eventually_now
+
+BOTTLE = """env:
+  GREETING: hello
+  HELD: ${MY_HELD}
+egress:
+  routes:
+    - host: api.test
+      path_allowlist: [/v1]
+      auth: {scheme: Bearer, token_ref: API_TOKEN}
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+    - host: open.test
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+    - host: inside.test
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    require_bottles()
+    with Upstream(tmp_path_factory.mktemp("upstream"), ("api.test", "open.test", "inside.test")) as running:
+        yield running
+
+
+@pytest.fixture
+def bottles(upstream: Upstream, tmp_path: Path) -> Bottles:
+    upstream.requests.clear()
+    root = HomeRoot(tmp_path / "home")
+    root.bottle("dev", BOTTLE)
+    root.agent("worker", "bottle: dev\n", "Work.\n")
+    return Bottles(root, upstream)
+
+
+def test_an_allowed_request_arrives_with_the_token_and_the_bottle_holds_none(bottles: Bottles) -> None:
+    """CR1, PX26: the token is at the upstream and nowhere in the bottle, not even in an echo."""
+    ended = bottles.script(
+        "worker",
+        """
+found['env'] = dict(os.environ)
+found['plain'] = get('https://api.test/v1/models', headers={'Authorization': 'Bearer mine', 'Cookie': 'a=b'})
+found['gzip'] = get('https://api.test/v1/gzip')
+found['open'] = get('https://open.test/any', headers={'Authorization': 'Bearer mine'})
+found['prompt'] = open(os.environ['BOTTLE_PROMPT']).read()
+found['environs'] = readable('environ')
+found['argvs'] = readable('cmdline')
+""",
+    )
+    assert ended.code == 0, ended.stderr
+    answers = ended.answers
+    assert answers["env"]["GREETING"] == "hello"
+    assert answers["env"]["HELD"] == HELD
+    assert answers["prompt"] == "Work.\n"
+    assert [answers[name][0] for name in ("plain", "gzip", "open")] == [200, 200, 200]
+    assert TOKEN not in ended.stdout
+    assert TOKEN not in ended.stderr
+    assert json.loads(answers["gzip"][1])["authorization"] == "Bearer " + "*" * len(TOKEN)
+    plain, zipped, other = bottles.upstream.requests
+    assert plain.header("authorization") == zipped.header("authorization") == [f"Bearer {TOKEN}"]
+    assert plain.header("cookie") == []
+    assert other.header("authorization") == []
+    assert written_with(bottles.root.path, TOKEN.encode()) == []
+    assert written_with(bottles.root.path, HELD.encode()) == []
+    assert written_with(bottles.root.path, b"PRIVATE KEY") == []
+
+
+def test_nothing_else_is_reached(bottles: Bottles) -> None:
+    """DN1-DN5, DN7, IP1-IP15, NB1, NB2, NB8, NB9, PX1-PX28, PX32, PA1-PA7, PA12, CR6, ES1, ES2, ES10: one door."""
+    before = bottles.upstream.connections
+    ended = bottles.script(
+        "worker",
+        f"""
+port = {bottles.upstream.port}
+found = {{'gate': past_the_gate(port), 'odd': not_http(port), 'around': around_the_gate(port)}}
+found['inside'] = get('https://inside.test/')
+held = os.environ['HELD']
+found['held'] = [get('https://api.test/v1/x', held.encode()), get('https://open.test/?' + held)]
+found['sandbox'] = out_of_the_sandbox()
+""",
+    )
+    assert ended.code == 0, ended.stderr
+    answers = ended.answers
+    refused = ("HTTP/1.1 403", "HTTP/1.1 400")
+    assert {name: said[:40] for name, said in answers["gate"].items() if not said.startswith(refused)} == {}
+    assert {name: said for name, said in answers["odd"].items() if "200 OK" in said} == {}
+    assert answers["inside"][0] in (0, 502)
+    assert [each[0] for each in answers["held"]] == [403, 403]
+    around = answers["around"]
+    assert "connected" not in [*around["four"], *around["six"], *around["datagrams"]]
+    assert around["lookup"] == ["gaierror"]
+    assert set(around["raw"]) <= {"PermissionError", "OSError"}
+    assert not [each for each in around["resolvers"] if each.startswith("b")]
+    sandbox = answers["sandbox"]
+    assert set(sandbox["written"]) <= {"PermissionError", "OSError"}
+    assert sandbox["user namespace"] != 0
+    assert sandbox["seen"] == []
+    assert sandbox["processes"] < 8
+    assert set(sandbox["capabilities"]) == {"0000000000000000"}
+    assert sandbox["no new privileges"]
+    assert sandbox["terminal"] == "OSError"
+    assert bottles.upstream.requests == []
+    assert bottles.upstream.connections == before
+    assert TOKEN not in ended.stdout
+
+
+def test_each_request_is_one_line_of_a_chain_that_verifies(bottles: Bottles) -> None:
+    """LG1, LG5, SV16: the reason stands in the line and in the 403; no secret and no query does."""
+    ended = bottles.script(
+        "worker",
+        """
+found['a'] = get('https://api.test/v1/a?q=' + 'x' * 20)
+found['b'] = get('https://api.test/elsewhere')
+found['c'] = get('https://api.test/v1/c', data=os.environ['HELD'].encode())
+found['d'] = tunnel('evil\\x1b[2J.test')[1]
+found['e'] = get('https://open.test/' + os.environ['HELD'])
+""",
+    )
+    records = bottles.audit(ended.identity)
+    seen = [(each["decision"], each["step"].get("path"), each["reason"]) for each in records]
+    assert seen[0] == ("allow", "/v1/a", "route")
+    assert seen[1][0] == seen[2][0] == "deny"
+    assert seen[1][2] in ended.answers["b"][1]
+    assert seen[2][2] == "the body holds the value of HELD"
+    assert seen[-1][1] == "***"
+    assert records[0]["step"]["injected"] == "EGRESS_TOKEN_0"
+    text = (bottles.state(ended.identity) / "audit.jsonl").read_bytes()
+    assert HELD.encode() not in text
+    assert b"\x1b" not in text
+    assert verify(bottles.state(ended.identity) / "audit.jsonl").ok
+
+
+def test_large_bodies_and_events_stream_and_a_secret_in_one_is_cut_off(bottles: Bottles) -> None:
+    """DL11, PX20: a body too large to hold is read as it passes."""
+    ended = bottles.script(
+        "worker",
+        """
+big = b'x' * (8 << 20)
+found['big'] = get('https://open.test/big', data=big)
+found['leak'] = get('https://open.test/leak', data=big + os.environ['HELD'].encode() + big)
+""",
+    )
+    assert ended.code == 0, ended.stderr
+    assert ended.answers["big"][0] == 200
+    assert len(bottles.upstream.requests[0].body) == 8 << 20
+    assert ended.answers["leak"][0] == 0
+    assert not [each for each in bottles.upstream.requests if HELD.encode() in each.body]
+
+
+@pytest.mark.parametrize("moment", ["running", "launching"])
+def test_a_killed_launcher_leaves_no_process_and_no_credential(bottles: Bottles, moment: str) -> None:
+    """LC1."""
+    if moment == "running":
+        launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+        identity = json.loads(bottles.command("list", "--json").stdout)["bottles"][0]["identity"]
+        assert processes_with(b"--hostname\0bundle")
+    else:
+        import subprocess
+
+        argv = bottles.start_argv("worker", ["/bin/sleep", "600"])
+        launcher = subprocess.Popen(argv, env=bottles.environ(), stdout=-1, stderr=-1, text=True)
+        state = bottles.root.path / "state"
+        found = eventually_now(
+            lambda: list(state.glob("*/bundle/routes.json")), within_s=30, what="the launch has begun"
+        )
+        identity = found[0].parent.parent.name
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate(timeout=10)
+    gone(identity.encode())
+    assert written_with(bottles.root.path, TOKEN.encode()) == []
+    assert written_with(bottles.root.path, b"PRIVATE KEY") == []
+    listed = json.loads(bottles.command("list", "--all", "--json").stdout)["bottles"]
+    assert [(each["identity"], each["state"]) for each in listed] == [
+        (identity, "stopped" if moment == "running" else "left behind")
+    ]
+    assert json.loads(bottles.command("list", "--json").stdout)["bottles"] == []
+    assert f"removed {identity}" in bottles.command("cleanup", "--all").stdout
+    assert not bottles.state(identity).exists()
+
+
+def test_a_bottle_is_stopped_listed_and_resumed_where_it_was(bottles: Bottles) -> None:
+    script = "[ -e note ] && cat note && exit 0; echo kept > note; exec sleep 600"
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", script])
+    (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
+    identity = row["identity"]
+    note = bottles.state(identity) / "home" / "note"
+    eventually_now(note.exists, within_s=10, what="the agent wrote its note")
+    assert "running already" in bottles.command("resume", identity, "-y", *bottles.reaching()).stderr
+    assert bottles.command("stop", identity).stdout == f"{identity} stopped\n"
+    launcher.communicate(timeout=10)
+    assert launcher.returncode == 143
+    gone(identity.encode())
+    assert bottles.command("cleanup").stdout == ""
+    resumed = bottles.command("resume", identity, "-y", *bottles.reaching())
+    assert (resumed.returncode, resumed.stdout) == (0, "kept\n"), resumed.stderr
+    bottles.root.bottle("dev", BOTTLE.replace("open.test", "other.test"))
+    again = bottles.command("resume", identity, "-y", *bottles.reaching())
+    assert "changed since this bottle ran" in again.stderr
+
+
+def test_two_bottles_of_one_agent_don_t_meet(bottles: Bottles) -> None:
+    """NB3, NB4, CR12."""
+    first = bottles.begin("worker", ["/bin/sh", "-c", "sleep 600"])
+    try:
+        ended = bottles.script(
+            "worker",
+            """
+found['doors'] = os.listdir('/run/bottle/doors')
+found['sleepers'] = [each for each in readable('cmdline') if each.startswith('sleep')]
+found['ok'] = get('https://api.test/v1/x')[0]
+""",
+        )
+        assert ended.answers == {"doors": ["egress.sock"], "sleepers": [], "ok": 200}
+        one, two = (path.read_text() for path in (bottles.root.path / "state").glob("*/guest/ca.pem"))
+        assert one != two
+    finally:
+        first.terminate()
+        first.communicate(timeout=10)
+
+
+def test_a_workspace_is_a_copy(bottles: Bottles, tmp_path: Path) -> None:
+    bottles.cwd = tmp_path / "project"
+    bottles.cwd.mkdir()
+    (bottles.cwd / "file").write_text("before")
+    (bottles.cwd / "out").symlink_to("/etc/shadow")
+    ended = bottles.script(
+        "worker",
+        """
+found['cwd'] = os.getcwd()
+found['file'] = open('file').read()
+found['out'] = os.path.exists('out')
+open('file', 'w').write('after')
+""",
+        "--cwd",
+    )
+    assert ended.code == 0, ended.stderr
+    assert ended.answers == {"cwd": "/home/agent/workspace", "file": "before", "out": False}
+    assert (bottles.cwd / "file").read_text() == "before"
+
+
+def test_a_token_that_is_missing_starts_nothing(bottles: Bottles) -> None:
+    """CR8."""
+    bottles.env["API_TOKEN"] = ""
+    ended = bottles.run("worker", ["/bin/true"])
+    assert ended.code == 2
+    assert "API_TOKEN" in ended.stderr
+    assert not (bottles.root.path / "state").exists()
