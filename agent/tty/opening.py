@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from agent import http_server as web
 from agent.answer import Answer
@@ -13,6 +12,7 @@ from agent.ceiling import deciding
 from agent.desk import ActiveRun, Desk
 from agent.refusal import refused
 from agent.tty.consent import overseers
+from agent.tty.keys import Keys
 from agent.tty.terminal_host import TerminalHost
 from opsexec.capability import CapabilitySet
 from opsexec.errors import ConnectionLost, OpsError, ProtocolError, UsageError
@@ -85,11 +85,15 @@ async def _attended(
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; the terminal's process tree was ended"))
     answer.begin()
     try:
-        session = await executor.open_tty(step)
+        keys = Keys(body)
         try:
-            output = await _converse(session, answer, body)
+            session = await keys.or_left(executor.open_tty(step))
+            try:
+                output = await _converse(session, answer, keys)
+            finally:
+                await session.aclose()
         finally:
-            await session.aclose()
+            await keys.aclose()
     except OpsError as error:
         return await answer.error(error)
     except asyncio.CancelledError:
@@ -106,9 +110,9 @@ async def _attended(
     return await answer.output(output)
 
 
-async def _converse(session: TtySession, answer: Answer, body: Body) -> RunOutput:
+async def _converse(session: TtySession, answer: Answer, keys: Keys) -> RunOutput:
     """Pass keys down and the screen up until the program ends; what breaks either way ends both."""
-    typing = asyncio.create_task(_type(session, body.keys()))
+    typing = asyncio.create_task(_type(session, keys))
     drawing = asyncio.create_task(_draw(session, answer))
     try:
         over, _ = await asyncio.wait((typing, drawing), return_when=asyncio.FIRST_COMPLETED)
@@ -124,8 +128,9 @@ async def _converse(session: TtySession, answer: Answer, body: Body) -> RunOutpu
     return await session.wait()
 
 
-async def _type(session: TtySession, keys: AsyncIterator[tuple[int, bytes]]) -> None:
-    async for kind, data in keys:
+async def _type(session: TtySession, keys: Keys) -> None:
+    while (found := await keys.next()) is not None:
+        kind, data = found
         if kind == STDIN:
             await session.write(data)
         elif kind == RESIZE:
