@@ -30,11 +30,12 @@ _TOKEN = re.compile(
       | (?:\x1b\[|\x9b)(?P<csi>[\x20-\x3f]{0,256}[\x40-\x7e])
       | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])(?P<string>)
       | \x1b(?P<set>[()*+\-./][\x30-\x7e]|\#[3-68])
+      | \x1b(?P<other>[\x20-\x2f]{1,8}[\x30-\x7e])
       | \x1b(?P<esc>[\x30-\x4f\x51-\x57\x59\x5a\x60-\x7e])
     """,
     re.VERBOSE,
 )
-_PARTIAL = re.compile(r"(?:\x1b(?:\[[\x20-\x3f]{0,256}|[()*+\-./#])?|\x9b[\x20-\x3f]{0,256})\Z")
+_PARTIAL = re.compile(r"(?:\x1b(?:\[[\x20-\x3f]{0,256}|[\x20-\x2f]{1,8})?|\x9b[\x20-\x3f]{0,256})\Z")
 _STRING_END = re.compile(r"\x1b\\|[\x07\x18\x1a\x9c]|\x1b(?=[^\\])")
 
 
@@ -72,7 +73,7 @@ class SafeScreen:
             elif found["string"] is not None:
                 self._in_string = True
                 self.left_out += 1
-            elif (kept := _kept(found)) is not None:
+            elif found["other"] is None and (kept := _kept(found)) is not None:
                 shown.append(kept)
             else:
                 self.left_out += 1

@@ -91,3 +91,34 @@ def test_the_example_is_a_good_config_but_for_its_users(monkeypatch: pytest.Monk
     monkeypatch.setattr("agent.principal._uid_of", lambda name: 1234)
     config = load_config(Path(__file__).parents[2] / "examples" / "ops-agent.toml")
     assert config.grants
+
+
+PERSON = '\n[consent]\nusers = ["unix:daemon"]\ntimeout_s = 5\n'
+
+
+def test_a_person_to_ask_and_what_is_kept_are_taken() -> None:
+    asking = GOOD.replace('capabilities = ["facts:*"]', 'capabilities = ["facts:*"]\nconsent = "ask"')
+    config = parse_config(asking + PERSON + "[recordings]\nkeep = 3\ninput = true\n")
+    assert config.grants[1].consent == "ask"
+    assert (config.consent.users, config.consent.timeout_s) == (["unix:daemon"], 5)
+    assert (config.recordings.keep, config.recordings.input) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("", "16: nobody but this principal itself could be asked"),
+        ('\n[consent]\nusers = ["unix:root"]\n', "16: nobody but this principal itself could be asked"),
+        ('\n[consent]\nusers = ["unix:no-such-user-here"]\n', "19: there is no such user"),
+        ('\n[consent]\nusers = ["tailnet:a@b.c"]\n', "no listener proves tailnet"),
+        ('\n[consent]\nuser = ["unix:daemon"]\n', "19: unknown key 'user'"),
+        (PERSON.replace("5", "0"), "20: consent.timeout_s"),
+    ],
+)
+def test_a_grant_under_which_nobody_could_be_asked_is_refused(more: str, says: str) -> None:
+    asking = GOOD.replace('capabilities = ["facts:*"]', 'capabilities = ["facts:*"]\nconsent = "ask"')
+    with pytest.raises(BadConfig) as caught:
+        parse_config(asking + more)
+    assert says.rpartition(": ")[2] in caught.value.message
+    if says[0].isdigit():
+        assert f":{says.partition(':')[0]}:" in caught.value.message
