@@ -16,7 +16,7 @@ MIN_BYTES = 8
 
 MAX_DEPTH = 4
 OVERLAP = 2048
-"""How much of what has passed is looked at again with the next block, in bytes: for spellings with something between."""
+"""How much of what has passed is looked at again with the next block, in bytes: spellings with something between."""
 
 _RUN = re.compile(rb"[A-Za-z0-9+/_=-]{12,}")
 _HEX_RUN = re.compile(rb"(?:[0-9A-Fa-f]{2}){8,}")
