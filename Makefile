@@ -54,6 +54,7 @@ docs: setup
 	@$(PY) scripts/write_readme_help.py
 	@$(PY) -m opsexec.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 	@$(PY) -m agent schema > schema.new && mv schema.new opsexec/agent_config_schema.json
+	@$(PY) -m agent.services.catalogue > docs/doctor-checks.md.new && mv docs/doctor-checks.md.new docs/doctor-checks.md
 	@$(PY) scripts/check_links.py
 	@$(PY) -m pytest -q tests/unit/test_docs.py tests/unit/test_docs_capabilities.py tests/unit/test_docs_executors.py tests/unit/test_runbook_docs.py
 

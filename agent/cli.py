@@ -15,6 +15,7 @@ from agent.tty import cli as person_cli
 EPILOG = """examples:
   ops-agent --config /etc/ops-agent/config.toml
   ops-agent check-config /etc/ops-agent/config.toml
+  ops-agent doctor local-runtime
   ops-agent whoami agent+unix:///run/ops-agent/agent.sock
   ops-agent consent --wait        (then approve RUN, deny RUN, watch RUN, end RUN)
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="serve with this config.toml until SIGTERM; SIGHUP reloads it")
     parser.add_argument("--version", action="store_true", help="show the version")
+    parser.add_argument("--host", metavar="HOST", help="the host a service command is about (also after the command)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     check = commands.add_parser("check-config", help="check a config file, and say where it is wrong")
     check.add_argument("file", metavar="FILE")

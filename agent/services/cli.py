@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agent.services.doctor import Examined, Request
 
 COMMANDS = ("doctor", "preflight")
@@ -195,10 +193,3 @@ def _list_checks(form: str) -> int:
         blocks = "  [blocks preflight]" if each.blocks else ""
         print(f"{each.id:26} {'+'.join(each.platforms):13} {each.fails_when}{blocks}")
     return 0
-
-
-def sourceos(argv: Sequence[str] | None = None) -> int:
-    """`sourceos doctor local-runtime` and the rest of the service commands, under their other name."""
-    from agent.cli import main
-
-    return main(argv)
