@@ -15,6 +15,7 @@ from opsexec.executor import LogSink, RunOutput, Stream, TtySession
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler, handler_of
 from opsexec.host_executor import HostExecutor
+from opsexec.hosts.agent_aside import wait_until_ended
 from opsexec.hosts.agent_exchange import Exchange, request_head
 from opsexec.hosts.agent_host import AgentHost, UnixWay, Way
 from opsexec.hosts.agent_http import chunk
@@ -91,7 +92,12 @@ class AgentRpc(HostExecutor):
                 whole = request_head("POST", "/v1/steps", len(request)) + request
             else:
                 whole = request_head("POST", "/v1/steps", None) + chunk(request)
-            end = await exchange.run(whole, context.stdin, context.timeout_s)
+            try:
+                end = await exchange.run(whole, context.stdin, context.timeout_s)
+            except BaseException:
+                if link.lost is not None and not self._agent.way.half_closes:
+                    await wait_until_ended(self._agent.way, self.host, context.run)
+                raise
         if not isinstance(end, Result):
             raise ProtocolError("the agent started a run instead of doing the step", host=self.host)
         return self._outcome(end, context)

@@ -28,7 +28,9 @@ AGAIN_S = 0.005
 
 
 class Way(Protocol):
-    """How links to one agent are opened."""
+    """How links to one agent are opened. `half_closes`: a link can end one direction and still bring an answer."""
+
+    half_closes: bool
 
     async def open(self, host: str) -> AgentLink:
         """Open one; raises HostUnreachable."""
@@ -41,6 +43,8 @@ class Way(Protocol):
 
 class UnixWay:
     """Through a unix socket of this machine."""
+
+    half_closes = True
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -96,6 +100,11 @@ class AgentHost:
     def name(self) -> str:
         """How errors name it."""
         return self._name
+
+    @property
+    def way(self) -> Way:
+        """How links to it are opened."""
+        return self._way
 
     @asynccontextmanager
     async def link(self) -> AsyncIterator[AgentLink]:

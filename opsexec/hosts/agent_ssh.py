@@ -17,6 +17,8 @@ OPEN_S = 20.0
 class SshWay:
     """Through one SSH connection, a channel for each link."""
 
+    half_closes = True
+
     def __init__(self, address: SshAddress, options: SshOptions, path: str) -> None:
         self._ssh = SshHost(address, options)
         self._path = path

@@ -75,8 +75,11 @@ class TailnetWay:
     """Through the tailnet. `socket`: this machine's tailscaled, which says who is where; None = the usual one.
 
     With a TUN device the connection is made here, and must leave from this node's own tailnet address; without one
-    (userspace networking) tailscaled makes it (LocalAPI `dial`, as `tailscale nc` does).
+    (userspace networking) tailscaled makes it (LocalAPI `dial`, as `tailscale nc` does), and closes both directions
+    as soon as one is closed.
     """
+
+    half_closes = True
 
     def __init__(self, wanted: TailnetHost, socket: str | None = None) -> None:
         self._wanted = wanted
@@ -121,6 +124,7 @@ class TailnetWay:
         if proven.id != node.id or proven.name != node.name or address not in proven.addresses:
             raise HostUnreachable(f"{address} is {proven.name or proven.id}'s, not {node.name}'s")
         self._found = _Found(node, address, seen, now)
+        self.half_closes = seen.kernel
         return self._found
 
     def _named(self, seen: Status) -> Peer:

@@ -125,7 +125,7 @@ def tailnet_agent(tailnet: Tailnet) -> Iterator[OpsAgent]:
 def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> Target:
     """This machine, reached from alice's laptop over the tailnet."""
     socket = str(tailnet["laptop"].socket)
-    return Target("tailnet", f"tailnet://server:{SUITE_PORT}", current_user(), audit, tailscaled_socket=socket)
+    return Target("tailnet", f"tailnet://server:{SUITE_PORT}", current_user(), audit, tailscaled_socket=socket, way_bytes=32 << 20)
 
 
 @pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])

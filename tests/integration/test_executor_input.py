@@ -84,7 +84,7 @@ async def test_a_program_that_reads_nothing_holds_its_input_back(target: Target)
     async with target.connect() as ex:
         with pytest.raises(StepTimeout):
             await ex.run(Exec(argv=("sleep", "60"), timeout_s=1), stdin=aiter(blocks))
-        assert blocks.given * len(BLOCK) < 4 << 20
+        assert blocks.given * len(BLOCK) < target.way_bytes
 
 
 async def test_a_program_that_ends_unread_ends_the_step(target: Target) -> None:

@@ -232,7 +232,7 @@ async def test_a_node_that_loses_its_tag_loses_its_rights_while_its_step_runs(
                 async with asyncio.timeout(LOSS_S + 5):
                     await running
             took = time.monotonic() - began
-            await eventually(lambda: not alive(pid), within_s=3, what="its process ends")
+            await eventually(lambda: not alive(pid or 0), within_s=3, what="its process ends")
             assert took < LOSS_S
             with pytest.raises(CapabilityDenied):
                 await ex.run(Exec(["sleep", "0"]))
@@ -272,7 +272,7 @@ async def test_an_expired_node_loses_its_rights_while_its_step_runs(
         pid = await eventually(lambda: sleeping("86398"), within_s=10, what="the step runs")
         began = time.monotonic()
         await asyncio.to_thread(tailnet.headscale.expire, "phone")
-        await eventually(lambda: not alive(pid), within_s=LOSS_S, what="its process ends")
+        await eventually(lambda: not alive(pid or 0), within_s=LOSS_S, what="its process ends")
         assert time.monotonic() - began < LOSS_S
         running.cancel()
         with pytest.raises((asyncio.CancelledError, OpsError)):
@@ -343,9 +343,39 @@ def test_the_command_lines_go_over_a_tun_device(tailnet: Tailnet) -> None:
         assert agent.records()[-1]["principal"] == "tailnet:tag:server"
 
 
-def in_server(net: Tailnet, program: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+LISTEN = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("up", flush=True)
+link, _ = listener.accept()
+link.settimeout(10)
+sys.stdout.buffer.write(b"heard: " + link.recv(65536))
+"""
+
+
+def test_a_way_that_does_not_lead_through_the_tailnet_is_not_taken(tailnet: Tailnet) -> None:
+    """The hub claims a node's tailnet address: who connects to it there hears so, and says nothing to it."""
+    address, hub = tailnet["relay"].addresses[0], tailnet.namespaces.hub
+    subprocess.run(["ip", "-n", hub, "addr", "add", f"{address}/32", "dev", "lo"], check=True, timeout=20)
+    listen = ["/usr/bin/python3", "-I", "-c", LISTEN, address, str(TAILNET_PORT)]
+    try:
+        with subprocess.Popen(Namespaces.inside(hub, listen), stdout=subprocess.PIPE) as impostor:
+            assert impostor.stdout is not None
+            assert impostor.stdout.readline() == b"up\n"
+            done = in_server(tailnet, "ops-agent", "whoami", f"agent+tcp://{address}", namespace=hub)
+            assert impostor.stdout.read() == b"heard: "
+    finally:
+        subprocess.run(["ip", "-n", hub, "addr", "del", f"{address}/32", "dev", "lo"], check=True, timeout=20)
+    assert done.returncode == 3
+    assert b"doesn't lead through the tailnet" in done.stderr
+
+
+def in_server(
+    net: Tailnet, program: str, *words: str, namespace: str | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program of ours where the server is, or elsewhere with the server's tailscaled."""
     environment = {**os.environ, "OPSEXEC_TAILSCALED_SOCKET": str(net["server"].socket), "HOME": str(net.directory)}
-    argv = Namespaces.inside(net["server"].namespace, [str(PROGRAMS / program), *words])
+    argv = Namespaces.inside(namespace or net["server"].namespace, [str(PROGRAMS / program), *words])
     return subprocess.run(argv, check=False, capture_output=True, timeout=60, env=environment, cwd=net.directory)
 
 

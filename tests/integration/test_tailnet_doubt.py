@@ -17,6 +17,7 @@ import pytest
 import agent.tailnet
 from agent.config import TailnetTable
 from agent.errors import AgentUnable
+from agent.tailscaled import Tailscaled
 from opsexec import AgentRpc, CapabilitySet, NullAudit
 from opsexec.errors import HostUnreachable, OpsError
 from opsexec.hosts.local_api import LocalApi, TailnetUnavailable
@@ -38,7 +39,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def doubtful(directory: Path, **limits: float) -> AsyncIterator[tuple[FakeLocalApi, OpsAgent]]:
+async def doubtful(directory: Path, **limits: Any) -> AsyncIterator[tuple[FakeLocalApi, OpsAgent]]:
     """An agent that asks a fake LocalAPI about callers on 127.0.0.1, as with userspace networking."""
     grants = [{"principal": ALICE, "capabilities": EVERYTHING}]
     grants += [
@@ -229,7 +230,7 @@ async def test_a_program_that_others_can_change_is_not_asked(tmp_path: Path, mod
     program = tmp_path / "tailscale"
     program.write_text("#!/bin/sh\necho '{}'\n")
     program.chmod(mode)
-    said = agent.tailnet.Tailscaled(str(tmp_path / "none"), str(program))
+    said = Tailscaled(str(tmp_path / "none"), str(program))
     with pytest.raises(TailnetUnavailable, match="is not root's own"):
         await said.status(5)
 

@@ -24,6 +24,8 @@ class Target:
     identity_files: Sequence[Path] | None = None
     known_hosts: Path | None = None
     tailscaled_socket: str | None = None
+    way_bytes: int = 4 << 20
+    """Bytes that may lie between here and a program that doesn't read."""
 
     def connect(
         self,

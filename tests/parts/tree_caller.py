@@ -20,6 +20,7 @@ def argv(target: Target, trees: list[Tree], *, on_terminal: bool) -> list[str]:
         "url": target.url,
         "identity_files": [str(path) for path in target.identity_files or ()] or None,
         "known_hosts": str(target.known_hosts) if target.known_hosts else None,
+        "tailscaled_socket": target.tailscaled_socket,
         "trees": [(tree.shape, tree.nap) for tree in trees],
         "on_terminal": on_terminal,
     }
@@ -37,6 +38,7 @@ async def main() -> None:
         identity_files=told["identity_files"],
         known_hosts=told["known_hosts"],
         config_files=(),
+        tailscaled_socket=told["tailscaled_socket"],
     ) as ex:
         await grow_all(ex, trees, on_terminal=told["on_terminal"])
 
