@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from opsexec.errors import CapabilityDenied, ConnectionLost, LimitExceeded, Prot
 from opsexec.recording_anchors import anchors_in
 from opsexec.recording_chain import verify_recording
 from opsexec.wire import RESIZE, encode_request, frame
+from tests.conftest import require
+from tests.integration.conftest import require_root
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, run_of, shell
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import processes_with_argument
@@ -287,3 +290,34 @@ async def eventually_run(ex: object) -> str:
                 return await run_of(ex)  # type: ignore[arg-type]  # an AgentRpc
             except ValueError:
                 await asyncio.sleep(0)
+
+
+@pytest.fixture
+def small_disk(own_agent: OpsAgent) -> Iterator[Path]:
+    """The agent's recordings on a file system of 64 KiB."""
+    require_root()
+    place = own_agent.state / "recordings"
+    place.mkdir(mode=0o700)
+    words = ["mount", "-t", "tmpfs", "-o", "size=65536,mode=0700", "tmpfs", str(place)]
+    require(subprocess.run(words, capture_output=True, check=False).returncode == 0, "needs mount(8)")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
+
+
+async def test_a_full_disk_ends_the_terminal_and_the_next_one_does_not_open(
+    own_agent: OpsAgent, small_disk: Path
+) -> None:
+    async with rpc(own_agent) as ex:
+        terminal = await ex.open_tty(Tty(argv=("yes", "66.0109")))
+        said = await read_all(terminal)
+        with pytest.raises(RecordingFailed, match=r"No space left|no room"):
+            await terminal.wait()
+        assert len(said) < 65536 * 2  # nothing was shown that was not recorded
+        assert not processes_with_argument("66.0109")
+        again = await ex.open_tty(shell("echo never"))
+        with pytest.raises(RecordingFailed):
+            await again.wait()
+        assert await read_all(again) == b""
+    assert verify(own_agent.state / "audit.jsonl").ok
