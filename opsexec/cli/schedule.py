@@ -241,7 +241,7 @@ COMMANDS = (
         arguments=lambda parser: None,
         takes_program=True,
         examples=(
-            "opsexec schedule add web1 backup --cron '0 3 * * *' --tz Europe/Berlin -- /usr/local/bin/backup --full",
+            "opsexec schedule add web1 backup --cron '0 3 * * *' --tz Europe/Berlin -- backup --full",
             "opsexec schedule list web1",
             "opsexec schedule run web1 backup",
         ),
@@ -257,7 +257,7 @@ COMMANDS = (
                 run=_add,
                 examples=(
                     "opsexec schedule add web1 backup --cron '0 3 * * *' --missed once -- /usr/local/bin/backup",
-                    "opsexec schedule add web1 tidy --cron '*/10 * * * *' --overlap kill --timeout 60 -- /usr/bin/tidy",
+                    "opsexec schedule add web1 tidy --cron '*/10 * * * *' --overlap kill -- tidy /srv",
                     "opsexec schedule add web1 nightly --cron '30 2 * * *' --jitter 600 --runbook nightly.yaml",
                 ),
             ),

@@ -17,6 +17,7 @@ from opsexec.errors import CapabilityDenied, HostUnsuitable
 from opsexec.steps import ScheduleAdd, ScheduleRemove, ScheduleRun, WriteFile
 from tests.integration.cli_runs import Cli, error_lines
 from tests.parts.dying_agent import STAGES
+from tests.parts.host_key import host_key
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.process_tree import alive
 from tests.parts.targets import Target
@@ -265,3 +266,48 @@ def test_runs_are_killed_by_the_command_and_left_by_ctrl_c(tmp_path: Path) -> No
 
 
 EVERYTHING_FOR_ME = [{"principal": ME, "capabilities": EVERYTHING, "run_as": ["*"]}]
+
+
+# -- the host's audit -----------------------------------------------------------------------------------------------
+
+
+def test_a_hosts_audit_is_read_checked_and_vouched_for(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    key, other = host_key(tmp_path), host_key(tmp_path, "other")
+    with OpsAgent(tables=f'[audit]\nhost_key = "{key}"\nsign_every_s = 1') as agent:
+        url = agent.url
+        assert cli.run("exec", url, "--", "echo", "hi").stdout == b"hi\n"
+        eventually_now((agent.state / "audit.jsonl.heads").exists, within_s=10, what="a head is signed")
+        assert b"exec  echo hi" in cli.run("audit", "tail", url).stdout
+        (line, *_) = cli.run("audit", "tail", url, "--json").stdout.splitlines()
+        run = json.loads(line)["run"]
+        assert len(json.loads(cli.run("audit", "show", run[:8], url, "--json").stdout)["records"]) == 2
+        checked = cli.run("audit", "verify", url, "--key", f"{key}.pub")
+        assert (checked.returncode, checked.stdout.count(b"signed by agent-under-test")) == (0, 1)
+        wrong = cli.run("audit", "verify", url, "--key", f"{other}.pub")
+        assert (wrong.returncode, "not signed by a key" in error_lines(wrong)[0]) == (1, True)
+        found = json.loads(cli.run("audit", "verify", url, "--json").stdout)
+        assert (found["ok"], found["signed"]["host"]) == (True, "agent-under-test")
+        agent.end()
+        log = agent.state / "audit.jsonl"
+        assert b"; 0 lines since" in cli.run("audit", "verify", log, "--key", f"{key}.pub").stdout  # signed at the end
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+        agent.start()
+        assert "cut off" in agent.said()
+        cut = cli.run("audit", "verify", url)
+        assert (cut.returncode, "not in order" in error_lines(cut)[0]) == (1, True)
+
+
+def test_who_may_not_read_the_audit_is_refused(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    with OpsAgent([{"principal": ME, "capabilities": ["audit.read:verify"]}]) as agent:
+        assert cli.run("audit", "verify", agent.url).returncode == 0
+        for words in (("tail", agent.url), ("show", "80f2", agent.url)):
+            done = cli.run("audit", *words)
+            assert (done.returncode, "audit.read" in error_lines(done)[0]) == (3, True)
+
+
+def test_an_agent_whose_key_was_named_and_is_missing_doesnt_start(tmp_path: Path) -> None:
+    agent = OpsAgent(tables=f'[audit]\nhost_key = "{tmp_path}/missing"')
+    with pytest.raises(AssertionError, match="the audit's heads are not signed"), agent:
+        pass

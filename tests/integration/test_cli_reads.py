@@ -192,9 +192,8 @@ def test_a_run_that_goes_on_or_was_killed_is_listed_as_such(cli: Cli) -> None:
 
 
 def test_schema_and_actions_are_what_scripts_read(cli: Cli) -> None:
-    for name in ("runbook", "inventory"):
+    for name in ("runbook", "inventory", "agent-config"):
         assert json.loads(cli.run("schema", name).stdout)["$schema"].startswith("https://json-schema.org/")
-    assert cli.run("schema", "agent-config").returncode == 3
     assert cli.run("schema", "nonsense").returncode == 2
     assert json.loads(cli.run("actions", "--json").stdout)["exec"]["resource"] == "argv"
     assert b"fs.write" in cli.run("actions").stdout

@@ -83,6 +83,17 @@ async def test_lines_cut_off_below_the_signed_head_are_missed(log_path: Path, ke
     assert report.chain.problem.why == "missing"
 
 
+async def test_a_cut_is_not_made_good_by_an_agent_that_goes_on_and_signs(log_path: Path, key: Path) -> None:
+    await write(log_path, key, 5)
+    log_path.write_bytes(b"".join(log_path.read_bytes().splitlines(keepends=True)[:2]))
+    for lines in (1, 1, 10):
+        await write(log_path, key, lines)
+        report = check(log_path, key)
+        assert report.chain.ok
+        assert report.problem is not None
+        assert report.problem.why == "changed"
+
+
 async def test_a_chain_that_was_written_anew_is_not_the_one_that_was_signed(log_path: Path, key: Path) -> None:
     await write(log_path, key, 5)
     prev, anew = GENESIS, b""

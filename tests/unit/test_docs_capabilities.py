@@ -12,6 +12,7 @@ from opsexec.capability import SAFE_PATH, CapabilitySet, Requirement
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    AuditRead,
     Events,
     Exec,
     Facts,
@@ -25,6 +26,10 @@ from opsexec.steps import (
     ReadFile,
     RemoveFile,
     SandboxRun,
+    ScheduleAdd,
+    ScheduleRemove,
+    ScheduleRun,
+    ScheduleSwitch,
     ServiceControl,
     ServiceStatus,
     SetMode,
@@ -68,6 +73,11 @@ EXAMPLES: tuple[Step, ...] = (
     PingSocket(path="/a"),
     SandboxRun("a", ["id"], read_only={"/a": "/a/"}, writable={"/b": "/b"}, network=True),
     Tty(["id"], env=LOADING),
+    ScheduleAdd("a", "* * * * *", steps=(Exec(["id"]),)),
+    ScheduleRemove("a"),
+    ScheduleSwitch("a", True),
+    ScheduleRun("a"),
+    AuditRead("verify"),
 )
 
 

@@ -15,6 +15,7 @@ from opsexec.errors import BadStep
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    AuditRead,
     Events,
     Exec,
     Facts,
@@ -27,6 +28,10 @@ from opsexec.steps import (
     Push,
     ReadFile,
     RemoveFile,
+    ScheduleAdd,
+    ScheduleRemove,
+    ScheduleRun,
+    ScheduleSwitch,
     ServiceControl,
     ServiceStatus,
     SetMode,
@@ -65,6 +70,14 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     Survey: (Survey(path="/etc/../srv"), ["fs.read:/srv"]),
     PingSocket: (PingSocket(path="/run//p.sock"), ["fs.read:/run/p.sock", "container.read:podman"]),
     Tty: (Tty(argv=("/bin/bash", "-l")), ["tty:/bin/bash -l"]),
+    ScheduleAdd: (
+        ScheduleAdd("a", "0 3 * * *", steps=(Exec(["/bin/id"]), WriteFile("/a", content="x"), Exec(["/bin/id"]))),
+        ["schedule.manage:a", "exec:/bin/id", "fs.write:/a"],
+    ),
+    ScheduleRemove: (ScheduleRemove("a"), ["schedule.manage:a"]),
+    ScheduleSwitch: (ScheduleSwitch("a", True), ["schedule.manage:a"]),
+    ScheduleRun: (ScheduleRun("a"), ["schedule.manage:a"]),
+    AuditRead: (AuditRead("show", run="80f2"), ["audit.read:show"]),
 }
 
 
