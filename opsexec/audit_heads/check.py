@@ -86,28 +86,32 @@ def check_heads(log: Path, keys_for: Callable[[str], HostKeys] | None, host: str
 
 def _changed(log: Path, signed: list[Place], first_seq: int) -> HeadsProblem | None:
     """Return the first head whose line is not the chain's."""
-    wanted = {entry.seq for _, _, entry in signed if entry.seq >= first_seq}
-    found = _hashes(log, wanted)
+    found, begins = _hashes(log, {entry.seq for _, _, entry in signed})
     for file, line, entry in signed:
-        if entry.seq in wanted and found.get(entry.seq) != entry.hash:
+        if entry.seq >= max(first_seq, begins) and found.get(entry.seq) != entry.hash:
             how = "is not in the chain" if entry.seq not in found else "is another in the chain"
             return HeadsProblem(file, line, "changed", f"line {entry.seq}, which was signed, {how}")
     return None
 
 
-def _hashes(log: Path, wanted: set[int]) -> dict[int, str]:
-    """Return the hashes of these lines of a chain, as far as they are there; raises AuditUnavailable."""
+def _hashes(log: Path, wanted: set[int]) -> tuple[dict[int, str], int]:
+    """Return the hashes of these lines of a chain, as far as they are there, and its first line's number now.
+
+    Raises AuditUnavailable.
+    """
     for _ in range(TRIES):
         taken = snapshot(log)
         try:
             found: dict[int, str] = {}
-            for segment in (*(path for _, path in taken.closed), taken.active):
+            begins = taken.closed[0][0] if taken.closed else 0
+            files: list[Path | int] = [*(path for _, path in taken.closed), taken.active]
+            for segment in files:
                 with open(segment, "rb", closefd=segment != taken.active) as stream:
                     for raw in stream:
                         line = parse(raw)
                         if line is not None and line.seq in wanted:
                             found[line.seq] = line.hash
-            return found
+            return found, begins
         except FileNotFoundError:
             continue  # retention has just removed it: look again
         except OSError as error:
