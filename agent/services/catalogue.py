@@ -1,4 +1,4 @@
-"""Writes docs/doctor-checks.md from the checks themselves: `python -m agent.services.catalogue > docs/doctor-checks.md`."""
+"""Writes docs/doctor-checks.md from the checks themselves; `make docs` runs it."""
 
 from __future__ import annotations
 

@@ -82,6 +82,8 @@ def checks(families: Iterable[str] = FAMILIES) -> list[Check]:
     found = []
     for family in families:
         for module in MODULES[family]:
-            import_module(f"agent.services.checks.{module}")
-        found += [each for each in _CHECKS.values() if each.family == family]
+            name = f"agent.services.checks.{module}"
+            import_module(name)
+            # By module, not by when it was first imported: the order is part of reports and of the catalogue.
+            found += [each for each in _CHECKS.values() if each.family == family and each.rule.__module__ == name]
     return found

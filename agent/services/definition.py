@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from agent.services.command_line import base, split_exec
+from agent.services.command_line import RUNNERS, base, script_commands, split_exec
 from agent.services.finding import Evidence
 from agent.services.look import Look
 from agent.services.probe import FileText, Unreadable
@@ -25,6 +25,7 @@ USER_PATHS = (
 """Where units stand, best first; systemd.unit(5). A user's own directories come before USER_PATHS."""
 
 MAX_DROP_INS = 64
+MAX_SCRIPTS = 24
 ROOT = "lint.unit-syntax"
 """The check that says what is wrong when a definition can't be read at all."""
 
@@ -139,18 +140,38 @@ async def scripts(look: Look) -> list[Script]:
 
 
 async def _scripts(look: Look) -> list[Script]:
+    """Read the programs of every command line, and of every script found, as far as MAX_SCRIPTS goes."""
     found: list[Script] = []
     receipt = look.service.receipt
-    for setting in (await definition(look)).unit.commands()[:64]:
-        for path in script_candidates(setting.value):
-            try:
-                file = await look.probe.read(path)
-            except Unreadable:
-                continue
-            if file.data[:2] == b"#!" or (not file.data.startswith(b"\x7fELF") and b"\0" not in file.data[:4096]):
-                ours = receipt is not None and receipt.files.get(path) == hashlib.sha256(file.data).hexdigest()
-                found.append(Script(file, setting, ours))
+    pending = [
+        (each, path) for each in (await definition(look)).unit.commands() for path in script_candidates(each.value)
+    ]
+    seen: set[str] = set()
+    while pending and len(seen) < MAX_SCRIPTS:
+        setting, path = pending.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        try:
+            file = await look.probe.read(path)
+        except Unreadable:
+            continue
+        if file.data[:2] != b"#!" and (file.data.startswith(b"\x7fELF") or b"\0" in file.data[:4096]):
+            continue
+        ours = receipt is not None and receipt.files.get(path) == hashlib.sha256(file.data).hexdigest()
+        found.append(Script(file, setting, ours))
+        inner = [words for words in script_commands(file.text) if words[0].startswith("/") or base(words[0]) in RUNNERS]
+        pending += [(setting, word) for words in inner[:200] for word in words[:4] if _is_script_path(word)]
     return found
+
+
+def _is_script_path(word: str) -> bool:
+    return (
+        word.startswith("/")
+        and not word.startswith(("/dev/", "/proc/", "/sys/"))
+        and word.isprintable()
+        and "*" not in word
+    )
 
 
 def script_candidates(command: str) -> list[str]:

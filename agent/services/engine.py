@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from agent.services.check import Check
-from agent.services.finding import Finding, Fix, Ruling, skipped, unknown
+from agent.services.finding import Evidence, Finding, Fix, Ruling, skipped, unknown
 from agent.services.look import Look
 from agent.services.probe import Unreadable
+from agent.services.secret_shapes import mask
 
 CHECK_TIMEOUT_S = 20.0
 """Seconds one check may take in all; what it asks is bounded more tightly."""
@@ -110,14 +113,20 @@ class Engine:
                 subject=self._subject if check.scope == "service" else check.scope,
                 verdict=each.verdict,
                 severity=check.severity,
-                summary=each.summary,
+                summary=mask(each.summary),
                 because=each.because,
-                evidence=each.evidence,
+                evidence=tuple(_masked(evidence) for evidence in each.evidence),
                 fix=each.fix,
                 blocks_preflight=check.blocks and each.verdict in STOPPERS,
             )
             for each in self._rulings.get(check.id, [])
         ]
+
+
+def _masked(evidence: Evidence) -> Evidence:
+    """Return evidence fit for a report that others read: command lines and journals may hold secrets."""
+    cmd = None if evidence.cmd is None else mask(evidence.cmd)
+    return msgspec.structs.replace(evidence, cmd=cmd, excerpt=mask(evidence.excerpt))
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -19,3 +19,37 @@ def secret_names(value: str) -> list[str]:
         if content and (SECRET_VALUE.search(content) or (SECRET_NAME.search(name) and not file_like)):
             found.append(name)
     return found
+
+
+MASK = "***"
+_SHAPES = (
+    re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(-----END [^-]*-----|\Z)", re.DOTALL),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?"),
+    re.compile(
+        r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]+"
+    ),
+    re.compile(r"\bsk-[A-Za-z0-9_-]{20,}|\btskey-[\w-]{8,}|\bhf_[A-Za-z0-9]{20,}"),
+)
+_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization\s*[:=]\s*(?:basic|bearer|token)?\s*)[^\s\"',;]+")
+_NAMED = re.compile(
+    r"(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|credential|private[_-]?key)[\w.-]*[\"']?"
+    r"(?:\s*[=:]\s*|\s+))(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)"
+)
+
+
+def mask(text: str) -> str:
+    """Return a text without what looks like a secret: by its shape, in a URL or header, or after a telling name."""
+    for shape in _SHAPES:
+        text = shape.sub(MASK, text)
+    text = _IN_URL.sub(rf"\1{MASK}", text)
+    text = _HEADER.sub(rf"\1{MASK}", text)
+    return _NAMED.sub(_named, text)
+
+
+def _named(match: re.Match[str]) -> str:
+    """A telling name before a plain word is only prose, as in "the token expired"; an option's value is masked."""
+    name, value = match[1], match[2]
+    if name[-1:].isspace() and not re.search(r"[=:]\s*$", name) and not re.search(r"(^|\s)--?[\w-]+\s+$", " " + name):
+        return match[0]
+    return match[0] if value.strip("\"'").startswith(("/", "*")) else name + MASK

@@ -232,3 +232,37 @@ async def test_a_script_behind_a_unit_is_read_too(user):
     found = await look("web", LINT, user=True, run_as=user)
     for name in ("lint.raw-runtime-run", "lint.log-tmp", "lint.remote-image", "lint.pull-policy", "lint.wrapper"):
         assert found[name].verdict == "fail", name
+
+
+def behind_a_link(home, units):
+    (home / "web").symlink_to("/usr/bin/podman")
+    return f"{home}/web run docker.io/x"
+
+
+def behind_another_script(home, units):
+    for name, line in (("outer", f"exec {home}/inner"), ("inner", "docker run x")):
+        (home / name).write_text(f"#!/bin/sh\n{line}\n")
+        (home / name).chmod(0o755)
+    return f"{home}/outer"
+
+
+def in_python(home, units):
+    (home / "start").write_text(
+        '#!/usr/bin/python3\nimport subprocess\nsubprocess.run(["/usr/bin/podman", "run", "x"])\n'
+    )
+    (home / "start").chmod(0o755)
+    return f"{home}/start"
+
+
+@pytest.mark.parametrize("hide", [behind_a_link, behind_another_script, in_python], ids=lambda hide: hide.__name__)
+async def test_a_container_started_by_hand_is_found_where_it_hides(user, hide):
+    def make(units):
+        (units / "web.service").write_text(
+            f"[Service]\nExecStart={hide(Path(f'/home/{user}'), units)} --token=hush-canary\n"
+        )
+
+    plant(user, make)
+    found = await look("web", ("lint.raw-runtime-run", "lint.pull-policy"), user=True, run_as=user)
+    assert found["lint.raw-runtime-run"].verdict == "fail"
+    assert found["lint.pull-policy"].verdict == "fail"
+    assert "hush-canary" not in repr(found)

@@ -21,7 +21,7 @@ from agent.services.command_line import (
 from agent.services.declaration import BadDeclaration, parse_declaration
 from agent.services.persistence import compare, homes
 from agent.services.restart_limits import Limits, why_unbounded
-from agent.services.secret_shapes import secret_names
+from agent.services.secret_shapes import mask, secret_names
 from agent.services.timespan import seconds
 from agent.services.unit_file import Unit, parse_unit
 
@@ -229,3 +229,23 @@ def test_a_refused_podman_is_told_in_a_few_words_and_without_a_password():
     )
     assert classify("\x00whatever") == "it doesn't answer"
     assert shown_uri("ssh://core:hush@127.0.0.1:1/x") == "ssh://core:***@127.0.0.1:1/x"
+
+
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nhush-canary\n-----END RSA PRIVATE KEY-----"
+HIDDEN = [
+    "ExecStart=/bin/web --password=hush-canary", "--password hush-canary x", "API_TOKEN=hush-canary",
+    'token: "hush-canary"', "https://me:hush-canary@host/x", "Authorization: Bearer hush-canary",
+    "DB_PASSWD='hush-canary'", PEM, PEM[:50], "eyJhbGciOiJIUzI1NiJ9.hush-canary.x", "ghp_hushcanaryhushcanary0123",
+    '{"identitytoken":"hush-canary"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_a_secret_in_evidence_is_masked(text):
+    assert "hush-canary" not in mask(text)
+    assert "hushcanary" not in mask(text)
+
+
+@pytest.mark.parametrize("text", ["the token expired", "ExecStart=/bin/web --serve", "TOKEN_FILE=/etc/token", "a: b"])
+def test_what_is_no_secret_stays_readable(text):
+    assert mask(text) == text

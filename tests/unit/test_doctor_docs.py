@@ -20,8 +20,10 @@ from tests.unit.test_doctor_engine import host
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = (DOCS / "doctor.md").read_text()
 BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-CHANGING = {"start", "stop", "restart", "enable", "disable", "mask", "unmask", "rm", "run", "create", "kill", "pull", "bootout",
-            "bootstrap", "daemon-reload", "set-property", "edit", "link", "exec", "rmi", "prune"}  # fmt: skip
+CHANGING = frozenset({
+    "start", "stop", "restart", "enable", "disable", "mask", "unmask", "rm", "run", "create", "kill", "pull", "bootout",
+    "bootstrap", "daemon-reload", "set-property", "edit", "link", "exec", "rmi", "prune",
+})  # fmt: skip
 
 
 def test_the_catalogue_is_what_the_checks_say_of_themselves():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
 
 from agent.services.check import check
 from agent.services.command_line import (
+    RUNTIMES,
     ContainerRun,
     base,
     container_runs,
@@ -24,6 +26,12 @@ from agent.services.look import Look
 from agent.services.unit_file import Unit
 
 LINUX = ("Linux",)
+
+
+IN_ANY_LANGUAGE = re.compile(
+    r"(?:^|[\"'/])(podman|docker|nerdctl)[\"']?[, ]+(?:[\"']--[^\"']*[\"'], *)*[\"']?(run|create)\b"
+)
+"""A container started from a script of another language, by the look of a line."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -50,14 +58,33 @@ def starts_in_script(script: Script) -> Iterator[Start]:
             if key not in seen:
                 seen.add(key)
                 yield Start(run, Evidence(path=script.file.asked, excerpt=" ".join(run.words)[:300]), script.ours)
+    if not seen:
+        for number, line in enumerate(script.file.text.splitlines()[:20_000], 1):
+            match = None if line.lstrip().startswith("#") else IN_ANY_LANGUAGE.search(line[:2000])
+            if match:
+                run = ContainerRun(match[1], match[2], None, None, None, (), True)
+                yield Start(run, Evidence(path=script.file.asked, line=number, excerpt=line.strip()[:300]), script.ours)
 
 
 async def starts(look: Look) -> list[Start]:
     """Return every container that the service's definition or its scripts start."""
-    found = list(starts_in_unit((await definition(look)).unit))
+    unit = (await definition(look)).unit
+    found = list(starts_in_unit(unit))
+    for setting in unit.commands()[:64]:
+        words = split_exec(setting.value)[1]
+        disguised = await led_to(look, words[0]) if words else ""
+        if disguised in RUNTIMES and base(words[0]) not in RUNTIMES:
+            found += [Start(run, where(setting), False) for run in container_runs([disguised, *words[1:]])]
     for script in await scripts(look):
         found += starts_in_script(script)
     return found
+
+
+async def led_to(look: Look, program: str) -> str:
+    """Return the name of the program that a path's link leads to; empty where it is no link."""
+    if not program.startswith("/") or not program.isprintable() or "%" in program:
+        return ""
+    return base((await look.probe.stat(program)).target or "")
 
 
 @check(
