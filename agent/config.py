@@ -14,10 +14,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from agent.address import Address, require_plain_path
+from agent.address import Address, require_bottles_apart, require_plain_path
+from agent.bottle_grant import check_bottle_grant
 from agent.config_lines import place
 from agent.errors import BadConfig
-from agent.principal import check_principal
+from agent.principal import BOTTLE, check_principal
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.hosts.local_api import DEFAULT_LOCAL_API
@@ -65,6 +66,7 @@ class AgentTable(Table):
                 Address.parse(each)
             if len(set(listen)) < len(listen):
                 raise BadConfig("an address stands twice", hint="name each once")
+            require_bottles_apart([Address.parse(each) for each in listen])
         return listen
 
     @field_validator("state_dir")
@@ -230,6 +232,9 @@ def parse_config(text: str, file: str = "config.toml") -> Config:
     for at, grant in enumerate(config.grants):
         try:
             check_principal(grant.principal, kinds)
+            if grant.principal.startswith(BOTTLE):
+                names = {address.identity for address in config.agent.addresses if address.proves == "bottle"}
+                check_bottle_grant(grant.principal, names, grant.capabilities, grant.run_as)
         except OpsError as error:
             where = place(text, ("grants", at, "principal"))
             raise BadConfig(f"{file}:{where}: {error.message}", hint=error.hint) from error

@@ -62,9 +62,15 @@ class Gate:
         finally:
             connection.rest()
 
-    def protocol(self, listener: str, prove: Prove | None = None) -> asyncio.BaseProtocol:
-        """Return the protocol for a connection that was just accepted; `prove`: who says whose, None = the kernel."""
-        return Connection(self, listener, prove)
+    def protocol(
+        self, listener: str, prove: Prove | None = None, socket_is: Identity | None = None
+    ) -> asyncio.BaseProtocol:
+        """Return the protocol for a connection that was just accepted.
+
+        `prove`: who says whose it is, None = the kernel; `socket_is`: whoever comes to that socket, which is then all
+        that is asked.
+        """
+        return Connection(self, listener, prove, socket_is)
 
     async def aclose(self) -> None:
         """Ask no more about anyone."""
@@ -80,7 +86,7 @@ class Connection(web.RequestHandler):
     What tailscaled says may change: then what runs for the connection is ended, and the connection with it.
     """
 
-    def __init__(self, gate: Gate, listener: str, prove: Prove | None) -> None:
+    def __init__(self, gate: Gate, listener: str, prove: Prove | None, socket_is: Identity | None) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(
             gate.server,
@@ -98,6 +104,7 @@ class Connection(web.RequestHandler):
         self._counted_as: str | None = None
         self.listener = listener
         self._prove = prove
+        self._socket_is = socket_is
         self._asking: asyncio.Task[None] | None = None
         self._served = False
         self.identity = NOBODY
@@ -114,7 +121,7 @@ class Connection(web.RequestHandler):
         """Settle who this is; over the bounds it is closed before it is served."""
         assert isinstance(transport, asyncio.Transport)
         if self._prove is None:
-            self.identity = Identity(peer_principal(transport.get_extra_info("socket")))
+            self.identity = self._socket_is or Identity(peer_principal(transport.get_extra_info("socket")))
         if not self._take_place(self.principal):
             transport.abort()
         elif self._prove is None:

@@ -10,8 +10,10 @@ import msgspec
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
+from agent.bottle_door import serve_bottle
 from agent.desk import Desk
 from agent.identity import Identity
+from agent.principal import BOTTLE
 from agent.runs import follow_run, list_runs, signal_run
 from agent.schedule.manage import list_schedules, show_schedule
 from agent.steps import copy_step, follow_events, run_step
@@ -65,16 +67,19 @@ class Door:
             reason = identity.why or f"{principal or 'nobody who is known here'} has no grant on this host"
             denied = CapabilityDenied("a grant", (), layer="agent", reason=reason)
             return await self._refuse(request, listener, principal, denied, reason)
+        asker = Asker(principal, listener, grants)
         try:
             if request.version != web.HttpVersion11:
                 raise ProtocolError("the request is not HTTP/1.1", hint="see docs/agent.md")
             said = request.headers.get(VERSION_HEADER)
             if said is not None:
                 require_same_major(said)
+            if principal.startswith(BOTTLE):
+                return await serve_bottle(desk, request, asker)
             handler = _route(request)
         except OpsError as error:
             return await self._refuse(request, listener, principal, error, error.message)
-        return await handler(desk, request, Asker(principal, listener, grants))
+        return await handler(desk, request, asker)
 
     def _may_oversee(self, request: web.BaseRequest, listener: str, principal: str) -> bool:
         if not oversees(self._desk.config, listener, principal):

@@ -18,6 +18,9 @@ _CREDENTIALS = struct.Struct("3i")
 NAME_TTL_S = 5.0
 """Seconds a user's name is remembered: a connection's uid never changes, whom it names may."""
 
+BOTTLE = "bottle:"
+"""What a bottle's principal begins with; only a socket of its own proves it."""
+
 LOOK_UP_FDS = 4
 """Descriptors that finding a user's name may take at once: files, and the sockets of name services."""
 
@@ -96,6 +99,8 @@ def check_principal(principal: str, proven: Collection[str]) -> None:
     if kind == "tailnet":
         _check_tailnet(principal, name)
         return
+    if kind == "bottle":
+        return  # its name is held against the addresses, which say all there are
     uid = int(name) if name.isascii() and name.isdigit() else _uid_of(name)
     if uid == overflow_uid():
         text = f"{principal!r} is no identity: users of other namespaces show as it too"
@@ -115,6 +120,8 @@ def alternatives(principal: str | None) -> tuple[str, ...]:
     """Return the names under which grants may be for a principal: a node with several tags is each of them."""
     if principal is None:
         return ()
+    if principal.startswith(BOTTLE):
+        return (principal, f"{BOTTLE}*")
     if not principal.startswith("tailnet:tag:"):
         return (principal,)
     return tuple(f"tailnet:{tag}" for tag in principal.removeprefix("tailnet:").split(","))

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.address import Address
 from agent.ceiling import Ceiling
 from agent.config_child import ConfigCheck
 from agent.connection import Gate
@@ -22,7 +23,9 @@ from agent.door import Door
 from agent.errors import AgentUnable
 from agent.events.hub import Hub, TellingAudit
 from agent.heads import HeadSigner, open_signer
+from agent.identity import Identity
 from agent.notify import beat, notify, reloading
+from agent.principal import BOTTLE
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
 from agent.unix_listener import BACKLOG, bind_unix
@@ -110,9 +113,10 @@ class Agent:
                     for bound in await tailnet.bind():
                         servers.append(await self._listen_tcp(bound, address.text, tailnet))
                     continue
-                listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group)
+                private = address.proves == "bottle"
+                listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group, private=private)
                 sockets.append((listener, address.path))
-                servers.append(await self._listen(listener, address.text))
+                servers.append(await self._listen(listener, address))
             count = len(self.desk.config.grants)
             more = f", {kept} schedules" if kept else ""
             more += f", {taken_up} detached runs taken up" if taken_up else ""
@@ -134,9 +138,12 @@ class Agent:
             await asyncio.wait(background)
             self.desk.audit.flush()
 
-    async def _listen(self, listener: socket.socket, text: str) -> asyncio.Server:
+    async def _listen(self, listener: socket.socket, address: Address) -> asyncio.Server:
         loop = asyncio.get_running_loop()  # it would listen again, with a backlog of 100
-        return await loop.create_unix_server(lambda: self._gate.protocol(text), sock=listener, backlog=BACKLOG)
+        bottle = Identity(f"{BOTTLE}{address.identity}") if address.proves == "bottle" else None
+        return await loop.create_unix_server(
+            lambda: self._gate.protocol(address.text, socket_is=bottle), sock=listener, backlog=BACKLOG
+        )
 
     async def _listen_tcp(self, listener: socket.socket, text: str, tailnet: Tailnet) -> asyncio.Server:
         loop = asyncio.get_running_loop()

@@ -13,14 +13,18 @@ BACKLOG = 1024
 """Connections that may wait to be taken; beyond them connect() on a unix socket fails at once."""
 
 
-def bind_unix(path: str, mode: int, group: str | None) -> socket.socket:
+def bind_unix(path: str, mode: int, group: str | None, *, private: bool = False) -> socket.socket:
     """Return a listening socket at `path` with this mode and group; raises AgentUnable and leaves things as they were.
 
     The socket is not open to anyone else for a moment either: it is made 0600, then given its group and mode.
+    `private`: whoever reaches it is who it stands for, so others must not get into its directory at all.
     """
     directory = os.path.dirname(path)
-    _make_directory(directory)
+    _make_directory(directory, 0o700 if private else 0o755)
     check_directory(directory)
+    if private and os.stat(directory).st_mode & 0o007:
+        hint = f"chmod o= {directory}"
+        raise AgentUnable(f"{directory} is open to others, and a bottle's socket is in it", hint=hint)
     _clear_dead(path)
     gid = _group(group)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -45,9 +49,13 @@ def bind_unix(path: str, mode: int, group: str | None) -> socket.socket:
     return listener
 
 
-def _make_directory(directory: str) -> None:
+def _make_directory(directory: str, mode: int) -> None:
     try:
-        os.mkdir(directory, 0o755)
+        try:
+            os.mkdir(directory, mode)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(directory), 0o755)
+            os.mkdir(directory, mode)
     except FileExistsError:
         return
     except OSError as error:

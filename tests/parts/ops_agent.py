@@ -29,6 +29,7 @@ class OpsAgent:
 
     `tailscaled`: a node that it listens on too, in whose namespace it runs; `tailscaled_socket`: what says who calls,
     where there is no such node; `tables`: TOML of further tables.
+    `bottles`: names of bottles that have a socket of their own here.
     `program`: Python's own arguments, where it is not the agent as it stands.
     """
 
@@ -43,6 +44,7 @@ class OpsAgent:
         tailscaled_socket: Path | None = None,
         tables: str = "",
         program: Sequence[str] = ("-m", "agent"),
+        bottles: Sequence[str] = (),
         **limits: float,
     ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
@@ -53,6 +55,7 @@ class OpsAgent:
         self.config = self.directory / "config.toml"
         self.log = self.directory / "stderr"
         self.mode = mode
+        self.bottles = {name: self.directory / "bottles" / name / "agent.sock" for name in bottles}
         self.tailscaled = tailscaled
         self.tailnet_port = tailnet_port
         self.tables = tables
@@ -66,6 +69,7 @@ class OpsAgent:
     def write_config(self, grants: Sequence[dict[str, Any]], **limits: float) -> None:
         """Write the config file anew; SIGHUP has it read."""
         listen = [f"unix:{self.socket}", *([f"tailnet:{self.tailnet_port}"] if self.tailscaled_socket else [])]
+        listen += [f"bottle:{name}:{path}" for name, path in self.bottles.items()]
         lines = ["[agent]", f"listen = {json.dumps(listen)}", f'state_dir = "{self.state}"']
         lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"']
         if self.tailscaled_socket is not None:
