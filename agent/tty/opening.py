@@ -106,6 +106,7 @@ async def _attended(
         connection.on_left = None
         del desk.active[run]
         desk.terminals.live.pop(run, None)
+        desk.terminals.recordings.finished(run)
         active.over.set()
     return await answer.output(output)
 

@@ -62,6 +62,7 @@ class Recordings:
         tags = [f"run:{run}", f"{_BY}{principal}", *(f"overseer:{each}" for each in sorted(overseers))]
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self._marker(run), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             tape = Tape.create(
                 self.path(run),
                 columns=size[0],
@@ -123,6 +124,24 @@ class Recordings:
             if kept > keep or size > keep_bytes:
                 gone.append(each.run)
         return gone
+
+    def _marker(self, run: str) -> Path:
+        """Return the file that stands for as long as a terminal is open."""
+        return self._directory / f"{run}.open"
+
+    def finished(self, run: str) -> None:
+        """Note that a terminal's end is in the audit."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._marker(run).unlink()
+
+    def unfinished(self) -> list[str]:
+        """Return the runs whose terminal's end is not in the audit."""
+        try:
+            names = os.listdir(self._directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [name.removesuffix(".open") for name in names if name.endswith(".open")]
+        return sorted(run for run in found if is_run_id(run))
 
     def remove(self, run: str) -> None:
         """Remove a recording; one that isn't there is fine."""

@@ -55,6 +55,7 @@ class TerminalHost(MarkedHost):
             tape.close()
             live.end()
             del terminals.live[run]
+            terminals.recordings.remove(run)  # nothing was shown; why it came to nothing is in the audit
             raise
         return RecordedTerminal(session, live, self._note, limits)
 

@@ -193,6 +193,12 @@ async def test_an_agent_killed_leaves_no_tree_and_a_recording_that_holds_up_to_i
     assert not found.complete
     assert found.anchored == found.size
     assert b'"up\\r\\n"]' in recording(own_agent, run).read_bytes()
+    own_agent.start()
+    lost = [line for line in own_agent.records() if line["run"] == run and line["outcome"]]
+    assert [each["outcome"]["error"] for each in lost] == ["lost"]
+    own_agent.end()
+    own_agent.start()
+    assert len([line for line in own_agent.records() if line["run"] == run and line["outcome"]]) == 1
 
 
 async def test_a_caller_that_is_lost_while_the_program_takes_no_keys_loses_its_terminal(own_agent: OpsAgent) -> None:
