@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from agent.notify import beat, notify, reloading
 from agent.principal import BOTTLE
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
+from agent.tty.recovery import settle_cut
 from agent.unix_listener import BACKLOG, bind_unix
 from opsexec.audit import AuditLog
 from opsexec.errors import ConnectionLost, OpsError
@@ -106,6 +108,7 @@ class Agent:
             background.append(asyncio.create_task(self._signer.attend()))
         try:
             taken_up = self.desk.detached.recover()
+            settle_cut(self.desk)
             kept = self.desk.schedules.recover()
             for address in agent.addresses:
                 if address.proves == "tailnet":
@@ -120,6 +123,8 @@ class Agent:
             count = len(self.desk.config.grants)
             more = f", {kept} schedules" if kept else ""
             more += f", {taken_up} detached runs taken up" if taken_up else ""
+            gc.collect()
+            gc.freeze()  # what is loaded by now stays: looking through it again and again costs a step 5 % of its time
             self._say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
             await self._stop.wait()
