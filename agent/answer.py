@@ -11,6 +11,7 @@ import msgspec
 
 from agent import http_server as web
 from agent.connection import Connection
+from agent.responses import LAST_CHUNK, MAX_WHOLE, METHODS, ChunkedResponse, WholeResponse, chunk
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, Stream
 from opsexec.wire import (
@@ -28,6 +29,7 @@ from opsexec.wire import (
     Result,
     encode_result,
     frame,
+    frame_head,
 )
 from opsexec.wire_errors import pack_error
 
@@ -35,7 +37,7 @@ LINES_TYPE = "application/x-ndjson"
 FLUSH_S = 0.002
 """Seconds that little output may wait for more before it goes out: a short step's whole answer is one write."""
 
-FLUSH_BYTES = 32 << 10
+FLUSH_BYTES = 64 << 10
 
 STATUS = {
     "usage": 400,
@@ -96,7 +98,9 @@ class Answer:
         else:
             kind = OUT if stream == "stdout" else ERR
             for at in range(0, len(data), MAX_BULK_FRAME):
-                self._keep(frame(kind, data[at : at + MAX_BULK_FRAME]))
+                piece = data[at : at + MAX_BULK_FRAME] if at or len(data) > MAX_BULK_FRAME else data
+                self._keep(frame_head(kind, len(piece)))
+                self._keep(piece)
         if self._size >= FLUSH_BYTES:
             await self._send()
         elif self._flush is None:
@@ -124,9 +128,9 @@ class Answer:
 
     async def _send(self) -> None:
         async with self._sending:
-            data, self._waiting, self._size = b"".join(self._waiting), [], 0
-            if not data:
+            if not self._size:
                 return
+            data, self._waiting, self._size = chunk(self._size, self._waiting), [], 0
             try:
                 async with asyncio.timeout(self._stall_s):
                     if self._response is None:
@@ -143,8 +147,7 @@ class Answer:
             self._request.transport.abort()
 
     async def _prepare(self) -> None:
-        response = web.StreamResponse(headers=self.headers)
-        response.enable_chunked_encoding()
+        response = ChunkedResponse(headers={**self.headers, "Transfer-Encoding": "chunked"})
         await response.prepare(self._request)
         self._response = response
 
@@ -175,9 +178,11 @@ class Answer:
             self._keep(data)
             body, self._waiting, self._size = b"".join(self._waiting), [], 0
             response = self._response
+            if response is None and len(body) <= MAX_WHOLE and self._request.method in METHODS:
+                return WholeResponse(self._request, status, self.headers, body)
             if response is None:
                 return web.Response(status=status, body=body, headers=self.headers)
-            await response.write(body)
+            await response.write(chunk(len(body), [body]) + LAST_CHUNK)
             await response.write_eof()
             return response
 

@@ -59,6 +59,11 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(kind, len(payload)) + payload
 
 
+def frame_head(kind: int, size: int) -> bytes:
+    """Return what comes before a frame's payload of so many bytes."""
+    return _HEAD.pack(kind, size)
+
+
 class FrameParser:
     """Splits bytes into frames, however they were cut on the way.
 

@@ -113,7 +113,7 @@ class Exchange:
             self._later("deadline", timeout_s, lambda: self._late(timeout_s))
         feeding: asyncio.Task[None] | None = None
         try:
-            link.ask(request, self._head, self._frames.feed).add_done_callback(self._answered)
+            link.ask(request, self._head, self._frames.feed, self._answered)
             if stdin is not None:
                 feeding = asyncio.create_task(self._feed(stdin))
                 feeding.add_done_callback(self._fed)
@@ -136,8 +136,7 @@ class Exchange:
     def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
         self._timers[name] = self._loop.call_later(seconds, call)
 
-    def _answered(self, answered: asyncio.Future[None]) -> None:
-        error = None if answered.cancelled() else answered.exception()
+    def _answered(self, error: OpsError | None) -> None:
         if self._over.done():
             return
         if error is not None:

@@ -28,7 +28,8 @@ class AgentLink(asyncio.Protocol):
         self._host = host
         self._transport: Transport | None = None
         self._parser: AnswerParser | None = None
-        self._answered: asyncio.Future[None] | None = None
+        self._on_end: Callable[[OpsError | None], None] | None = None
+        self._ended = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._held = False
@@ -84,8 +85,9 @@ class AgentLink(asyncio.Protocol):
         data: bytes,
         on_head: Callable[[int, Mapping[str, str]], None],
         on_body: Callable[[bytes], None],
-    ) -> asyncio.Future[None]:
-        """Send the beginning of a request; the future is done when the whole answer is read, or raises why not."""
+        on_end: Callable[[OpsError | None], None],
+    ) -> None:
+        """Send the beginning of a request; `on_end` is told when the whole answer is read, or why it isn't."""
         assert self._transport is not None
         assert self._parser is None
 
@@ -94,13 +96,13 @@ class AgentLink(asyncio.Protocol):
             on_head(status, headers)
 
         self._parser = AnswerParser(head, on_body)
-        self._answered = asyncio.get_running_loop().create_future()
+        self._ended.clear()
+        self._on_end = on_end
         self.heard_at = self._clock()
         if self.lost is not None:
-            self._answered.set_exception(self.lost)
+            self._end(self.lost)
         else:
             self._transport.write(data)
-        return self._answered
 
     async def send(self, data: bytes) -> None:
         """Send more of the request, when there is room; lets others have the loop, as input may never wait itself."""
@@ -138,15 +140,17 @@ class AgentLink(asyncio.Protocol):
 
         Half a close is how it is told: the other half still brings its answer, which nobody reads any more.
         """
-        answered = self._answered
-        if answered is None or self.lost is not None:
+        if self._on_end is None or self.lost is not None:
             self.abort(ConnectionLost("left by the caller", host=self._host))
             return
         assert self._transport is not None
         self.release()
         self._transport.write_eof()
         try:
-            await asyncio.wait([answered], timeout=within_s)
+            async with asyncio.timeout(within_s):
+                await self._ended.wait()
+        except TimeoutError:
+            return
         finally:
             self.abort(ConnectionLost("left by the caller", host=self._host))
 
@@ -159,16 +163,18 @@ class AgentLink(asyncio.Protocol):
     def _fail(self, error: OpsError) -> None:
         self.lost = self.lost or error
         self._room.set()
-        answered, self._answered = self._answered, None
         self._parser = None
-        if answered is not None and not answered.done():
-            answered.set_exception(error)
+        self._end(error)
 
     def _finish(self) -> None:
         parser, self._parser = self._parser, None
-        answered, self._answered = self._answered, None
         self.idle_since = self._clock()
+        self._end(None)
         if parser is not None and not parser.keeps_alive:
             self.abort(ConnectionLost("the agent closed the connection", host=self._host))
-        if answered is not None and not answered.done():
-            answered.set_result(None)
+
+    def _end(self, error: OpsError | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            self._ended.set()
+            on_end(error)
