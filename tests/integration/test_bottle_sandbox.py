@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from opsexec.secret import Secret
 from opsexec.steps import SandboxRun
 from tests.conftest import require
 from tests.parts.targets import Target
+from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -48,8 +49,8 @@ def bubblewrap() -> None:
 
 
 async def run(target: Target, step: SandboxRun, stdin: bytes | None = None) -> RunOutput:
-    async def blocks():  # type: ignore[no-untyped-def] # an async generator of bytes
-        yield stdin
+    async def blocks() -> AsyncIterator[bytes]:
+        yield stdin or b""
 
     async with target.connect() as ex:
         return await ex.run_streaming(step, stdin=None if stdin is None else blocks())
@@ -140,9 +141,7 @@ async def test_cancelling_ends_it_whole(local: Target) -> None:
     script = "setsid sh -c 'sleep 4242 & sleep 4242' & exec sleep 4242"
     step = SandboxRun("sleepers", ["/bin/sh", "-c", script], read_only=SYSTEM, links=LINKS)
     running = asyncio.create_task(run(local, step))
-    async with asyncio.timeout(10):
-        while len(processes_with(b"sleep\x004242")) < 3:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: len(processes_with(b"sleep\x004242")) >= 3, within_s=10, what="the program has started")
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -107,6 +107,8 @@ class Gate:
         self._record(flow, "allow", "route, the body is read as it passes", flow.metadata["slot"])
 
         def feed(block: bytes) -> bytes:
+            if scanner.found:
+                return b""
             passed = scanner.feed(block)
             if scanner.found:
                 self._record(flow, "deny", "the body holds a value of this bottle", flow.metadata["slot"])

@@ -53,6 +53,9 @@ _ACCOUNT = frozenset(
 )
 """Stripped where a credential is injected: another account's would turn an allowed host into a way out."""
 
+_PARTS = frozenset({b"range", b"if-range"})
+"""Not sent where a credential is injected: an echo that comes back in parts couldn't be recognised."""
+
 _ACCOUNT_QUERY = frozenset(
     {
         "key", "api_key", "apikey", "api-key", "access_token", "accesstoken", "token", "auth", "auth_token",
@@ -273,7 +276,11 @@ def stripped(headers: Sequence[tuple[bytes, bytes]], route: Route) -> list[tuple
     kept = []
     for name, value in headers:
         lower = name.lower()
-        if lower in gone or lower in (b"proxy-connection", b"expect", b"alt-used", b"alt-svc"):
+        if (
+            lower in gone
+            or (route.slot is not None and lower in _PARTS)
+            or lower in (b"proxy-connection", b"expect", b"alt-used", b"alt-svc")
+        ):
             continue
         if lower in named and lower not in _HOP:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from urllib.parse import quote, unquote_to_bytes
 
@@ -22,7 +23,8 @@ _RUN = re.compile(rb"[A-Za-z0-9+/_=-]{12,}")
 _HEX_RUN = re.compile(rb"(?:[0-9A-Fa-f]{2}){8,}")
 _NOT_ALNUM = re.compile(rb"[^0-9A-Za-z]+")
 _ESCAPES = re.compile(rb"\\u00([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|&#x?([0-9A-Fa-f]{2,3});")
-_INVISIBLE = ("\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad")
+_INVISIBLE = tuple(each.encode() for each in "\u200b\u200c\u200d\u2060\ufeff\u00ad")
+_COMBINING = re.compile("[\u0300-\u036f]+")
 
 
 def spellings(secret: bytes) -> tuple[bytes, ...]:
@@ -109,14 +111,8 @@ def _decoded(data: bytes) -> list[bytes]:
         found.append(plain)
     if b"\\" in data or b"&#" in data:
         found.append(_ESCAPES.sub(lambda each: bytes([_code(each)]), data))
-    text = data.decode("utf-8", "ignore")
-    if not text.isascii():
-        import unicodedata
-
-        folded = unicodedata.normalize("NFKC", text)
-        for character in _INVISIBLE:
-            folded = folded.replace(character, "")
-        found.append("".join(each for each in folded if not unicodedata.combining(each)).encode())
+    if not data.isascii():
+        found.append(_plainer(data))
     runs = []
     for run in _RUN.findall(data):
         plain = run.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
@@ -131,6 +127,17 @@ def _decoded(data: bytes) -> list[bytes]:
     if runs:
         found.append(b"\0".join(runs))
     return [each for each in found if each != data]
+
+
+def _plainer(data: bytes) -> bytes:
+    """Return text without what can't be seen, and its letters in their plainest form, where it is text at all."""
+    for character in _INVISIBLE:
+        data = data.replace(character, b"")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
+    return _COMBINING.sub("", unicodedata.normalize("NFKD", text)).encode()
 
 
 def _code(found: re.Match[bytes]) -> int:
