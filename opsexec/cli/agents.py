@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opsexec.errors import UsageError
+from opsexec.errors import HostUnsuitable
 
 if TYPE_CHECKING:
     import argparse
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def open_agent(args: argparse.Namespace, host: str) -> AgentRpc:
-    """Return the executor of one host; raises UsageError for a host that isn't reached through an agent."""
+    """Return the executor of one host; raises HostUnsuitable for a host that isn't reached through an agent."""
     from opsexec.cli.targets import find_target, open_executor
     from opsexec.rpc import AgentRpc
 
@@ -22,5 +22,5 @@ async def open_agent(args: argparse.Namespace, host: str) -> AgentRpc:
     executor = open_executor(target, args)
     if not isinstance(executor, AgentRpc):
         hint = "agent+unix:///path, agent+ssh://[user@]host or tailnet://name; or give it such a url in the inventory"
-        raise UsageError(f"{target.name} is reached without an agent: {target.host.url}", hint=hint)
+        raise HostUnsuitable(f"reached without ops-agent, by {target.host.url}", host=target.name, hint=hint)
     return executor

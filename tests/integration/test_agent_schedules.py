@@ -236,7 +236,6 @@ def test_the_command_keeps_lists_runs_and_removes(tmp_path: Path) -> None:
         ("add", "HOST", "a", "--", "id"),
         ("add", "HOST", "a", "--cron", "* * * * *", "--overlap", "maybe", "--", "id"),
         ("remove", "HOST", "a", "--", "id"),
-        ("list", "local:"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_a_usage_error(words: tuple[str, ...], tmp_path: Path) -> None:
