@@ -20,7 +20,7 @@ TITLES = {
     "image": "The image", "container": "Containers", "auth": "Registry credentials", "logs": "Logs",
     "deps": "What it depends on", "persist": "What starts by itself", "agent": "The ops-agent of the host",
 }  # fmt: skip
-PLATFORMS = {("Linux",): "Linux", ("Darwin",): "macOS (untested on a real mac)"}
+PLATFORMS: dict[tuple[str, ...], str] = {("Linux",): "Linux", ("Darwin",): "macOS (untested on a real mac)"}
 
 
 def section(check: Check) -> str:
