@@ -9,6 +9,7 @@ import time
 
 import msgspec
 
+from agent.services import launchd_state
 from agent.services.check import check
 from agent.services.finding import EXCERPT, Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
@@ -25,10 +26,12 @@ def control(look: Look, *words: str) -> tuple[str, ...]:
 
 @check(
     "svc.state", "service", reads="`systemctl show UNIT`, `launchctl print`", fails_when="the unit has failed",
-    severity="high", platforms=("Linux",), after=("backend.manager",),
+    severity="high", after=("backend.manager",),
 )  # fmt: skip
 async def state(look: Look) -> Ruling:
     """Rule on LoadState and ActiveState."""
+    if await look.system() == "Darwin":
+        return await launchd_state.judge_state(look)
     said = await ask_unit(look)
     found = await unit_state(look)
     unit, active, load = look.service.unit, found["ActiveState"], found["LoadState"]
@@ -77,11 +80,13 @@ async def journal_of(look: Look) -> Evidence | None:
 
 
 @check(
-    "svc.last-exit", "service", reads="ExecMainCode, ExecMainStatus, Result; the journal's last lines",
-    fails_when="the main process ended with another status than 0", platforms=("Linux",), after=("backend.manager",),
+    "svc.last-exit", "service", reads="ExecMainCode, ExecMainStatus, Result, the journal; `launchctl print`",
+    fails_when="the main process ended with another status than 0", after=("backend.manager",),
 )  # fmt: skip
 async def last_exit(look: Look) -> Ruling:
     """Rule on how the main process ended last."""
+    if await look.system() == "Darwin":
+        return await launchd_state.judge_exit(look)
     found = await installed(look)
     code, status = found.get("ExecMainCode", ""), found.get("ExecMainStatus", "")
     result = found.get("Result", "")
@@ -113,18 +118,20 @@ WATCH_S = 1.5
 
 
 @check(
-    "svc.restart-count", "service", reads="NRestarts, twice where it is high already, and SubState",
+    "svc.restart-count", "service", reads="NRestarts (twice where it is high), SubState; runs of `launchctl print`",
     fails_when="it restarts more often an hour than declared, or waits for its next restart", severity="high",
-    platforms=("Linux",), after=("backend.manager",),
+    after=("backend.manager",),
 )  # fmt: skip
 async def restart_count(look: Look) -> Ruling:
     """Rule on how often the manager has restarted it, and does now."""
+    limit = look.declared.lifecycle.max_restarts_per_hour if look.declared else DEFAULT_PER_HOUR
+    if await look.system() == "Darwin":
+        return await launchd_state.judge_restarts(look, limit)
     found = await installed(look)
     count = restarts(found)
     if count is None:
         return skipped("the manager doesn't count restarts of this unit")
     said = await ask_unit(look)
-    limit = look.declared.lifecycle.max_restarts_per_hour if look.declared else DEFAULT_PER_HOUR
     per_hour = 0.0
     if count > limit:
         begun = time.monotonic()
@@ -150,12 +157,14 @@ def restarts(found: dict[str, str]) -> int | None:
 
 
 @check(
-    "svc.disabled-override", "service", reads="UnitFileState, LoadState",
-    fails_when="it is declared enabled, and masked or disabled on the host", platforms=("Linux",),
+    "svc.disabled-override", "service", reads="UnitFileState, LoadState; `launchctl print-disabled`",
+    fails_when="it is declared enabled, and masked or disabled on the host",
     after=("backend.manager",),
 )  # fmt: skip
 async def disabled_override(look: Look) -> Ruling:
     """Compare what is declared with what is enabled."""
+    if await look.system() == "Darwin":
+        return await launchd_state.judge_disabled(look)
     found = await installed(look)
     said = await ask_unit(look)
     state = found.get("UnitFileState", "")
