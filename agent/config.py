@@ -118,7 +118,7 @@ class RecordingLimits(Table):
 
     keep: int = Field(default=1000, ge=1, le=100_000)
     keep_bytes: int = Field(default=8 << 30, ge=1 << 20)
-    max_bytes: int = Field(default=1 << 30, ge=1 << 16)
+    max_bytes: int = Field(default=256 << 20, ge=1 << 16)
     input: bool = False
     link_s: float = Field(default=5.0, ge=0.1, le=60.0)
 

@@ -16,6 +16,7 @@ from agent.asker import Asker
 from agent.desk import ActiveRun, Desk
 from agent.detached import end_of
 from agent.run_store import RunRecord
+from agent.tty.consent import oversees
 from agent.tty.recordings import Recorded
 from opsexec.capability import Requirement
 from opsexec.errors import CapabilityDenied, OpsError, StepFailed, UsageError
@@ -162,7 +163,7 @@ def require_admitted(
     step: dict[str, Any] = {"type": verb, "run": run}
     if wanted is not None:
         step["signal"] = wanted
-    why = None if target is None else why_admitted(asker, target, verb)
+    why = None if target is None else why_admitted(asker, target, verb) or _why_asked(desk, asker, target)
     if target is None and _holds(asker, run, verb):
         desk.refuse(asker.listener, asker.principal, step, "there is no such run")
         raise UsageError(f"there is no run {run}", hint="a step that is not detached can't be followed from elsewhere")
@@ -174,12 +175,17 @@ def require_admitted(
     desk.allow(asker, step, why, run)
 
 
+def _why_asked(desk: Desk, asker: Asker, target: RunRecord | ActiveRun | Recorded) -> str | None:
+    """Return why a person on the host may see and end it: they were asked about it, and are still to be asked."""
+    if isinstance(target, RunRecord) or asker.principal not in target.overseers:
+        return None
+    return "asked for consent, on this host" if oversees(desk.config, asker.listener, asker.principal) else None
+
+
 def why_admitted(asker: Asker, target: RunRecord | ActiveRun | Recorded, verb: str) -> str | None:
     """Return why a principal may read or signal a run, None when it may not."""
     if target.principal == asker.principal:
         return "the caller's own run"
-    if not isinstance(target, RunRecord) and asker.principal in target.overseers and asker.listener.startswith("unix:"):
-        return "on this host, and asked for consent"
     return "granted" if _holds(asker, target.run, verb) else None
 
 

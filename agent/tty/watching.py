@@ -16,10 +16,10 @@ import msgspec
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
-from agent.desk import ActiveRun, Desk
+from agent.desk import Desk
 from agent.runs import require_admitted, why_admitted
 from agent.tty.live import LiveTape
-from agent.tty.recordings import Recorded, shown
+from agent.tty.recordings import shown
 from opsexec.errors import HostUnsuitable, OpsError, UsageError
 from opsexec.recording import parse_event, parse_header
 from opsexec.recording_anchors import anchors_in
@@ -104,11 +104,11 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
 
 
 def _admitted(desk: Desk, asker: Asker, run: str) -> None:
-    """Let only those on who may read the run; raises what refuses them, audited."""
-    target: ActiveRun | Recorded | None = desk.active.get(run) or desk.terminals.recordings.find(run)
-    require_admitted(desk, asker, target, run, "run.read")
-    if desk.terminals.recordings.find(run) is None:
-        raise UsageError(f"the run {run} has no recording", hint="is it a terminal?")
+    """Let only those on who may read the run; raises what refuses them, audited.
+
+    The recording says whose it is. A run of that id that goes on now may be another's: ids are forgotten at a restart.
+    """
+    require_admitted(desk, asker, desk.terminals.recordings.find(run), run, "run.read")
 
 
 async def _show(answer: Answer, fd: int, live: LiveTape | None) -> int | None:

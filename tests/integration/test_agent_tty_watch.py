@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import Tty
-from opsexec.errors import CapabilityDenied, UsageError
+from opsexec import Exec, Tty
+from opsexec.errors import CapabilityDenied, RecordingFailed, UsageError
 from opsexec.recording_anchors import anchors_in
 from opsexec.recording_chain import RecordingForged, verify_recording
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, run_of, shell
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
+from tests.parts.process_tree import processes_with_argument
 from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually
 
@@ -88,6 +89,37 @@ async def test_who_may_watch_is_the_one_who_opened_it_and_who_has_run_read(
         await asyncio.wait_for(task, 5)
         with pytest.raises(CapabilityDenied):
             await Viewer().watch(other, "closed-to-others")  # nor once it has ended
+
+
+async def test_a_run_of_the_same_id_opens_nobody_elses_recording(shared_agent: OpsAgent, plain_user: str) -> None:
+    """Run ids are their callers' choice, and a restarted agent has forgotten which were used."""
+    grants = [
+        {"principal": ME, "capabilities": EVERYTHING},
+        {"principal": f"unix:{plain_user}", "capabilities": ["exec:**", "tty:**"]},
+    ]
+    async with rpc(shared_agent) as ex:
+        ex._next_run = "closed-to-others"
+        terminal = await ex.open_tty(shell("echo secret"))
+        await read_all(terminal)
+        await terminal.wait()
+    shared_agent.write_config(grants)
+    shared_agent.end()
+    shared_agent.start()
+    async with rpc(shared_agent, user=plain_user) as other:
+        other._next_run = "closed-to-others"
+        task = asyncio.create_task(other.run(Exec(["/bin/sleep", "66.0301"])))
+        await eventually(lambda: processes_with_argument("66.0301"), within_s=10, what="the run")
+        with pytest.raises(CapabilityDenied):
+            await Viewer().watch(other, "closed-to-others")
+        with pytest.raises(CapabilityDenied):
+            await other.terminals.fetch("closed-to-others", io.BytesIO())
+        task.cancel()
+        await asyncio.wait([task])
+        other._next_run = "closed-to-others"
+        again = await other.open_tty(shell("echo instead"))
+        with pytest.raises((UsageError, RecordingFailed)):
+            await again.wait()
+    assert b"secret" in (shared_agent.state / "recordings" / "closed-to-others.cast").read_bytes()
 
 
 async def test_a_caller_that_did_not_ask_for_it_reads_no_run_of_others(ops_agent: OpsAgent) -> None:
