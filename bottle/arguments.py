@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("daemon", metavar="DAEMON", nargs="?")
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
+    commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
     return whole
 
 

@@ -201,6 +201,12 @@ def _cleanup(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    from bottle.demo.run import run
+
+    return run()
+
+
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=True))
 
@@ -215,4 +221,5 @@ _COMMANDS = {
     "stop": _stop,
     "logs": _logs,
     "cleanup": _cleanup,
+    "demo": _demo,
 }

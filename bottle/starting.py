@@ -7,14 +7,14 @@ import asyncio
 import dataclasses
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from bottle import credentials, launch
-from bottle.authority import Authority, mint
+from bottle import credentials
+from bottle.attended import Attended, Through, attend
+from bottle.authority import Authority
 from bottle.backends import bwrap
 from bottle.errors import BadManifest, HostUnready, LaunchFailed
 from bottle.manifest.store import Loaded, home_root, load_directories
@@ -24,7 +24,6 @@ from bottle.providers.base import HostFacts
 from bottle.runtime import Runtime, find_runtime
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from opsexec.errors import UsageError
-from opsexec.executor import Stream
 from opsexec.secret import Secret
 from opsexec.steps import redact
 
@@ -173,77 +172,11 @@ def _launch(
         metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process())
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
-        code = asyncio.run(_run(plan, place, secrets, state, running, resume=resume))
+        whole = Attended(plan, place, secrets, state, running, Through(), say, _show_refusal, resume)
+        code = asyncio.run(attend(whole))
         if directory.exists():
             state.write(dataclasses.replace(running, phase="stopped"))
     return code
-
-
-async def _run(
-    plan: BottlePlan,
-    place: bwrap.Place,
-    secrets: credentials.Credentials,
-    state: State,
-    running: Metadata,
-    *,
-    resume: bool,
-) -> int:
-    from opsexec.audit import AuditLog
-    from opsexec.local import LocalExec
-
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    stopped: list[str] = []
-
-    def end(name: str) -> None:
-        stopped.append(name)
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, number.name)
-    directory = state.directory(plan.identity)
-    authority = mint(plan.identity)
-    granted = launch.ceiling(plan, place, secrets, authority)
-    with (
-        AuditLog.open(directory / "audit.jsonl") as audit,
-        _open_log(directory) as log,
-    ):
-        whole = launch.Launch(plan, place, secrets, authority, audit, log, say, _show_refusal, resume)
-        async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
-            try:
-                out = await launch.run(whole, ex, Through(), lambda: _came_up(state, running))
-            except asyncio.CancelledError:
-                if not stopped:
-                    raise
-                say(f"{plan.identity} stopped ({stopped[0]})")
-                return 130 if stopped[0] == "SIGINT" else 143
-    if out.exit_code is None:
-        raise LaunchFailed(f"the agent was ended by {out.signal}", host=plan.identity)
-    return out.exit_code
-
-
-def _open_log(directory: Path) -> TextIO:
-    return open(directory / "bundle.log", "a", encoding="utf-8", errors="backslashreplace")
-
-
-def _came_up(state: State, running: Metadata) -> None:
-    state.write(running)
-    say(f"{running.identity} is running")
-
-
-class Through:
-    """A sink that hands the agent's output to this process's own."""
-
-    async def write(self, stream: Stream, data: bytes) -> None:
-        """Hand on a block."""
-        target = sys.stdout if stream == "stdout" else sys.stderr
-        await asyncio.to_thread(_write, target.buffer, data)
-
-
-def _write(target: Any, data: bytes) -> None:
-    target.write(data)
-    target.flush()
 
 
 def _show_refusal(event: dict[str, Any]) -> None:

@@ -107,13 +107,11 @@ class Gate:
         self._record(flow, "allow", "route, the body is read as it passes", flow.metadata["slot"])
 
         def feed(block: bytes) -> bytes:
-            if scanner.found:
-                return b""
+            before = scanner.found
             passed = scanner.feed(block)
-            if scanner.found:
+            if scanner.found and not before:
                 self._record(flow, "deny", "the body holds a value of this bottle", flow.metadata["slot"])
                 self.close(flow.client_conn.id)
-                return b""
             return passed
 
         flow.request.stream = feed

@@ -1,0 +1,106 @@
+"""A bottle that this process stays with: its executor, audit and log, until the agent ends or a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from bottle import launch
+from bottle.authority import mint
+from bottle.backends import bwrap
+from bottle.credentials import Credentials
+from bottle.errors import LaunchFailed
+from bottle.plan import BottlePlan
+from bottle.state import Metadata, State
+from opsexec.executor import LogSink, Stream
+
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@dataclass(frozen=True)
+class Attended:
+    """One bottle to attend to. `running`: the metadata to write once its agent runs; `output`: where its words go."""
+
+    plan: BottlePlan
+    place: bwrap.Place
+    secrets: Credentials
+    state: State
+    running: Metadata
+    output: LogSink
+    say: Callable[[str], None]
+    seen: Callable[[dict[str, Any]], None]
+    resume: bool = False
+
+
+async def attend(whole: Attended) -> int:
+    """Bring the bottle up, stay until its agent ends, and return that one's exit status.
+
+    After a signal to this process it is 128 and the signal's number. It runs under the least capabilities of its plan.
+    Raises LaunchFailed when it doesn't come up, or is torn down.
+    """
+    from opsexec.audit import AuditLog
+    from opsexec.local import LocalExec
+
+    plan = whole.plan
+    stopped = _end_on_signals()
+    directory = whole.state.directory(plan.identity)
+    authority = mint(plan.identity)
+    granted = launch.ceiling(plan, whole.place, whole.secrets, authority)
+    with AuditLog.open(directory / "audit.jsonl") as audit, _open_log(directory) as log:
+        made = launch.Launch(
+            plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume
+        )
+        async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
+            try:
+                out = await launch.run(made, ex, whole.output, lambda: _came_up(whole))
+            except asyncio.CancelledError:
+                if not stopped:
+                    raise
+                whole.say(f"{plan.identity} stopped ({stopped[0].name})")
+                return SIGNALS[stopped[0]]
+    if out.exit_code is None:
+        raise LaunchFailed(f"the agent was ended by {out.signal}", host=plan.identity)
+    return out.exit_code
+
+
+def _end_on_signals() -> list[signal.Signals]:
+    """Cancel this task when a signal comes; returns the list it is noted in."""
+    task = asyncio.current_task()
+    assert task is not None
+    stopped: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        stopped.append(number)
+        task.cancel()
+
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return stopped
+
+
+def _open_log(directory: Path) -> TextIO:
+    return open(directory / "bundle.log", "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _came_up(whole: Attended) -> None:
+    whole.state.write(whole.running)
+    whole.say(f"{whole.running.identity} is running")
+
+
+class Through:
+    """A sink that hands the agent's output to this process's own."""
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Hand on a block."""
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        await asyncio.to_thread(_write, target.buffer, data)
+
+
+def _write(target: Any, data: bytes) -> None:
+    target.write(data)
+    target.flush()

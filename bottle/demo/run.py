@@ -1,0 +1,152 @@
+"""The demo itself: bring up stage and bottle, let the agent try, and compare that with what was seen outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bottle.attended import Attended, attend
+from bottle.credentials import Credentials
+from bottle.demo.stage import ADDRESS, Api, Neighbour, api, neighbour
+from bottle.manifest.store import load_object
+from bottle.plan import Intent, make_plan
+from bottle.preflight import preflight, shown
+from bottle.runtime import find_runtime
+from bottle.state import Metadata, State, new_identity, this_process
+from opsexec.audit import verify
+from opsexec.executor import Stream
+from opsexec.secret import Secret
+
+HOST = "api.demo.test"
+TOKEN = "demo-token-4f2a9c7be1d80356"
+HELD = "demo-held-9b1e77aa20c4d3f8"
+MANIFEST = {
+    "bottles": {
+        "demo": {
+            "env": {"HELD": "${DEMO_HELD}"},
+            "egress": {
+                "routes": [
+                    {
+                        "host": HOST,
+                        "path_allowlist": ["/v1"],
+                        "auth": {"scheme": "Bearer", "token_ref": "DEMO_TOKEN"},
+                        "pipelock": {"ssrf_ip_allowlist": [f"{ADDRESS}/32"]},
+                    }
+                ]
+            },
+        }
+    },
+    "agents": {"demo": {"bottle": "demo", "prompt": "Try to get out.\n"}},
+}
+
+
+@dataclass
+class Told:
+    """A sink that keeps what the agent told, and shows it as it comes."""
+
+    lines: list[dict[str, str]] = field(default_factory=list)
+    raw: bytes = b""
+    _rest: bytes = b""
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Take a block."""
+        self.raw += data
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            if line.startswith(b"{"):
+                found = json.loads(line)
+                self.lines.append(found)
+                print(f"  agent: {found['tried']:<42} {shown(found['came'])[:110]}", flush=True)
+
+    def came(self, tried: str) -> str:
+        """Return what came of one attempt."""
+        return next((line["came"] for line in self.lines if line["tried"] == tried), "")
+
+
+def run() -> int:
+    """Run the demo; returns 0 when every claim was observed, 1 when one was not."""
+    begun = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="bottle-demo-") as name,
+        api(HOST, Path(name)) as upstream,
+        neighbour() as listener,
+    ):
+        root = Path(name) / "root"
+        root.mkdir(mode=0o700)
+        told = Told()
+        identity, code = _bottle(root, upstream, listener, told)
+        claims = observe(told, upstream, listener, State(root).directory(identity), code)
+    print(f"\n{'observed':<9} claim\n{'-' * 8}  {'-' * 70}")
+    for text, seen in claims:
+        print(f"{'yes' if seen else 'NO':<9} {text}")
+    good = sum(seen for _, seen in claims)
+    print(f"\n{good} of {len(claims)} claims were observed, in {time.monotonic() - begun:.1f} s")
+    return 0 if good == len(claims) else 1
+
+
+def _bottle(root: Path, upstream: Api, listener: Neighbour, told: Told) -> tuple[str, int]:
+    """Start the demo's bottle and wait for its agent; returns identity and exit status."""
+    from bottle.backends.bwrap import Place
+
+    identity = new_identity("demo")
+    script = Path(__file__).with_name("agent.py").read_text("utf-8")
+    arguments = ("/usr/bin/python3", "-c", script, str(listener.port))
+    plan = make_plan(load_object(MANIFEST).load("demo"), Intent(identity, "bwrap", None, arguments))
+    for line in preflight(plan):
+        print(f"  {line[:116]}")
+    state = State(root)
+    metadata = Metadata(identity, "demo", str(root), False, time.time(), "bwrap", launcher=this_process())
+    directory = state.make(metadata)
+    place = Place(str(directory), find_runtime(), {HOST: (ADDRESS, upstream.port)}, upstream.ca)
+    secrets = Credentials({"EGRESS_TOKEN_0": Secret(TOKEN)}, {"HELD": Secret(HELD)})
+    with state.held(identity):
+        whole = Attended(plan, place, secrets, state, metadata, told, _say, _show)
+        return identity, asyncio.run(attend(whole))
+
+
+def observe(told: Told, upstream: Api, listener: Neighbour, directory: Path, code: int) -> list[tuple[str, bool]]:
+    """Return each claim, and whether what was seen outside the bottle bears it out."""
+    lines = (directory / "audit.jsonl").read_text("utf-8").splitlines()
+    egress = [record for record in map(json.loads, lines) if record["listener"] == "egress"]
+    denied = {(each["step"].get("host"), each["step"].get("path")) for each in egress if each["decision"] == "deny"}
+    files = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+    whole = [("GET", "/v1/models", f"Bearer {TOKEN}")] * 2
+    return [
+        ("the agent ran to its end", code == 0 and len(told.lines) == 11),
+        ("its requests arrived with the token that egress injected", upstream.arrived[:2] == whole),
+        ("the agent's own Authorization was replaced, and nothing else arrived", upstream.arrived == whole),
+        ("no credential was in its environment", told.came("look for a credential in the environment") == "{}"),
+        ("the API's echo of the token came back masked", "Bearer ****" in told.came("an allowed request")),
+        ("the token is in nothing the agent said", TOKEN.encode() not in told.raw),
+        ("neither the token nor a private key is in any file of the bottle", not _holds(files, TOKEN, "PRIVATE KEY")),
+        ("a host without a route was refused, with the reason", ("evil.demo.test", "") in denied),
+        ("so was a path outside the allow list", (HOST, "/v1/../admin") in denied),
+        ("so was a body with a value of the bottle", "403" in told.came("send a value it holds")),
+        ("raw TCP through the gate was refused", "403" in told.came("raw TCP through the gate")),
+        ("nobody came to the listener on the host's loopback", listener.visits == 0),
+        ("no address outside could be reached", "OSError" in told.came("an address of the internet")),
+        ("no name could be looked up", "gaierror" in told.came("DNS")),
+        ("the kernel's settings were read-only", "Read-only" in told.came("the kernel's settings")),
+        (
+            "each decision is a line of a hash chain that verifies",
+            len(egress) >= 7 and verify(directory / "audit.jsonl").ok,
+        ),
+    ]
+
+
+def _holds(files: list[bytes], *texts: str) -> bool:
+    return any(text.encode() in data for text in texts for data in files)
+
+
+def _say(line: str) -> None:
+    print(f"  bottle: {line}", flush=True)
+
+
+def _show(event: dict[str, Any]) -> None:
+    where = shown(f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}".strip())
+    print(f"  egress: {event.get('decision')} {where}: {shown(str(event.get('reason', '')))}", flush=True)

@@ -1,0 +1,24 @@
+"""`bottle demo` prints a claim as observed only when it was, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.parts.bottle_running import REPOSITORY, START_S, require_bottles
+
+
+def test_the_demo_observes_every_claim_and_cleans_up() -> None:
+    require_bottles()
+    done = subprocess.run(
+        [sys.executable, "-m", "bottle", "demo"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=START_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("yes ", "NO "))]
+    assert len(rows) == 16
+    assert not [row for row in rows if row.startswith("NO")]
+    assert "demo-token" not in done.stdout
+    assert list(Path(tempfile.gettempdir()).glob("bottle-demo-*")) == []
