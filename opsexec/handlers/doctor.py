@@ -97,6 +97,9 @@ async def _inquire(step: Inquire, context: Context) -> Outcome:
         run_as=step.run_as,
         timeout_s=timeout_s,
     )
+    recorder = context.recorder
+    if recorder.limit_bytes is None or recorder.limit_bytes > question.max_bytes:
+        recorder.limit_bytes = question.max_bytes
     try:
         ended = await context.host.run_process(spec, context.recorder)
     except StepTimeout as error:

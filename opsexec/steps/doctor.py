@@ -77,7 +77,8 @@ class Inquire(Step, frozen=True, tag="inquire"):
         question = self.question
         if question.subject == "path":
             return (Requirement(question.verb, clean_path(self.subject)),)
-        return (Requirement(question.verb, self.subject or question.resource),)
+        also = (Requirement("fs.read", question.reads),) if question.reads else ()
+        return (Requirement(question.verb, self.subject or question.resource), *also)
 
 
 def _unit(ask: str, subject: str) -> None:

@@ -20,11 +20,16 @@ UNIT_PROPERTIES = (
 """What `svc.*` and `lint.*` look at; org.freedesktop.systemd1(5) explains each."""
 
 
+JOURNAL = "/var/log/journal"
+"""What a unit said may be more than its state: it takes the right to read the journal's files too."""
+
+
 class Question(NamedTuple):
     """One question. `subject`: what kind of name it takes; `resource`: what is asked for when it takes none.
 
     `timeout_s`: seconds until no answer is an answer; `max_bytes`: of stdout and stderr together. `file`: the subject is
     a file that the program reads, by its path without links or on stdin; it is read under the caller's grants first.
+    `reads`: a path whose content the answer shows, which takes `fs.read` of it too.
     """
 
     sentence: str
@@ -36,6 +41,7 @@ class Question(NamedTuple):
     max_bytes: int = 4 << 20
     user_manager: bool = False
     file: Literal["", "path", "stdin"] = ""
+    reads: str = ""
 
 
 _CTL = ("systemctl", "--no-pager", "--no-ask-password")
@@ -55,11 +61,11 @@ QUESTIONS: dict[str, Question] = {
     ),
     "systemd.journal": Question(
         "What did a unit say last?", "service.read",
-        ("journalctl", "--no-pager", "--quiet", "--output=json", "--lines=50", "--unit={}"), "unit",
+        ("journalctl", "--no-pager", "--quiet", "--output=json", "--lines=50", "--unit={}"), "unit", reads=JOURNAL,
     ),
     "systemd.journal-user": Question(
         "What did a user's unit say last?", "service.read",
-        ("journalctl", "--no-pager", "--quiet", "--output=json", "--lines=50", "--user-unit={}"), "unit",
+        ("journalctl", "--no-pager", "--quiet", "--output=json", "--lines=50", "--user-unit={}"), "unit", reads=JOURNAL,
     ),
     "systemd.verify": Question(
         "What does systemd find wrong in a unit file?", "fs.read",
