@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import Tty
+from opsexec import CapabilitySet, NullAudit, Tty, connect
 from opsexec.audit import verify
 from opsexec.errors import CapabilityDenied, ConnectionLost, LimitExceeded, ProtocolError, RecordingFailed, StepFailed
 from opsexec.recording_anchors import anchors_in
@@ -24,6 +24,7 @@ from tests.integration.conftest import require_root
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, run_of, shell
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import processes_with_argument
+from tests.parts.sshd import Sshd
 from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually
 
@@ -222,6 +223,29 @@ async def test_a_denied_terminal_is_denied_by_the_agent_alone_too() -> None:
                 await terminal.wait()
         assert agent.records()[-1]["decision"] == "deny"
         assert not (agent.state / "recordings").exists()
+
+
+async def test_through_ssh_it_is_the_same_terminal(sshd: Sshd, plain_user: str) -> None:
+    grants = [{"principal": f"unix:{plain_user}", "capabilities": ["tty:/bin/sh -c **"]}]
+    with OpsAgent(grants, mode="0666") as agent:
+        end = sshd.endpoint(user=plain_user)
+        async with connect(
+            f"agent+{end.url}{agent.socket}",
+            capabilities=CapabilitySet.everything(),
+            audit=NullAudit(),
+            identity_files=[str(end.identity)],
+            known_hosts=str(end.known_hosts),
+            config_files=(),
+        ) as ex:
+            script = "trap 'stty size' WINCH; trap 'echo int' INT; echo up; for i in $(seq 200); do sleep 0.05; done"
+            terminal = await ex.open_tty(shell(script))
+            await read_until(terminal, b"up")
+            terminal.resize(91, 33)
+            await read_until(terminal, b"33 91")
+            await terminal.write(b"\x03")
+            await read_until(terminal, b"int")
+            await terminal.aclose()
+        assert agent.records()[-1]["principal"] == f"unix:{plain_user}"
 
 
 @pytest.mark.parametrize(

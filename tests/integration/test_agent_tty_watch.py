@@ -51,7 +51,7 @@ async def test_several_see_a_terminal_from_its_beginning_and_live(ops_agent: Ops
         await terminal.write(b"\r")
         rest = await read_all(terminal)
         assert await asyncio.gather(*tasks) == [0] * 4
-        assert {v.seen for v in (*viewers, late)} == {b"one\r\n\r\ntwo\r\n" + rest.partition(b"two\r\n")[2]}
+        assert {bytes(v.seen) for v in (*viewers, late)} == {b"one\r\n\r\ntwo\r\n" + rest.partition(b"two\r\n")[2]}
         assert all(v.sizes == [(61, 17), (99, 40)] for v in (*viewers, late))
         ended = Viewer()
         assert await ended.watch(ex, run) == 0

@@ -48,16 +48,16 @@ class WayAs(UnixWay):
 
 async def read_until(terminal: TtySession, wanted: bytes, within_s: float = 10) -> bytes:
     """Everything up to and with what is waited for."""
-    seen = b""
+    seen = bytearray()
     try:
         async with asyncio.timeout(within_s):
-            while wanted not in seen:
+            while wanted not in seen[-(len(wanted) + (1 << 18)) :]:
                 block = await terminal.read()
-                assert block, f"the end came after {seen!r}"
+                assert block, f"the end came after {bytes(seen[-2000:])!r}"
                 seen += block
     except TimeoutError as error:
-        raise TimeoutError(f"no {wanted!r} within {within_s:g} s, but {seen!r}") from error
-    return seen
+        raise TimeoutError(f"no {wanted!r} within {within_s:g} s, but {bytes(seen[-2000:])!r}") from error
+    return bytes(seen)
 
 
 async def read_all(terminal: TtySession, within_s: float = 20) -> bytes:
@@ -72,7 +72,7 @@ class Viewer:
     """The sink of who watches. `held` keeps it from taking anything."""
 
     def __init__(self) -> None:
-        self.seen = b""
+        self.seen = bytearray()
         self.sizes: list[tuple[int, int]] = []
         self.notes: list[str] = []
         self.held = asyncio.Event()
