@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.connection import LINGER_S
 from agent.refusals import COUNT, LINES
 from opsexec import AgentRpc, CapabilitySet, Exec, NullAudit, Shell
 from opsexec.audit import verify
@@ -162,7 +163,7 @@ def test_a_body_over_the_limit_is_refused_and_never_held(kind: str, chunked: boo
         assert said.startswith(b"HTTP/1.1 400") or sent < size
         assert after.rss_kib - before.rss_kib < 8_000
         assert agent.records()[-1]["decision"] == "deny"
-        saw = f"400, the connection closed after {sent >> 20} MiB; "
+        saw = f"400; what still comes is thrown away for {LINGER_S:.0f} s at most, never held ({sent >> 20} MiB here); "
         saw += f"RSS {before.rss_kib // 1024} -> {after.rss_kib // 1024} MiB"
         record(
             "body-over-limit",

@@ -22,6 +22,7 @@ from agent.unix_listener import bind_unix
 from opsexec.steps.registry import STEP_TYPES
 from opsexec.verbs import VERBS
 from opsexec.wire import REQUEST, frame
+from tests.integration.conftest import require_root
 from tests.parts.agent_bytes import answer, connected, get, post
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.unix_user import current_user
@@ -220,11 +221,11 @@ def named(name: str) -> Callable[[socket.socket], None]:
     return lambda link: link.bind(name)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="as root, credentials can be made up at all")
 @pytest.mark.parametrize("name", ["\0unix:root", "\0bottle:mail", "tmp"])
 def test_neither_a_clients_own_path_nor_made_up_credentials_change_who_it_is(
     agent: OpsAgent, tmp_path: Path, name: str
 ) -> None:
+    require_root()  # nobody else may make up credentials at all
     own = str(tmp_path / "unix:daemon") if name == "tmp" else name
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(10)
