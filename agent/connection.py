@@ -29,6 +29,9 @@ status, what kind of error."""
 REASK_S = 7.0
 """Seconds between questions about who an open connection is: with the time they take, rights end within 15 s."""
 
+UNASKED = "unasked:"
+"""Whose place a connection takes that isn't known yet; who turns out to be nobody keeps none of these."""
+
 REVOKED_S = 2.0
 """Seconds a caller gets to hear that its rights are gone, before the connection is dropped."""
 
@@ -122,7 +125,7 @@ class Connection(web.RequestHandler):
         assert isinstance(transport, asyncio.Transport)
         if self._prove is None:
             self.identity = self._socket_is or Identity(peer_principal(transport.get_extra_info("socket")))
-        if not self._take_place(self.principal):
+        if not self._take_place(UNASKED if self._prove is not None else self.principal):
             transport.abort()
         elif self._prove is None:
             self._begin(transport)

@@ -117,9 +117,10 @@ class Tailnet:
         if not self._kernel and peer != _LOOPBACK:
             raise Nobody(f"{endpoint(peer, port)} did not come through tailscaled")
         me = (await self._tailscaled.status(ASK_S)).self
-        node = await self._tailscaled.whois(peer, port, ASK_S)
-        if not self._kernel and _owner_of((peer, port), here) != self._tailscaled.uid:
+        owner = None if self._kernel else _owner_of((peer, port), here)
+        if not self._kernel and (owner is None or owner != self._tailscaled.uid):
             raise Nobody(f"{endpoint(peer, port)} is not tailscaled's connection")
+        node = await self._tailscaled.whois(peer, port, ASK_S)
         if node.id == me.id or set(node.addresses) & {*me.addresses, here[0]}:
             # Every local program can connect from this machine's own address.
             raise Nobody("this machine itself, which says nothing about who on it")

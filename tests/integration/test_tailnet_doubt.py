@@ -172,6 +172,25 @@ async def test_callers_who_wait_to_be_known_are_counted(tmp_path: Path) -> None:
         await eventually_200(running)
 
 
+async def test_who_is_nobody_takes_no_place_from_who_is_somebody(tmp_path: Path) -> None:
+    async with doubtful(tmp_path, max_connections_per_principal=3) as (fake, running):
+        fake.whois = 404
+        links = []
+        try:
+            for number in range(1, 11):
+                links.append(await asyncio.open_connection("127.0.0.1", running.tailnet_port))
+                await eventually(lambda: questions(fake) == number, within_s=5, what="it is asked about")  # noqa: B023 - it is done with before the next
+            fake.whois = whois_answer()
+            assert (await ask(running)).startswith(b"HTTP/1.1 200")
+        finally:
+            for _, writer in links:
+                writer.transport.abort()
+
+
+def questions(fake: FakeLocalApi) -> int:
+    return sum("whois" in each for each in fake.asked)
+
+
 async def eventually_200(running: OpsAgent) -> None:
     end = time.monotonic() + BOUND_S
     while not (await ask(running)).startswith(b"HTTP/1.1 200"):
