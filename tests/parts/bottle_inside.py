@@ -126,6 +126,46 @@ def readable(name: str) -> list[str]:
     return found
 
 
+def events(url: str, after_first: Callable[[], Any]) -> list[str]:
+    """Read a stream of events; `after_first` is done once the first is there, and before the next can be."""
+    found = []
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        for line in answer:
+            if line.startswith(b"data: "):
+                found.append(line[6:].decode().strip())
+                if len(found) == 1:
+                    after_first()
+    return found
+
+
+def websocket(host: str, path: str, messages: list[bytes]) -> list[str]:
+    """Send each message and return what came back for it, or that nothing did."""
+    raw, _ = tunnel(host)
+    stream = tls(raw, host)
+    stream.settimeout(10)
+    upgrade = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: eHh4eHh4eA==",
+    )
+    said = exchange(stream, head(f"GET {path} HTTP/1.1", *upgrade, host=host))
+    found = [said.split("\r\n")[0]]
+    for message in messages:
+        mask = b"\x01\x02\x03\x04"
+        body = bytes(byte ^ mask[at % 4] for at, byte in enumerate(message))
+        size = bytes([0x80 | len(body)]) if len(body) < 126 else b"\xfe" + len(body).to_bytes(2, "big")
+        try:
+            stream.sendall(b"\x82" + size + mask + body)
+            answer = stream.recv(4096)
+        except OSError as error:
+            answer = b"!" + str(error).encode()
+        found.append(answer[2:].decode("utf-8", "replace") if answer else "closed")
+        if not answer or answer.startswith(b"!"):
+            break
+    return found
+
+
 def past_the_gate(port: int) -> dict[str, str]:
     """Every way of asking the gate for more than the manifest grants."""
     return {

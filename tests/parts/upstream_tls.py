@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import http.server
 import json
 import ssl
@@ -71,6 +73,8 @@ class Upstream:
     names: tuple[str, ...] = ("api.test",)
     address: str = "127.0.0.7"
     requests: list[Arrived] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    seen: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
     port: int = 0
 
@@ -113,8 +117,16 @@ def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
+            if self.headers.get("upgrade", "").lower() == "websocket":
+                self.websocket()
+                return
+            if self.path.endswith("/events"):
+                self.events()
+                return
             body = self.body()
             upstream.requests.append(Arrived(self.command, self.path, list(self.headers.items()), body))
+            if self.path.endswith("/seen"):
+                upstream.seen.set()
             said = {"path": self.path, "authorization": self.headers.get("authorization", ""), "bytes": len(body)}
             data = json.dumps(said).encode()
             self.send_response(200)
@@ -127,6 +139,50 @@ def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
         do_GET = do_POST = do_PUT = do_DELETE = do_TRACE = answer
+
+        def events(self) -> None:
+            """Send one event, and the next only after the caller has told elsewhere that it has seen the first."""
+            upstream.requests.append(Arrived(self.command, self.path, list(self.headers.items()), b""))
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for text in ("first", self.headers.get("authorization", "none"), "last"):
+                data = f"data: {text}\n\n".encode()
+                # In pieces, so that a token is cut in two.
+                for piece in (data[:14], data[14:]):
+                    if piece:
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                        self.wfile.flush()
+                if text == "first":
+                    upstream.seen.wait(10)
+            self.wfile.write(b"0\r\n\r\n")
+
+        def websocket(self) -> None:
+            """Echo each message behind the caller's authorization, and keep what arrived."""
+            upstream.requests.append(Arrived(self.command, self.path, list(self.headers.items()), b""))
+            key = self.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            self.send_response(101)
+            self.send_header("upgrade", "websocket")
+            self.send_header("connection", "Upgrade")
+            self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+            self.end_headers()
+            while (message := self.frame()) is not None:
+                upstream.messages.append(message)
+                said = self.headers.get("authorization", "none").encode() + b" " + message
+                self.wfile.write(bytes([0x81, len(said)]) + said)
+            self.close_connection = True
+
+        def frame(self) -> bytes | None:
+            """Read one short, masked message; None at the end."""
+            first = self.rfile.read(2)
+            if len(first) < 2 or first[0] & 0x0F == 8:
+                return None
+            size = first[1] & 0x7F
+            if size == 126:
+                size = int.from_bytes(self.rfile.read(2), "big")
+            mask = self.rfile.read(4)
+            return bytes(byte ^ mask[at % 4] for at, byte in enumerate(self.rfile.read(size)))
 
         def body(self) -> bytes:
             if "chunked" in self.headers.get("transfer-encoding", ""):
