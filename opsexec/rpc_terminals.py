@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -18,6 +18,32 @@ from opsexec.wire import Result, require_run_id
 if TYPE_CHECKING:
     from opsexec.executor import LogSink, Stream
     from opsexec.hosts.agent_host import AgentHost
+
+T = TypeVar("T")
+MAX_RECORDING = 4 << 30
+"""Bytes a recording that is fetched may have, whatever its agent would send."""
+
+
+class KeptTerminal(msgspec.Struct, frozen=True):
+    """A terminal that may be watched or replayed. `begun`: seconds since 1970; `live`: it is open."""
+
+    run: str
+    principal: str
+    title: str
+    begun: float
+    bytes: int
+    live: bool
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A terminal that waits for a yes. `begun`, `until`: seconds since 1970."""
+
+    run: str
+    principal: str
+    listener: str
+    step: dict[str, Any]
+    begun: float
+    until: float
 
 
 class AgentTerminals:
@@ -56,7 +82,7 @@ class AgentTerminals:
     async def fetch(self, run: str, file: BinaryIO) -> list[Anchor]:
         """Write a terminal's recording into a file; returns the links of it that are in the host's audit."""
         self._require(require_run_id(run))
-        recorder = Recorder(_Into(file))
+        recorder = Recorder(_Into(file), limit_bytes=MAX_RECORDING)
         async with self._agent.link() as link:
             try:
                 end = await Exchange(link, self._agent.name, recorder).run(
@@ -66,18 +92,17 @@ class AgentTerminals:
             except BaseException:
                 recorder.abandon()
                 raise
-        try:
-            return msgspec.convert(self._value(end).get("links"), list[Anchor])
-        except msgspec.ValidationError as error:
-            raise ProtocolError(f"the agent's answer holds no links: {error}", host=self._agent.name) from error
+        return self._checked(self._value(end).get("links"), list[Anchor])
 
-    async def kept(self) -> list[dict[str, Any]]:
+    async def kept(self) -> list[KeptTerminal]:
         """Return the terminals this caller may watch or replay, the newest first."""
-        return self._dicts(await self._ask(request_head("GET", "/v1/tty")), "terminals")
+        value = await self._ask(request_head("GET", "/v1/tty"))
+        return self._checked(value.get("terminals"), list[KeptTerminal])
 
-    async def questions(self, wait_s: int = 0) -> list[dict[str, Any]]:
+    async def questions(self, wait_s: int = 0) -> list[Question]:
         """Return the questions that wait for this caller's answer; waits for one so many seconds, 60 at most."""
-        return self._dicts(await self._ask(request_head("GET", f"/v1/consent?wait={wait_s}")), "questions")
+        value = await self._ask(request_head("GET", f"/v1/consent?wait={wait_s}"))
+        return self._checked(value.get("questions"), list[Question])
 
     async def answer(self, run: str, consent: bool) -> None:
         """Say yes or no to a terminal that waits for it."""
@@ -93,11 +118,13 @@ class AgentTerminals:
             raise ProtocolError("the agent's answer is not an object", host=self._agent.name)
         return end.value
 
-    def _dicts(self, value: dict[str, Any], name: str) -> list[dict[str, Any]]:
-        found = value.get(name)
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise ProtocolError(f"the agent's answer holds no {name}", host=self._agent.name)
-        return found
+    def _checked(self, value: object, kind: type[T]) -> T:
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise ProtocolError(
+                f"the agent's answer is not what was asked for: {error}", host=self._agent.name
+            ) from error
 
 
 class _Into:

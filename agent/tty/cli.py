@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opsexec.rpc import AgentRpc
+    from opsexec.rpc_terminals import Question
 
 COMMANDS = ("consent", "approve", "deny", "end", "watch")
 DEFAULT_URL = "agent+unix:///run/ops-agent/agent.sock"
@@ -60,11 +61,13 @@ async def run(arguments: argparse.Namespace) -> int:
 
 
 async def _consent(agent: AgentRpc, arguments: argparse.Namespace) -> int:
+    import msgspec
+
     questions = await agent.terminals.questions(WAIT_S if arguments.wait else 0)
     while arguments.wait and not questions:
         questions = await agent.terminals.questions(WAIT_S)
     if arguments.json:
-        print(json.dumps({"questions": questions}))
+        print(json.dumps({"questions": [msgspec.structs.asdict(each) for each in questions]}))
     elif not questions:
         print("nobody asks for a terminal")
     for each in () if arguments.json else questions:
@@ -72,15 +75,15 @@ async def _consent(agent: AgentRpc, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _told(question: dict[str, Any]) -> str:
+def _told(question: Question) -> str:
     """Return a question as a person reads it; nothing in it can steer their terminal, or look like something else."""
     from opsexec.cli.ending import printable
 
-    step = dict(question.get("step") or {})
+    step = dict(question.step)
     words = json.dumps(step.pop("argv", None), ensure_ascii=True)
     rest = {name: value for name, value in step.items() if value and name not in ("type", "term", "columns", "rows")}
     more = f", with {json.dumps(rest, ensure_ascii=True)}" if rest else ""
-    left = max(0, round(float(question.get("until") or 0) - time.time()))
-    asks = printable(f"{question.get('principal')} asks for a terminal: {words}{more}")
-    how = printable(f"ops-agent approve {question.get('run')} --watch")
+    left = max(0, round(question.until - time.time()))
+    asks = printable(f"{question.principal} asks for a terminal: {words}{more}")
+    how = printable(f"ops-agent approve {question.run} --watch")
     return f"{asks}\n  {how}    (no answer within {left} s is a no)"

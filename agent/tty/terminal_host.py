@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ class TerminalHost(MarkedHost):
         """Remove the oldest recordings over the limits; each removal is in the audit first."""
         desk = self._desk
         try:
-            for run in desk.terminals.recordings.surplus(keep, keep_bytes, desk.terminals.live):
+            open_now = frozenset(desk.terminals.live)
+            surplus = await asyncio.to_thread(desk.terminals.recordings.surplus, keep, keep_bytes, open_now)
+            for run in surplus:
                 desk.allow_self({"type": "tty.recording.remove", "run": run}, "over the limits of [recordings]")
                 desk.terminals.recordings.remove(run)
         except OSError as error:

@@ -41,7 +41,7 @@ async def list_terminals(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
         desk.allow(asker, {"type": "tty.list"}, "own terminals, and those that run.read admits")
         found: list[dict[str, Any]] = [
             shown(each, each.run in desk.terminals.live)
-            for each in desk.terminals.recordings.all()
+            for each in await asyncio.to_thread(desk.terminals.recordings.all)
             if why_admitted(asker, each, "run.read")
         ]
         return await answer.result(Result(run="tty", exit_code=0, value={"terminals": found}))

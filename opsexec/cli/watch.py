@@ -46,9 +46,8 @@ async def list_terminals(args: argparse.Namespace) -> int:
         return OK
     rows = []
     for each in found:
-        begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(each.get("begun") or 0)))
-        state = "open" if each.get("live") else "ended"
-        rows.append([printable(str(each.get(name))) for name in ("run", "principal")] + [state, begun])
+        begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(min(max(0.0, each.begun), 2.0**32)))
+        rows.append([printable(each.run), printable(each.principal), "open" if each.live else "ended", begun])
     print_table(["RUN", "OPENED BY", "STATE", "BEGUN"], rows)
     return OK
 

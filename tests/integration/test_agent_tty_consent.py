@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from opsexec import AgentRpc, Exec, Tty
 from opsexec.errors import CapabilityDenied, ConsentDenied, StepFailed, UsageError
 from opsexec.executor import TtySession
+from opsexec.rpc_terminals import Question
 from tests.integration.conftest import require_root
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, shell
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
@@ -42,7 +42,7 @@ def asking(plain_user: str, bystander: str) -> Iterator[OpsAgent]:
         yield running
 
 
-async def question(person: AgentRpc) -> dict[str, Any]:
+async def question(person: AgentRpc) -> Question:
     """The one question that waits for this person."""
     async with asyncio.timeout(10):
         while not (found := await person.terminals.questions(5)):
@@ -65,15 +65,15 @@ async def test_a_yes_opens_it_and_the_person_sees_it_and_can_end_it(asking: OpsA
         ex.on_note = notes.append
         terminal = await ex.open_tty(shell("echo up; trap '' HUP TERM INT; sleep 66.0201"))
         asked = await question(person)
-        assert asked["principal"] == ME
-        assert asked["step"]["argv"][2].endswith("sleep 66.0201")
+        assert asked.principal == ME
+        assert asked.step["argv"][2].endswith("sleep 66.0201")
         assert not processes_with_argument("66.0201")
-        await person.terminals.answer(asked["run"], True)
+        await person.terminals.answer(asked.run, True)
         await read_until(terminal, b"up")
         viewer = Viewer()
-        task = viewer.watch(person, asked["run"])
+        task = viewer.watch(person, asked.run)
         await eventually(lambda: b"up" in viewer.seen, within_s=5, what="the person to see it")
-        await person.signal(asked["run"], "end")
+        await person.signal(asked.run, "end")
         with pytest.raises(StepFailed, match=f"ended by unix:{plain_user}"):
             await terminal.wait()
         await asyncio.wait_for(task, 5)
@@ -86,7 +86,7 @@ async def test_a_yes_opens_it_and_the_person_sees_it_and_can_end_it(asking: OpsA
 async def test_a_no_is_a_typed_denial_and_nothing_ran(asking: OpsAgent, plain_user: str) -> None:
     async with rpc(asking) as ex, rpc(asking, user=plain_user) as person:
         terminal = await ex.open_tty(shell("sleep 66.0202"))
-        await person.terminals.answer((await question(person))["run"], False)
+        await person.terminals.answer((await question(person)).run, False)
         with pytest.raises(ConsentDenied, match=f"unix:{plain_user} said no"):
             await terminal.wait()
         assert await read_all(terminal) == b""
@@ -111,7 +111,7 @@ async def test_no_answer_is_a_no(asking: OpsAgent, plain_user: str) -> None:
 async def test_nobody_answers_but_who_is_asked(asking: OpsAgent, plain_user: str, bystander: str) -> None:
     async with rpc(asking) as ex, rpc(asking, user=bystander) as other, rpc(asking, user=plain_user) as person:
         terminal = await ex.open_tty(Tty(argv=("/bin/cat",)))
-        run = (await question(person))["run"]
+        run = (await question(person)).run
         for one in (ex, other):
             with pytest.raises(CapabilityDenied, match="is not asked for consent"):
                 await one.terminals.answer(run, True)
@@ -133,7 +133,7 @@ async def test_who_is_asked_gets_nothing_else_by_it(asking: OpsAgent, plain_user
         terminal = await other.open_tty(Tty(argv=("/bin/cat",)))
         await terminal.write(b"x\r")
         await read_until(terminal, b"x\r\nx\r\n")
-        (run,) = [each["run"] for each in await other.terminals.kept()]
+        (run,) = [each.run for each in await other.terminals.kept()]
         with pytest.raises(CapabilityDenied):
             await Viewer().watch(person, run)
         with pytest.raises(CapabilityDenied):
@@ -151,7 +151,7 @@ async def test_a_caller_that_leaves_takes_the_question_back(asking: OpsAgent, pl
     async with rpc(asking, user=plain_user) as person:
         async with rpc(asking) as ex:
             terminal = await ex.open_tty(shell("sleep 66.0204"))
-            run = (await question(person))["run"]
+            run = (await question(person)).run
             await _gone(terminal)
         with pytest.raises(UsageError, match="no question"):
             await person.terminals.answer(run, True)
@@ -169,7 +169,7 @@ async def test_consent_for_all_asks_under_every_grant(plain_user: str) -> None:
     with OpsAgent(grants, mode="0666", tables=tables) as agent:
         async with rpc(agent) as ex, rpc(agent, user=plain_user) as person:
             terminal = await ex.open_tty(Tty(argv=("/bin/true",)))
-            await person.terminals.answer((await question(person))["run"], True)
+            await person.terminals.answer((await question(person)).run, True)
             assert (await terminal.wait()).exit_code == 0
 
 
@@ -183,7 +183,7 @@ async def test_who_asks_can_not_answer_themselves(plain_user: str) -> None:
     with OpsAgent(grants, mode="0666", tables=tables) as agent:
         async with rpc(agent, user=plain_user) as ex, rpc(agent) as person:
             terminal = await ex.open_tty(Tty(argv=("/bin/cat",)))
-            run = (await question(person))["run"]
+            run = (await question(person)).run
             assert await ex.terminals.questions() == []
             with pytest.raises(UsageError, match="no question"):
                 await ex.terminals.answer(run, True)

@@ -83,7 +83,7 @@ async def test_who_may_watch_is_the_one_who_opened_it_and_who_has_run_read(
             await Viewer().watch(other, "no-such-run")
         with pytest.raises(UsageError, match="there is no run"):
             await Viewer().watch(ex, "no-such-run")
-        assert [each["run"] for each in await other.terminals.kept()] == ["open-to-others"]
+        assert [each.run for each in await other.terminals.kept()] == ["open-to-others"]
         await shared.aclose()
         await closed.aclose()
         await asyncio.wait_for(task, 5)

@@ -92,5 +92,5 @@ class Viewer:
 
 async def run_of(executor: AgentRpc) -> str:
     """The run of the one terminal that is open there."""
-    (run,) = [each["run"] for each in await executor.terminals.kept() if each["live"]]
+    (run,) = [each.run for each in await executor.terminals.kept() if each.live]
     return str(run)
