@@ -17,8 +17,9 @@ keeps a preflight from passing. What can't be read is `unknown`, never `pass`.
 TITLES = {
     "host": "The machine", "backend": "The service manager", "svc": "The service as it runs and stands",
     "lint": "The definition and its scripts", "nix": "Programs from a nix store", "podman": "The container runtime",
-    "image": "The image", "container": "Containers", "auth": "Registry credentials", "logs": "Logs",
-    "deps": "What it depends on", "persist": "What starts by itself", "agent": "The ops-agent of the host",
+    "image": "The image", "container": "Containers", "runtime": "The runtime, tried", "auth": "Registry credentials",
+    "logs": "Logs", "deps": "What it depends on", "persist": "What starts by itself",
+    "agent": "The ops-agent of the host",
 }  # fmt: skip
 PLATFORMS: dict[tuple[str, ...], str] = {("Linux",): "Linux", ("Darwin",): "macOS (untested on a real mac)"}
 
@@ -28,6 +29,8 @@ def section(check: Check) -> str:
     lines = [f"### {check.id}", "", f"Reads {check.reads}."]
     about = {"host": "the host", "podman": "the container runtime", "service": "a service"}[check.scope]
     marks = [f"about {about}", PLATFORMS.get(check.platforms, "Linux; macOS untested"), f"severity {check.severity}"]
+    if check.opt_in:
+        marks.append("runs only when `--only` names it")
     if check.blocks:
         marks.append("blocks a preflight")
     if check.after:

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 Scope = Literal["host", "podman", "service"]
 """What a check is about: the machine, its container runtime, or one service."""
 
-FAMILIES = ("host", "backend", "svc", "lint", "nix", "podman", "image", "container", "auth", "logs", "deps", "persist",
-            "agent")  # fmt: skip
+FAMILIES = (
+    "host", "backend", "svc", "lint", "nix", "podman", "image", "container", "runtime", "auth", "logs", "deps",
+    "persist", "agent",
+)  # fmt: skip
 MODULES = {
     "host": ("host",), "backend": ("backend",), "svc": ("svc_state", "svc_files"),
     "lint": ("lint_unit", "lint_exec", "lint_files", "lint_plist"), "nix": ("nix",), "podman": ("podman",),
-    "image": ("image",), "container": ("container",), "auth": ("auth",), "logs": ("logs",), "deps": ("deps",),
-    "persist": ("persist",), "agent": ("agent_self",),
+    "image": ("image",), "container": ("container",), "runtime": ("canary",), "auth": ("auth",), "logs": ("logs",),
+    "deps": ("deps",), "persist": ("persist",), "agent": ("agent_self",),
 }  # fmt: skip
 """Family -> its modules in `agent.services.checks`; a run loads the families it needs."""
 

@@ -124,6 +124,19 @@ async def _receipt(probe: Probe, name: str, user: bool) -> tuple[Receipt | None,
         return None, error.reason
 
 
+async def require_own(probe: Probe, path: str) -> None:
+    """Raise UsageError when others may change a declaration: it names commands that are run, and waives findings."""
+    from agent.services.checks.svc_files import ancestors, judge_place
+
+    uid = int((await probe.facts("user"))["uid"])
+    for place in ancestors(path):
+        stat = await probe.stat(place)
+        why = judge_place(stat, (0, uid)) if stat.exists else None
+        if why or (place == path and stat.kind != "file"):
+            text = f"the declaration {path} isn't used: {place} {why or f'is a {stat.kind}'}"
+            raise UsageError(text, hint="chown it to root, and take the others' write permission")
+
+
 async def declared_on_host(probe: Probe, name: str, *, user: bool) -> Declaration | None:
     """Return the declaration that stands on the host; None where there is none. Raises BadDeclaration, UsageError."""
     try:
@@ -132,6 +145,7 @@ async def declared_on_host(probe: Probe, name: str, *, user: bool) -> Declaratio
         for directory in (own, DECLARATIONS) if user else (DECLARATIONS, own):
             path = f"{directory}/{name}.toml"
             if (await probe.stat(path)).exists:
+                await require_own(probe, path)
                 from agent.services.declaration import MAX_BYTES, parse_declaration
 
                 file = await probe.read(path, max_bytes=MAX_BYTES)

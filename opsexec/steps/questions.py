@@ -27,8 +27,8 @@ JOURNAL = "/var/log/journal"
 class Question(NamedTuple):
     """One question. `subject`: what kind of name it takes; `resource`: what is asked for when it takes none.
 
-    `timeout_s`: seconds until no answer is an answer; `max_bytes`: of stdout and stderr together. `file`: the subject is
-    a file that the program reads, by its path without links or on stdin; it is read under the caller's grants first.
+    `timeout_s`: seconds until no answer is an answer; `max_bytes`: of stdout and stderr together. `file`: the subject
+    is a file that the program reads, by its path without links or on stdin; it is read under the caller's grants first.
     `reads`: a path whose content the answer shows, which takes `fs.read` of it too.
     """
 

@@ -78,6 +78,8 @@ class FakeTree:
             "make_dir": self._make_dir,
             "link": self._link,
             "set_mode": self._set_mode,
+            "survey": self._survey,
+            "ping_socket": self._ping,
         }[operation](args)
 
     def _walk(
@@ -137,6 +139,33 @@ class FakeTree:
         if len(data) > int(limit):
             raise FarError("too_large", f"{place} is longer than {int(limit)} bytes from offset {int(offset)}")
         return [data, _packed({"path": place, "size": len(node.data), "mode": f"{node.mode:04o}"})]
+
+    def _survey(self, args: list[bytes]) -> list[bytes]:
+        """List one directory's own entries; deeper ones are left to a real host."""
+        answer: dict[str, Any] = {"exists": False, "entries": [], "cut": False, "denied": 0, "unreadable": 0}
+        try:
+            place, node, _ = self._walk(args[0], args[1], "fs.read")
+        except FarError as error:
+            if error.code in ("not_found", "not_directory"):
+                return [_packed(answer)]
+            raise
+        if node is not None and node.kind == "directory":
+            layers = unpack_layers(args[1])
+            inside = sorted(path for path in self.nodes if path != "/" and _parent(path) == place)
+            answer["exists"] = True
+            for path in inside:
+                if admits_path(layers, path):
+                    (said,) = self._stat([path.encode("utf-8", "surrogateescape"), args[1]])
+                    answer["entries"].append({"sha256": None, **json.loads(said)})
+                else:
+                    answer["denied"] += 1
+        return [_packed(answer)]
+
+    def _ping(self, args: list[bytes]) -> list[bytes]:
+        """No socket of this host answers: none is there, or something else is."""
+        (said,) = self._stat(args)
+        state = ("odd", "not a socket") if json.loads(said)["exists"] else ("missing", "ENOENT")
+        return [_packed({"state": state[0], "detail": state[1]})]
 
     def _stat(self, args: list[bytes]) -> list[bytes]:
         try:

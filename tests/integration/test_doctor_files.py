@@ -16,6 +16,7 @@ from agent.services import report
 from agent.services.doctor import Request, examine
 from agent.services.look import Options
 from opsexec import CapabilitySet, LocalExec
+from opsexec.errors import UsageError
 from opsexec.testing import MemoryAudit
 from tests.integration.conftest import require_root
 from tests.parts.unix_user import unix_user
@@ -266,3 +267,28 @@ async def test_a_container_started_by_hand_is_found_where_it_hides(user, hide):
     assert found["lint.raw-runtime-run"].verdict == "fail"
     assert found["lint.pull-policy"].verdict == "fail"
     assert "hush-canary" not in repr(found)
+
+
+async def test_a_declaration_that_others_may_change_is_not_used(user):
+    directory = Path(f"/home/{user}/.config/ops-agent/services")
+
+    def make(units):
+        directory.mkdir(parents=True)
+        (directory / "web.toml").write_text('name = "web"\nwaive = { "lint.killmode" = "mine" }\n')
+        (units / "web.service").write_text("[Service]\nExecStart=/bin/true\nKillMode=none\n")
+
+    plant(user, make)
+    found = await look("web", ("lint.killmode",), user=True, run_as=user)
+    assert found["lint.killmode"].verdict == "info"
+    (directory / "web.toml").chmod(0o666)
+    with pytest.raises(UsageError, match="writable for others"):
+        await look("web", ("lint.killmode",), user=True, run_as=user)
+    (directory / "web.toml").chmod(0o644)
+    directory.chmod(0o777)
+    with pytest.raises(UsageError, match="writable for others"):
+        await look("web", ("lint.killmode",), user=True, run_as=user)
+    directory.chmod(0o755)
+    (directory / "web.toml").rename(directory / "real")
+    (directory / "web.toml").symlink_to("real")
+    with pytest.raises(UsageError, match="is a link"):
+        await look("web", ("lint.killmode",), user=True, run_as=user)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -217,3 +219,25 @@ def test_a_name_from_the_host_can_not_steer_a_terminal_or_add_a_line():
 def test_json_lines_are_one_finding_each():
     lines = report.as_ndjson("web1", [found("fail"), found("pass")]).splitlines()
     assert [json.loads(line)["verdict"] for line in lines] == ["fail", "pass"]
+
+
+@pytest.mark.parametrize(("rc", "verdict"), [(0, "pass"), (125, "fail"), (126, "fail"), (127, "fail"), (3, "unknown")])
+async def test_the_runtime_is_tried_only_when_it_is_asked_for_and_by_an_exec_grant(rc, verdict):
+    trial = {"podman run --rm --network=none --pull=never localhost/web:1 true": rc}
+    declared = Declaration.model_validate({"name": "web", "runtime": "podman", "image": "localhost/web:1"})
+    found = await look(host(trial), only=["runtime.canary"], declaration=declared)
+    assert found["runtime.canary"].verdict == verdict
+    fake = host(trial)
+    assert "runtime.canary" not in await look(fake, declaration=declared)
+    assert not [call for call in fake.calls if "run" in call[2:3]]
+    held = CapabilitySet.of("facts:*", "service.*:*", "container.*:*", "image.*:*", "fs.read:/**")
+    async with fake_executor(host(trial), held) as ex:
+        denied = await examine(ex, Request("web", ("runtime.canary",), declaration=declared))
+    assert [each.verdict for each in denied.findings if each.id == "runtime.canary"] == ["unknown"]
+
+
+def test_help_loads_nothing_that_takes_long():
+    slow = "{'pydantic', 'msgspec', 'asyncssh', 'aiohttp'}"
+    code = f"import sys; from agent.cli import _parser; _parser(); print(*{slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == ""
