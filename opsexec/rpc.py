@@ -222,7 +222,7 @@ class AgentRpc(HostExecutor):
     async def runs(self) -> list[dict[str, Any]]:
         """Return the runs this caller may see there, the newest first: run, principal, step, begun, state and so on."""
         found = (await self._read("/v1/runs")).get("runs")
-        if not isinstance(found, list):
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise ProtocolError("the agent's answer holds no list of runs", host=self.host)
         return found
 
@@ -242,7 +242,7 @@ class AgentRpc(HostExecutor):
     async def schedules(self) -> list[dict[str, Any]]:
         """Return the schedules this caller may see there: name, cron, owner, next, last and so on."""
         found = (await self._read("/v1/schedules")).get("schedules")
-        if not isinstance(found, list):
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise ProtocolError("the agent's answer holds no list of schedules", host=self.host)
         return found
 

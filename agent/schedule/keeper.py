@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.asker import LAYER
-from agent.schedule.calendar import Calendar
 from agent.schedule.model import Cause, Ended, Schedule, Turn, jitter, when
 from agent.schedule.store import ScheduleStore, SystemClock
 from agent.schedule.turn import TurnRun
@@ -44,6 +43,8 @@ class Entry:
     """A schedule that is kept, with what is known of it in memory alone."""
 
     def __init__(self, schedule: Schedule, host: str) -> None:
+        from agent.schedule.calendar import Calendar
+
         self.schedule = schedule
         self.calendar = Calendar(schedule.asked.cron, schedule.asked.timezone)
         self.offset = jitter(host, schedule.name, schedule.asked.jitter_s)
@@ -51,15 +52,19 @@ class Entry:
         self.under_way: TurnRun | None = None
         self.troubled = False
         self.removed = False
+        self._next: tuple[int, int | None] | None = None
 
     def next_due(self) -> int | None:
         """Return the first due time that has not been decided, None when there is none or it is disabled."""
         if not self.schedule.enabled:
             return None
-        due = self.calendar.next(self.schedule.cursor)
-        while due is not None and due in self.schedule.fired:
-            due = self.calendar.next(due)
-        return due
+        cursor = self.schedule.cursor
+        if self._next is None or self._next[0] != cursor:
+            due = self.calendar.next(cursor)
+            while due is not None and due in self.schedule.fired:
+                due = self.calendar.next(due)
+            self._next = (cursor, due)
+        return self._next[1]
 
 
 class Keeper:

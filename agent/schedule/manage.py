@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
-from agent.schedule.calendar import Calendar
 from agent.schedule.keeper import Entry
 from agent.schedule.model import Schedule, when
 from opsexec.capability import CapabilitySet, Requirement
 from opsexec.errors import BadStep, CapabilityDenied, HostUnsuitable, LimitExceeded, OpsError, UsageError
 from opsexec.handlers.context import Context, Outcome
-from opsexec.steps.registry import redact
+from opsexec.steps.registry import encode_step, redact
 from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, schedule_name
 from opsexec.wire import Result, pack_grants
 
@@ -23,8 +22,14 @@ if TYPE_CHECKING:
     from agent.desk import Desk
     from opsexec.steps.base import Step
 
-MAX_OF_ONE = 200
+MAX_OF_ONE = 100
 """Schedules of one principal."""
+
+MAX_OFTEN = 10
+"""Of them, those that may be due more than once a minute: each turn is written down several times."""
+
+MAX_BYTES = 512 << 10
+"""Bytes of one schedule, which is written down as a whole each time."""
 
 
 async def manage(desk: Desk, asker: Asker, attenuation: CapabilitySet | None, step: Step, context: Context) -> Outcome:
@@ -53,6 +58,8 @@ async def _add(
     known = keeper.entries.get(step.name)
     if known is not None and (known.schedule.asked, known.schedule.owner) == (step, asker.principal):
         return Outcome(skipped=f"the schedule {step.name} is so already")
+    from agent.schedule.calendar import Calendar
+
     for inner in step.steps:
         context.capabilities.require_user(inner.run_as, host=desk.name, layer=LAYER)
     Calendar(step.cron, step.timezone)
@@ -60,8 +67,14 @@ async def _add(
         from agent.schedule.runbooks import read_runbook
 
         await asyncio.to_thread(read_runbook, step.runbook, desk.name)
-    if sum(each.schedule.owner == asker.principal for each in keeper.entries.values()) >= MAX_OF_ONE:
+    own = [each.schedule.asked for each in keeper.entries.values() if each.schedule.owner == asker.principal]
+    if len(own) >= MAX_OF_ONE:
         raise LimitExceeded(f"{asker.principal} has {MAX_OF_ONE} schedules", hint="remove one")
+    if _is_often(step) and sum(map(_is_often, own)) >= MAX_OFTEN:
+        text = f"{asker.principal} has {MAX_OFTEN} schedules with seconds"
+        raise LimitExceeded(text, hint="remove one, or let it be due at most once a minute")
+    if len(encode_step(step)) > MAX_BYTES:
+        raise LimitExceeded(f"the schedule is over {MAX_BYTES} bytes", hint="push what it needs, and let it read that")
     if context.check:
         return Outcome(changed=True, skipped="check mode")
     now = keeper.clock.now()
@@ -77,6 +90,10 @@ async def _add(
     )
     keeper.add(schedule)
     return Outcome(changed=True, value=shown(desk, keeper.entries[step.name]))
+
+
+def _is_often(asked: ScheduleAdd) -> bool:
+    return len(asked.cron.split()) == 6
 
 
 def _remove(desk: Desk, step: ScheduleRemove, context: Context) -> Outcome:

@@ -13,7 +13,7 @@ from opsexec.cli.command import Command, count
 from opsexec.cli.ending import FAILED, OK, printable, tell
 from opsexec.cli.json_text import json_text
 from opsexec.cli.records import in_words, print_details
-from opsexec.errors import OpsError, UsageError
+from opsexec.errors import OpsError, ProtocolError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -129,7 +129,9 @@ def _verify_host(args: argparse.Namespace) -> int:
 
     if args.head is not None:
         raise UsageError("--head is for a log's file", hint="with a host use --key")
-    found: dict[str, Any] = _read(args, AuditRead("verify"), None)
+    found: Any = _read(args, AuditRead("verify"), None)
+    if not isinstance(found, dict):
+        raise ProtocolError("the agent's answer is not a report")
     problem = found.get("problem")
     signed = found.get("signed")
     why = None
@@ -140,8 +142,8 @@ def _verify_host(args: argparse.Namespace) -> int:
     if args.json:
         print(json_text({**found, "ok": bool(found.get("ok")) and why is None}))
     elif why is None:
-        head = found.get("head") or {}
-        files = len(found.get("files") or ())
+        head = found["head"] if isinstance(found.get("head"), dict) else {}
+        files = len(found["files"]) if isinstance(found.get("files"), list) else 0
         print(
             printable(
                 f"{args.log}: {found.get('lines')} lines in {files} files, head {head.get('seq')} {head.get('hash')}"
@@ -182,8 +184,15 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
     answer: list[Any] = []
 
     async def take(stream: str, line: bytes) -> None:
-        if each is not None and stream == "stdout":
-            each(json.loads(line))
+        if each is None or stream != "stdout":
+            return
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ProtocolError("the agent's answer holds a line that is not JSON") from error
+        if not isinstance(record, dict):
+            raise ProtocolError("the agent's answer holds a line that is no record")
+        each(record)
 
     async def work() -> int:
         async with await open_agent(args, args.log) as agent:

@@ -22,14 +22,13 @@ def list_runs(args: argparse.Namespace) -> int:
     """Print the runs of a host that one may see, the oldest first."""
 
     async def work(agent: AgentRpc) -> int:
-        from opsexec.cli.records import about
         from opsexec.cli.table import print_table
 
         runs = (await agent.runs())[::-1]
         if args.json:
             print(json_text({"runs": runs}))
         elif runs:
-            rows = [[each["run"], each["state"], _when(each), each["principal"], _what(each, about)] for each in runs]
+            rows = [_row(each) for each in runs]
             print_table(["RUN", "STATE", "BEGUN", "WHO", "WHAT"], rows)
         else:
             tell(f"{agent.host} keeps no runs that you may see")
@@ -38,14 +37,14 @@ def list_runs(args: argparse.Namespace) -> int:
     return _ask(args, args.host, work)
 
 
-def _when(run: dict[str, Any]) -> str:
-    begun = run.get("begun")
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun)) if isinstance(begun, (int, float)) else "-"
+def _row(run: dict[str, Any]) -> list[str]:
+    from opsexec.cli.records import about
 
-
-def _what(run: dict[str, Any], about: Callable[[dict[str, Any], dict[str, Any]], str]) -> str:
-    step = run.get("step")
-    return f"{step.get('type')} {about(step, {})}" if isinstance(step, dict) else "-"
+    name, state, who = (str(run.get(each) or "-") for each in ("run", "state", "principal"))
+    begun, step = run.get("begun"), run.get("step")
+    known = isinstance(begun, (int, float)) and 0 <= begun < 1e11
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun)) if known else "-"
+    return [name, state, when, who, f"{step.get('type')} {about(step, {})}" if isinstance(step, dict) else "-"]
 
 
 def show_run(args: argparse.Namespace, host: str, run: str) -> int:

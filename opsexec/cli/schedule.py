@@ -9,7 +9,7 @@ from opsexec.cli.agents import open_agent
 from opsexec.cli.arguments import add_host, add_json, add_timeout, add_user
 from opsexec.cli.command import Command, count
 from opsexec.cli.drive import drive
-from opsexec.cli.ending import OK, tell
+from opsexec.cli.ending import OK, printable, tell
 from opsexec.cli.json_text import json_text
 from opsexec.errors import UsageError
 
@@ -160,7 +160,7 @@ def _change(args: argparse.Namespace, step: Step, said: Callable[[dict[str, Any]
         elif output.skipped:
             tell(f"{agent.host}: {output.skipped}")
         else:
-            print(f"{args.name}: {said(value)}")
+            print(printable(f"{args.name}: {said(value)}"))
         return OK
 
     return _ask(args, work)
@@ -174,15 +174,18 @@ def _list(args: argparse.Namespace) -> int:
         if args.json:
             print(json_text({"schedules": found}))
         elif found:
-            rows = [
-                [each["name"], _next(each), _last(each), each["owner"], each["cron"], _what(each)] for each in found
-            ]
+            rows = [_row(each) for each in found]
             print_table(["NAME", "NEXT", "LAST", "OWNER", "CRON", "WHAT"], rows)
         else:
             tell(f"{agent.host} has no schedules that you may see", hint="`opsexec schedule add` makes one")
         return OK
 
     return _ask(args, work)
+
+
+def _row(schedule: dict[str, Any]) -> list[str]:
+    name, owner, cron = (str(schedule.get(each) or "-") for each in ("name", "owner", "cron"))
+    return [name, _next(schedule), _last(schedule), owner, cron, _what(schedule)]
 
 
 def _next(schedule: dict[str, Any]) -> str:
@@ -200,6 +203,8 @@ def _what(schedule: dict[str, Any]) -> str:
     steps = schedule.get("steps")
     if not isinstance(steps, list) or not steps:
         return "a runbook"
+    if not isinstance(steps[0], dict):
+        return "-"
     from opsexec.cli.records import about
 
     more = f" (and {len(steps) - 1} more)" if len(steps) > 1 else ""

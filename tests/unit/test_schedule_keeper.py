@@ -369,6 +369,16 @@ async def test_a_principal_has_so_many_schedules(
             await kept.do(counting(tmp_path, "c"))
 
 
+async def test_few_schedules_have_seconds_and_none_is_huge(tmp_path: Path, clock: FakeClock) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        for number in range(10):
+            await kept.do(ScheduleAdd(f"often-{number}", "* * * * * *", steps=(Exec(["true"]),), enabled=False))
+        with pytest.raises(LimitExceeded, match="with seconds"):
+            await kept.do(ScheduleAdd("often-10", "* * * * * *", steps=(Exec(["true"]),), enabled=False))
+        with pytest.raises(LimitExceeded, match="bytes"):
+            await kept.do(ScheduleAdd("huge", "* * * * *", steps=(WriteFile("/x", content="x" * (600 << 10)),)))
+
+
 # -- what a schedule may hold ---------------------------------------------------------------------------------------
 
 
