@@ -78,7 +78,9 @@ class Engine:
             return None
         await self._done[error.root].wait()
         said = self._rulings.get(error.root, [])
-        return error.root if any(each.verdict in (*STOPPERS, "info") for each in said) else None
+        if any(each.verdict in (*STOPPERS, "info") for each in said):
+            return error.root
+        return next((each.because for each in said if each.because is not None), None)
 
     async def _root_cause(self, after: Iterable[str]) -> str | None:
         """Return the root cause among these checks, once all of them are done; None when nothing stops this one."""

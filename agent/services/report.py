@@ -82,7 +82,7 @@ def as_sarif(host: str, findings: Sequence[Finding], checks: Sequence[Check], ve
         {
             "id": each.id,
             "shortDescription": {"text": f"Reads {each.reads}."},
-            "fullDescription": {"text": f"Fails or warns when {each.fails_when}."},
+            "fullDescription": {"text": f"Objects when: {each.fails_when}."},
             "properties": {"severity": each.severity, "blocksPreflight": each.blocks},
         }
         for each in checks

@@ -50,6 +50,8 @@ def mask(text: str) -> str:
 def _named(match: re.Match[str]) -> str:
     """A telling name before a plain word is only prose, as in "the token expired"; an option's value is masked."""
     name, value = match[1], match[2]
+    if name.lstrip("-\"'").startswith("no-"):
+        return match[0]  # a switch, as systemctl's --no-ask-password
     if name[-1:].isspace() and not re.search(r"[=:]\s*$", name) and not re.search(r"(^|\s)--?[\w-]+\s+$", " " + name):
         return match[0]
     return match[0] if value.strip("\"'").startswith(("/", "*")) else name + MASK

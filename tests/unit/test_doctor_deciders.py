@@ -246,6 +246,15 @@ def test_a_secret_in_evidence_is_masked(text):
     assert "hushcanary" not in mask(text)
 
 
-@pytest.mark.parametrize("text", ["the token expired", "ExecStart=/bin/web --serve", "TOKEN_FILE=/etc/token", "a: b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token expired",
+        "systemctl --no-ask-password is-active",
+        "ExecStart=/bin/web --serve",
+        "TOKEN_FILE=/etc/token",
+        "a: b",
+    ],
+)
 def test_what_is_no_secret_stays_readable(text):
     assert mask(text) == text

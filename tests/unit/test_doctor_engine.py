@@ -241,3 +241,11 @@ def test_help_loads_nothing_that_takes_long():
     code = f"import sys; from agent.cli import _parser; _parser(); print(*{slow} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == ""
+
+
+async def test_without_a_manager_and_without_a_definition_the_manager_is_the_one_cause():
+    offline = {"systemctl **": Answer(exit_code=1, stderr=b"System has not been booted with systemd")}
+    fake = FakeHost(files={"/etc/passwd": ""}, answers={**offline, "podman **": "[]"}, facts=FACTS)
+    found = await look(fake, only=["svc", "lint.log-tmp", "lint.wrapper"])
+    assert [each.id for each in found.values() if each.verdict in ("fail", "unknown")] == ["backend.manager"]
+    assert found["lint.log-tmp"].because == "backend.manager"

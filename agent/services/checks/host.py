@@ -39,7 +39,7 @@ async def platform(look: Look) -> Ruling:
 
 
 @check(
-    "host.mdm", "host", reads="`profiles status -type enrollment`", fails_when="never: it is for information",
+    "host.mdm", "host", reads="`profiles status -type enrollment`", fails_when="never, it is for information",
     severity="low", platforms=("Darwin",),
 )  # fmt: skip
 async def mdm(look: Look) -> Ruling:

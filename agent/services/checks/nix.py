@@ -24,7 +24,7 @@ async def store_paths(look: Look) -> list[tuple[str, str]]:
 
 @check(
     "nix.source", "service", reads="where programs lead; `nix-store --query --deriver`",
-    fails_when="never: it is for information", severity="low",
+    fails_when="never, it is for information", severity="low",
 )  # fmt: skip
 async def source(look: Look) -> Ruling:
     """Say what a store path was built from."""
