@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHECK_S = 30.0
 ROOT = str(Path(__file__).parents[1])
-_START = "import sys; sys.path.insert(0, {root!r}); from agent.config_child import main; main(sys.argv[1])"
+_START = "import sys; sys.path[:] = {path!r}; from agent.config_child import main; main(sys.argv[1])"
 
 
 class ConfigCheck:
@@ -34,7 +34,8 @@ class ConfigCheck:
     @classmethod
     def start(cls, file: Path) -> Self:
         """Start to check a file; raises AgentUnable."""
-        argv = [sys.executable, "-I", "-c", _START.format(root=ROOT), str(file)]
+        path = [ROOT, *(each for each in sys.path if each)]  # what is loaded here may lie where -I doesn't look
+        argv = [sys.executable, "-I", "-c", _START.format(path=path), str(file)]
         try:
             return cls(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
         except OSError as error:

@@ -85,6 +85,9 @@ class FakeContent:
         middle = len(data) // 2
         self._blocks = [each for each in (data[:middle], data[middle:]) if each]
 
+    def read_nowait(self) -> bytes:
+        return self._blocks.pop(0) if self._blocks else b""
+
     async def readany(self) -> bytes:
         return self._blocks.pop(0) if self._blocks else b""
 
@@ -177,6 +180,9 @@ def test_nothing_that_is_sent_ends_the_agent(narrow: OpsAgent) -> None:
     bodies = Mutator(chosen, corpus(), WORDS)
     frames, lines = "Content-Type: application/vnd.opsexec.frames", "Content-Type: application/json"
     whole = [post(body, lines if body[:1] == b"{" else frames) for body in corpus()]
+    whole += [post(body, frames, path=path) for body in corpus()[:3] for path in ("/v1/tty", "/v1/sync")]
+    whole += [post(b'{"signal": "SIGTERM"}', lines, path="/v1/runs/0123456789abcdef/signal")]
+    whole += [get("/v1/events?names=runs,load&interval=5&count=1"), get("/v1/schedules"), get("/v1/consent")]
     whole += [get("/v1/whoami"), get("/v1/runs"), get("/v1/runs/0123456789abcdef?offset=1"), get("/v1/nothing")]
     requests = Mutator(chosen + 1, whole, [*HEADS, *WORDS])
     answer(narrow.socket, get("/v1/whoami"))
