@@ -143,12 +143,8 @@ def websocket(host: str, path: str, messages: list[bytes]) -> list[str]:
     raw, _ = tunnel(host)
     stream = tls(raw, host)
     stream.settimeout(10)
-    upgrade = (
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: eHh4eHh4eA==",
-    )
+    key = "Sec-WebSocket-Key: eHh4eHh4eA=="
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", key)
     said = exchange(stream, head(f"GET {path} HTTP/1.1", *upgrade, host=host))
     found = [said.split("\r\n")[0]]
     for message in messages:

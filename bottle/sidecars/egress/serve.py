@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bottle.sidecars.egress.lean  # isort: skip # noqa: F401 -- what it does comes before mitmproxy
 from mitmproxy import master, options
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
 from mitmproxy.proxy import layers, mode_servers, mode_specs
