@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -38,13 +39,18 @@ class WholeResponse(web.StreamResponse):
         transport = self._asked.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in self._fields.items()]
-        if not keep:
-            lines.append("Connection: close")
-        lines.append(f"Content-Length: {len(self._whole)}\r\n\r\n")
         self._eof_sent = True
-        transport.write("\r\n".join(lines).encode("ascii") + self._whole)
+        head = _head(self.status, tuple(self._fields.items()), bool(keep))
+        transport.write(b"%b%d\r\n\r\n%b" % (head, len(self._whole), self._whole))
+
+
+@lru_cache(64)
+def _head(status: int, fields: tuple[tuple[str, str], ...], keep: bool) -> bytes:
+    """Return an answer's head up to its length."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in fields)]
+    if not keep:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "Content-Length: "]).encode("ascii")
 
 
 class ChunkedResponse(web.StreamResponse):

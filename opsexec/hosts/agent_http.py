@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from functools import lru_cache
+from types import MappingProxyType
 
 from opsexec.errors import ProtocolError
 
@@ -73,21 +75,7 @@ class AnswerParser:
         return rest
 
     def _begin(self, head: bytes) -> None:
-        first, *lines = head.split(b"\r\n")
-        code = first[len(_STATUS_LINE) : len(_STATUS_LINE) + 3]
-        if not first.startswith(_STATUS_LINE) or not code.isdigit() or first[12:13] not in (b" ", b""):
-            raise ProtocolError("the other side doesn't speak HTTP/1.1", hint="is this ops-agent's socket?")
-        status = int(code)
-        if status < 200:
-            raise ProtocolError(f"an interim answer ({status}) that nobody asked for")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, colon, value = line.decode("latin-1").partition(":")
-            if not colon or name != name.strip() or not name:
-                raise ProtocolError("a malformed header in an answer")
-            if name.lower() in headers:
-                raise ProtocolError(f"the header {name[:40]} stands twice in an answer")
-            headers[name.lower()] = value.strip()
+        status, headers = _read_head(head)
         self._measure(headers)
         self.keeps_alive = headers.get("connection", "").lower() != "close"
         self._on_head(status, headers)
@@ -131,6 +119,27 @@ class AnswerParser:
             raise ProtocolError("bytes where a chunk ought to end")
         else:
             self._state = _State.SIZE if self._state is _State.CHUNK_END else _State.DONE
+
+
+@lru_cache(64)
+def _read_head(head: bytes) -> tuple[int, Mapping[str, str]]:
+    """Return an answer's status and headers. Most answers of an agent have one of a few heads."""
+    first, *lines = head.split(b"\r\n")
+    code = first[len(_STATUS_LINE) : len(_STATUS_LINE) + 3]
+    if not first.startswith(_STATUS_LINE) or not code.isdigit() or first[12:13] not in (b" ", b""):
+        raise ProtocolError("the other side doesn't speak HTTP/1.1", hint="is this ops-agent's socket?")
+    status = int(code)
+    if status < 200:
+        raise ProtocolError(f"an interim answer ({status}) that nobody asked for")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon or name != name.strip() or not name:
+            raise ProtocolError("a malformed header in an answer")
+        if name.lower() in headers:
+            raise ProtocolError(f"the header {name[:40]} stands twice in an answer")
+        headers[name.lower()] = value.strip()
+    return status, MappingProxyType(headers)
 
 
 def chunk(data: bytes) -> bytes:
