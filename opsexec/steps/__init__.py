@@ -7,6 +7,7 @@ from opsexec.steps.base import Step
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.git import GitFetch, GitForward, GitScan
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.registry import STEP_TYPES, decode_step, encode_step, redact
@@ -22,6 +23,9 @@ __all__ = [
     "Events",
     "Exec",
     "Facts",
+    "GitFetch",
+    "GitForward",
+    "GitScan",
     "Inquire",
     "Link",
     "MakeDir",

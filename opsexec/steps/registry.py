@@ -16,6 +16,7 @@ from opsexec.steps.base import Step
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.git import GitFetch, GitForward, GitScan
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.sandbox import SandboxRun
@@ -29,12 +30,14 @@ STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
+    GitFetch, GitScan, GitForward,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
+    | GitFetch | GitScan | GitForward
 )  # fmt: skip
 
 LONG_TEXT = 4096

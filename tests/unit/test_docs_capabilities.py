@@ -17,6 +17,9 @@ from opsexec.steps import (
     Exec,
     Facts,
     Inquire,
+    GitFetch,
+    GitForward,
+    GitScan,
     Link,
     MakeDir,
     Observe,
@@ -46,6 +49,8 @@ from opsexec.verbs import VERBS
 TEXT = (Path(__file__).parents[2] / "docs/capabilities.md").read_text()
 ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
 LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
+QUARANTINE = "/g/a/mirror.git/objects/q"
+UPDATES = (f"{'0' * 40} {'1' * 40} refs/heads/x",)
 ABOUT = {"": "", "path": "/a"}
 
 EXAMPLES: tuple[Step, ...] = (
@@ -72,6 +77,8 @@ EXAMPLES: tuple[Step, ...] = (
     Survey(path="/a"),
     PingSocket(path="/a"),
     SandboxRun("a", ["id"], read_only={"/a": "/a/"}, writable={"/b": "/b"}, network=True),
+    GitFetch(repository="a", place="/g/a"),
+    *(kind(repository="a", place="/g/a", quarantine=QUARANTINE, updates=UPDATES) for kind in (GitScan, GitForward)),
     Tty(["id"], env=LOADING),
     ScheduleAdd("a", "* * * * *", steps=(Exec(["id"]),)),
     ScheduleRemove("a"),

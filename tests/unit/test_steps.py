@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,9 @@ from opsexec.steps import (
     Events,
     Exec,
     Facts,
+    GitFetch,
+    GitForward,
+    GitScan,
     Inquire,
     Link,
     MakeDir,
@@ -48,6 +52,10 @@ from opsexec.steps import (
 from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES
 
 HUSH = "correct-horse-battery"
+PUSHED: dict[str, Any] = {
+    "quarantine": "/g/a/mirror.git/./objects/incoming",
+    "updates": (f"{'0' * 40} {'1' * 40} refs/heads/x",),
+}
 
 ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     Exec: (Exec(["/usr/bin/../bin/id", "-u"]), ["exec:/usr/bin/id -u"]),
@@ -69,6 +77,9 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     Inquire: (Inquire(ask="systemd.unit", subject="web.service"), ["service.read:web.service"]),
     Survey: (Survey(path="/etc/../srv"), ["fs.read:/srv"]),
     PingSocket: (PingSocket(path="/run//p.sock"), ["fs.read:/run/p.sock", "container.read:podman"]),
+    GitFetch: (GitFetch(repository="a", place="/g/./a"), ["git.fetch:a", "fs.read:/g/a/**", "fs.write:/g/a/**"]),
+    GitScan: (GitScan(repository="a", place="/g/a", **PUSHED), ["git.scan:a", "fs.read:/g/a/**"]),
+    GitForward: (GitForward(repository="a", place="/g/a", **PUSHED), ["git.forward:a", "fs.read:/g/a/**"]),
     Tty: (Tty(argv=("/bin/bash", "-l")), ["tty:/bin/bash -l"]),
     ScheduleAdd: (
         ScheduleAdd("a", "0 3 * * *", steps=(Exec(["/bin/id"]), WriteFile("/a", content="x"), Exec(["/bin/id"]))),

@@ -1,0 +1,1 @@
+"""The git gate: mirrors of declared repositories behind one unix socket; a push is scanned, then forwarded."""

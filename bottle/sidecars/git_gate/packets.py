@@ -1,0 +1,120 @@
+"""git's packet lines: the commands at the head of a push, read within bounds, and answers a client prints.
+
+The format is that of git's own documents, gitprotocol-common(5) and gitprotocol-pack(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bottle.sidecars.git_gate.repository import Refusal
+
+FLUSH = b"0000"
+MAX_PACKET = 65520
+MAX_HEAD = 1 << 20
+_COMMAND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}) (refs/[^\0\n]{1,1000})\Z")
+_NO_REF = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|//|@\{|\.lock(?:/|\Z)|/\.|\.\Z|/\Z|/-")
+
+KNOWN = frozenset(
+    b"report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta agent object-format "
+    b"session-id".split()
+)
+"""What a client may ask for; push options and signed pushes aren't, as nothing here looks into them."""
+
+
+@dataclass(frozen=True)
+class PushHead:
+    """The commands of a push. `raw`: as they came; `features`: what the client asked for; `refs`: those it names."""
+
+    raw: bytes
+    features: frozenset[bytes]
+    refs: tuple[bytes, ...]
+
+
+def packet(data: bytes) -> bytes:
+    """Return a packet line."""
+    return b"%04x" % (len(data) + 4) + data
+
+
+class Body:
+    """Reads exact counts from a stream that comes in blocks; `read` returns b"" at its end."""
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]]) -> None:
+        self._read = read
+        self._held = b""
+
+    async def exactly(self, count: int) -> bytes:
+        """Return so many bytes; raises Refusal where the stream ends before."""
+        while len(self._held) < count:
+            block = await self._read()
+            if not block:
+                raise Refusal("the request ends in the middle of its commands")
+            self._held += block
+        data, self._held = self._held[:count], self._held[count:]
+        return data
+
+    async def some(self) -> bytes:
+        """Return what comes next, b"" at the end."""
+        data, self._held = self._held, b""
+        return data or await self._read()
+
+
+async def read_head(body: Body, most: int) -> PushHead:
+    """Read the commands of a push up to their flush; raises Refusal for what isn't one, or is over `most` of them."""
+    raw = bytearray()
+    features: frozenset[bytes] = frozenset()
+    refs: list[bytes] = []
+    while True:
+        size = await body.exactly(4)
+        raw += size
+        if size == FLUSH:
+            return PushHead(bytes(raw), features, tuple(refs))
+        if not re.fullmatch(rb"[0-9a-fA-F]{4}", size) or not 4 < int(size, 16) <= MAX_PACKET:
+            raise Refusal("the request is no push")
+        data = await body.exactly(int(size, 16) - 4)
+        raw += data
+        line, nul, asked = data.rstrip(b"\n").partition(b"\0")
+        if nul and not refs:
+            features = frozenset(asked.split())
+            _require_known(features)
+        elif nul:
+            raise Refusal("the request is no push")
+        if line.startswith(b"push-cert"):
+            raise Refusal("signed pushes aren't taken here")
+        if line.startswith(b"shallow "):
+            raise Refusal("a push from a shallow clone isn't taken here; fetch the whole history first (--unshallow)")
+        found = _COMMAND.match(line)
+        if found is None or _NO_REF.search(found[3]):
+            raise Refusal("the push holds a command that isn't one, or a ref name git doesn't allow")
+        refs.append(found[3])
+        if len(refs) > most or len(raw) > MAX_HEAD:
+            raise Refusal(f"a push may update {most} refs at most")
+
+
+def _require_known(features: frozenset[bytes]) -> None:
+    for each in features:
+        if each.partition(b"=")[0] not in KNOWN:
+            if each == b"push-options":
+                raise Refusal("push options aren't taken here")
+            raise Refusal("the client asks for a feature the gate doesn't have")
+        if each.startswith(b"object-format=") and each != b"object-format=sha1":
+            raise Refusal("only sha1 repositories pass here")
+
+
+def refused_push(head: PushHead | None, text: bytes) -> bytes:
+    """Return the whole answer to a push that isn't taken: `text` for the person, and each ref refused."""
+    if head is None or b"side-band-64k" not in head.features:
+        return packet(b"ERR " + text.strip())
+    report = b"unpack ok\n"
+    rows = b"".join(packet(b"ng " + ref + b" refused by the git gate\n") for ref in head.refs)
+    inner = packet(report) + rows + FLUSH
+    parts = [packet(b"\x02" + line + b"\n") for line in text.splitlines()]
+    parts += [packet(b"\x01" + inner[at : at + 60000]) for at in range(0, len(inner), 60000)]
+    return b"".join(parts) + FLUSH
+
+
+def refused_service(service: str, text: str) -> bytes:
+    """Return the answer to `info/refs` that makes a client print `text`."""
+    return packet(f"# service={service}\n".encode()) + FLUSH + packet(b"ERR " + text.encode()[:4000])

@@ -1,0 +1,59 @@
+"""The git gate's daemon: reads one JSON object on stdin, serves until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from bottle.sidecars.git_gate.config import GateConfig, declare, read_config
+from bottle.sidecars.git_gate.door import Door
+from bottle.sidecars.git_gate.hook import Hooks
+from bottle.sidecars.git_gate.repository import Repository, ceiling
+from bottle.sidecars.git_gate.said import SaidAudit, say
+from opsexec.errors import OpsError
+from opsexec.local import LocalExec
+
+
+async def serve(config: GateConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+    work = config.work_dir.resolve()
+    work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    places = {name: declare(config, name).resolve() for name in config.repositories}
+    ex = LocalExec(capabilities=ceiling(places), audit=SaidAudit(), name="git-gate", listener="git-gate")
+    async with ex:
+        repositories = {
+            name: Repository(name, place, ex, config.known, config.limits) for name, place in places.items()
+        }
+        hooks = Hooks(config.bottle, work)
+        await hooks.start()
+        door = Door(config.bottle, repositories, hooks, config.limits)
+        config.socket.unlink(missing_ok=True)
+        server = await loop.create_unix_server(door.protocol, path=config.socket)
+        os.chmod(config.socket, 0o666)
+        say({"event": "ready", "daemon": "git-gate", "repositories": len(repositories)})
+        try:
+            await over.wait()
+        finally:
+            server.close()
+            await hooks.aclose()
+            await door.server.shutdown(2.0)
+
+
+def main() -> int:
+    """Read the configuration and serve."""
+    try:
+        asyncio.run(serve(read_config(sys.stdin.buffer.read())))
+    except OpsError as error:
+        say({"event": "failed", "daemon": "git-gate", "reason": error.message})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

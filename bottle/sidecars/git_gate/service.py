@@ -1,0 +1,110 @@
+"""git's own upload-pack and receive-pack on a mirror: bounded processes that know no configuration but ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from bottle.sidecars.git_gate.config import Limits
+from bottle.sidecars.git_gate.hook import Hooks, Push
+from bottle.sidecars.git_gate.repository import Repository
+from opsexec.far.git_run import Declared, argv, environment, said
+
+Name = Literal["git-upload-pack", "git-receive-pack"]
+SERVICES: dict[str, Name] = {"git-upload-pack": "git-upload-pack", "git-receive-pack": "git-receive-pack"}
+
+BLOCK = 1 << 16
+BOUNDED = 'ulimit -v "$1"; ulimit -t "$2"; ulimit -f "$3"; ulimit -c 0; shift 3; exec "$@"'
+UPLOAD = (
+    "uploadpack.allowAnySHA1InWant=false",
+    "uploadpack.allowFilter=false",
+    "uploadpack.allowRefInWant=false",
+    "pack.threads=2",
+    "pack.windowMemory=64m",
+)
+RECEIVE = (
+    "receive.fsckObjects=true",
+    "receive.unpackLimit=1",
+    "receive.advertisePushOptions=false",
+    "receive.shallowUpdate=false",
+    "receive.autogc=false",
+    "receive.updateServerInfo=false",
+    "core.bigFileThreshold=64m",
+    "core.deltaBaseCacheLimit=64m",
+    "pack.threads=2",
+)
+
+
+class Service:
+    """One process of git's, from its start to its end."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        assert process.stderr is not None
+        self._said = asyncio.create_task(_tail(process.stderr))
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter:
+        """What it reads the request from."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Yield what it answers."""
+        assert self._process.stdout is not None
+        while block := await self._process.stdout.read(BLOCK):
+            yield block
+
+    async def ended(self) -> tuple[int, str]:
+        """Wait for it; returns its status and what it said beside its answer."""
+        status = await self._process.wait()
+        return status, await self._said
+
+    async def kill(self) -> None:
+        """End it and all it started."""
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        self._said.cancel()
+
+
+async def _tail(stream: asyncio.StreamReader) -> str:
+    kept = b""
+    while block := await stream.read(BLOCK):
+        kept = (kept + block)[-BLOCK:]
+    return said(kept)
+
+
+async def start(
+    name: Name, repository: Repository, limits: Limits, *, advertise: bool, hooks: Hooks, push: Push | None = None
+) -> Service:
+    """Start a service on a repository's mirror; `advertise`: only its list of refs. `push`: which one, for its hook."""
+    env = environment(Declared(str(repository.mirror.parent)))
+    del env["GIT_DIR"]
+    settings = list(UPLOAD if name == "git-upload-pack" else RECEIVE)
+    if name == "git-receive-pack":
+        settings += [f"core.hooksPath={hooks.directory}", f"receive.maxInputSize={limits.body_bytes}"]
+        env["GIT_GATE_SOCKET"] = str(hooks.socket)
+    if push is not None:
+        env["GIT_GATE_PUSH"] = push.token
+    words = [word for each in settings for word in ("-c", each)]
+    words += [name.removeprefix("git-"), "--stateless-rpc"]
+    if name == "git-upload-pack":
+        words += ["--strict", f"--timeout={int(limits.idle_s * 2)}"]
+    if advertise:
+        words.append("--advertise-refs")
+    bounds = (str(limits.memory_bytes >> 10), str(limits.cpu_s), str(limits.body_bytes >> 9))
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", BOUNDED, "sh", *bounds),
+        *argv(*words, str(repository.mirror)),
+        env=env,
+        cwd="/",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    return Service(process)

@@ -1,0 +1,70 @@
+"""Refreshing a mirror: one question to the upstream, and a fetch where the answer differs from what is here."""
+
+from __future__ import annotations
+
+import os
+
+from opsexec.far.git_run import Declared, Refused, environment, git
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+FETCHED = ("refs/heads/", "refs/tags/")
+"""Nothing else of the upstream is mirrored: its pull requests, notes and hidden refs are not the bottle's to see."""
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """`{place}` -> `{changed, head, refs}`; raises Refused where the upstream can't be asked."""
+    declared = Declared(request["place"])
+    env = environment(declared, ssh=True)
+    _make(declared, env)
+    there, head = _upstream(declared, env)
+    here = _mirror(env)
+    changed = there != here
+    if changed:
+        refspecs = [f"+{space}*:{space}*" for space in FETCHED]
+        words = ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--force", "--refmap="]
+        status, _, text = git([*words, "--", declared.url, *refspecs], env)
+        if status != 0:
+            raise Refused("the upstream can't be fetched from: " + (text or f"git ended with {status}"))
+    if head is not None and _head(env) != head:
+        git(["symbolic-ref", "HEAD", head], env)
+    return {"changed": changed, "head": head, "refs": len(there)}
+
+
+def _make(declared: Declared, env: dict[str, str]) -> None:
+    if os.path.exists(os.path.join(declared.git_dir, "HEAD")):
+        return
+    status, _, text = git(["init", "--quiet", "--bare", "--template=", "--initial-branch=main"], env)
+    if status != 0:
+        raise Refused("the mirror can't be made: " + text)
+
+
+def _upstream(declared: Declared, env: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Return the upstream's branches and tags, and its default branch."""
+    words = ["ls-remote", "--quiet", "--symref", "--", declared.url, "HEAD", "refs/heads/*", "refs/tags/*"]
+    status, out, text = git(words, env)
+    if status != 0:
+        raise Refused("the upstream can't be reached: " + (text or f"git ended with {status}"))
+    refs = {}
+    head = None
+    for line in out.decode("utf-8", "surrogateescape").splitlines():
+        value, _, name = line.partition("\t")
+        if value.startswith("ref: ") and name == "HEAD":
+            head = value[len("ref: ") :]
+        elif name.startswith(FETCHED) and not name.endswith("^{}"):
+            refs[name] = value
+    return refs, head if head is not None and head.startswith("refs/heads/") else None
+
+
+def _mirror(env: dict[str, str]) -> dict[str, str]:
+    status, out, text = git(["for-each-ref", "--format=%(objectname)%09%(refname)"], env)
+    if status != 0:
+        raise Refused("the mirror can't be read: " + text)
+    pairs = (line.partition("\t") for line in out.decode("utf-8", "surrogateescape").splitlines())
+    return {name: value for value, _, name in pairs}
+
+
+def _head(env: dict[str, str]) -> str:
+    return git(["symbolic-ref", "HEAD"], env)[1].decode("utf-8", "surrogateescape").strip()

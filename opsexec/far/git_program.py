@@ -1,0 +1,55 @@
+"""Where each git program begins: one JSON request in, one JSON answer out, and a refusal is an answer too."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def _fetch(request: dict[str, Any]) -> dict[str, Any]:
+    from opsexec.far import git_fetch
+
+    return git_fetch.main(request)
+
+
+def _scan(request: dict[str, Any]) -> dict[str, Any]:
+    from opsexec.far import git_scan
+
+    return git_scan.main(request)
+
+
+def _forward(request: dict[str, Any]) -> dict[str, Any]:
+    from opsexec.far import git_forward
+
+    return git_forward.main(request)
+
+
+PROGRAMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "fetch": _fetch,
+    "scan": _scan,
+    "forward": _forward,
+}
+
+
+def run(name: str, request: bytes) -> int:
+    """Do it; the answer is `{"ok": true, ...}` or `{"ok": false, "reason"}`. Any other end is no answer."""
+    import json
+    import sys
+
+    from opsexec.far.git_run import Refused
+
+    try:
+        answer = dict(PROGRAMS[name](json.loads(request)), ok=True)
+    except Refused as refused:
+        answer = {"ok": False, "reason": str(refused)}
+    except OSError as error:
+        answer = {"ok": False, "reason": "{}: {}".format(error.strerror, os.path.basename(str(error.filename or "")))}
+    except MemoryError:
+        answer = {"ok": False, "reason": "more memory was needed than the gate gives"}
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,150 @@
+"""What bytes may stand for: the views of a text once one layer of writing, escaping or encoding is taken off it.
+
+A view holds what was decoded and reads as text; noise, which most text gives when decoded for nothing, is dropped.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PRINTABLE = re.compile(rb"[\x20-\x7e\t\r\n]{10,}")
+"""What is kept of a decoded run: shorter stretches are noise, and shorter than any credential."""
+
+_BASE64 = re.compile(
+    rb"[0-9A-Za-z+/_-]{14,}(?:(?:\\n|\\r|[\s\"',])+[0-9A-Za-z+/_-]{14,})*(?:[\s\"',]*[0-9A-Za-z+/_-]{1,14}=)?"
+)
+_NOT_BASE64 = re.compile(rb"\\[nr]|[^0-9A-Za-z+/]+")
+_BASE32 = re.compile(rb"[A-Z2-7]{16,}(?:\s+[A-Z2-7]{8,})*|[a-z2-7]{16,}(?:\s+[a-z2-7]{8,})*")
+_HEX = re.compile(rb"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[\s:,;.-]{0,3}){10,}")
+_NOT_HEX = re.compile(rb"0x|\\x|[^0-9A-Fa-f]")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(
+    rb"\\u\{?0{0,4}([0-9A-Fa-f]{2})\}?|\\x([0-9A-Fa-f]{2})|&#x0*([0-9A-Fa-f]{2});|&#0*([0-9]{2,3});|\\([0-7]{3})"
+)
+_NUMBERS = re.compile(rb"(?<![\w.])\d{1,3}(?:\s{0,8},\s{0,8}\d{1,3}){11,}(?![\w.])")
+_QUOTED_PRINTABLE = re.compile(rb"=([0-9A-F]{2})")
+_GAP = rb"[ \t]{0,8}"
+_PLUS = rb"(?:\+|\.\.?|\|\||&|,|<>)?"
+_JUNCTION = re.compile(
+    rb"\\\r?\n[ \t]*|[\"'`]" + _GAP + _PLUS + _GAP + rb"(?:\\?\r?\n[ \t]*)?" + _PLUS + _GAP + rb"[fbru]?[\"'`]"
+)
+_WRAP = re.compile(rb"(?<=[0-9A-Za-z_+/-])\r?\n[ \t>#*/]*(?=[0-9A-Za-z_+/-])")
+_MARK = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
+_ROT13 = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", b"NOPQRSTUVWXYZABCDEFGHIJKLMnopqrstuvwxyzabcdefghijklm"
+)
+
+
+def text_of(data: bytes) -> bytes:
+    """Return data's text: itself where it is one, else its printable stretches, a line each."""
+    return data if is_text(data) else b"\n".join(_PRINTABLE.findall(data))
+
+
+def is_text(data: bytes) -> bool:
+    """True where the first 8000 bytes hold no NUL: what git itself goes by."""
+    return b"\0" not in data[:8000]
+
+
+def joined(text: bytes) -> bytes:
+    """Return a text whose string literals and lines, where one goes on in the next, stand as one."""
+    return _WRAP.sub(b"", _JUNCTION.sub(b"", text))
+
+
+def whole_views(text: bytes) -> Iterator[bytes]:
+    """Yield the text written in another way as a whole: backwards, and each letter 13 further."""
+    yield text[::-1]
+    yield text.translate(_ROT13)
+
+
+def plain(data: bytes) -> bytes:
+    """Return the text with its writing undone: wide and look-alike characters, escapes, literals cut in two.
+
+    All at once, so that there is one such view of a text and not one for each choice among them.
+    """
+    text = data
+    if b"\0" in text:
+        text = text_of(text.replace(b"\0", b""))
+    if not text.isascii():
+        import unicodedata
+
+        spelled = unicodedata.normalize("NFKD", _MARK.sub("", text.decode("utf-8", "ignore")))
+        text = "".join(each for each in spelled if not unicodedata.combining(each)).encode("ascii", "ignore")
+    if b"%" in text:
+        text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
+    if b"\\" in text or b"&#" in text:
+        text = _ESCAPE.sub(_escaped, text)
+    if b"=" in text:
+        text = _QUOTED_PRINTABLE.sub(lambda found: binascii.unhexlify(found[1]), re.sub(rb"=\r?\n", b"", text))
+    return _JUNCTION.sub(b"", text)
+
+
+def decoded(text: bytes) -> Iterator[bytes]:
+    """Yield what the encoded runs of a text hold."""
+    for runs in (_base64(text), _base32(text), _hex(text), _numbers(text)):
+        yield from _readable(runs)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    digits = found[1] or found[2] or found[3]
+    if digits:
+        return binascii.unhexlify(digits)
+    number = int(found[4]) if found[4] else int(found[5], 8)
+    return bytes([number]) if number < 256 else found[0]
+
+
+def _readable(runs: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what reads as text of all runs together, and by itself each run that begins as an archive does."""
+    from opsexec.far.git_archives import is_archive
+
+    kept = []
+    for run in runs:
+        if is_archive(run):
+            yield run
+        if run.count(b"\0") * 3 > len(run):
+            run = run.replace(b"\0", b"")
+        kept += _PRINTABLE.findall(run)
+    if kept:
+        yield b"\n".join(kept)
+
+
+def _base64(text: bytes) -> Iterator[bytes]:
+    for found in _BASE64.finditer(text):
+        run = found.group()
+        whole = run.replace(b"-", b"+").replace(b"_", b"/")
+        candidates = [_NOT_BASE64.sub(b"", whole)]
+        if candidates[0] != whole.rstrip(b"="):
+            candidates += [each for each in re.split(rb"[^0-9A-Za-z+/]+", whole) if len(each) >= 14]
+        for each in candidates:
+            for cut in range(4):
+                part = each[cut:]
+                part = part[: len(part) - (len(part) % 4 == 1)]
+                yield binascii.a2b_base64(part + b"=" * (-len(part) % 4))
+
+
+def _base32(text: bytes) -> Iterator[bytes]:
+    import base64
+
+    for found in _BASE32.finditer(text):
+        run = re.sub(rb"\s+", b"", found.group()).upper()
+        run = run[: len(run) - (len(run) % 8 in (1, 3, 6))]
+        yield base64.b32decode(run + b"=" * (-len(run) % 8))
+
+
+def _hex(text: bytes) -> Iterator[bytes]:
+    for found in _HEX.finditer(text):
+        run = _NOT_HEX.sub(b"", found.group())
+        for cut in (0, 1):
+            yield binascii.unhexlify(run[cut : len(run) - (len(run) - cut) % 2])
+
+
+def _numbers(text: bytes) -> Iterator[bytes]:
+    """Lists of byte values, as programs write them: `[103, 104, 112, ...]`."""
+    for found in _NUMBERS.finditer(text):
+        numbers = [int(each) for each in found.group().split(b",")]
+        if max(numbers) < 256:
+            yield bytes(numbers)

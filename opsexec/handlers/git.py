@@ -1,0 +1,118 @@
+"""Git steps: each is a small program of the far half, started for it, in a process tree of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import marshal
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from opsexec.errors import BadStep, HostUnsuitable, ProgramNotFound, ProtocolError, StepFailed
+from opsexec.far.message import pack_message
+from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.far_answers import decoded
+from opsexec.hosts.bootstrap import needed
+from opsexec.hosts.port import ProcessSpec
+from opsexec.recorder import Recorder
+from opsexec.secret import reveal
+from opsexec.steps.base import Step
+from opsexec.steps.git import Declared, GitFetch, GitForward, GitScan
+
+PYTHON = ("/usr/bin/python3", "/usr/local/bin/python3")
+TIMEOUT_S = 300.0
+"""A step's own deadline where neither it nor its capabilities have one: no push waits for ever."""
+
+START = """
+import sys,struct,marshal
+from importlib.util import MAGIC_NUMBER
+from importlib.machinery import ModuleSpec
+d=sys.stdin.buffer.read()
+n,=struct.unpack_from(">I",d)
+a=4
+I=[]
+for _ in range(n):
+ l,=struct.unpack_from(">I",d,a)
+ I.append(d[a+4:a+4+l])
+ a+=4+l
+name,request,magic=I[:3]
+S={I[k].decode():(I[k+1],I[k+2])for k in range(3,n,3)}
+P=("opsexec","opsexec.far")
+class F:
+ def find_spec(s,m,p=None,t=None):
+  if m in S or m in P:return ModuleSpec(m,s,is_package=m in P)
+ def create_module(s,spec):return None
+ def exec_module(s,m):
+  if m.__name__ in S:
+   c,b=S[m.__name__]
+   exec(marshal.loads(b)if magic==MAGIC_NUMBER else compile(c,m.__name__,"exec",dont_inherit=True),m.__dict__)
+sys.meta_path.insert(0,F())
+from opsexec.far.git_program import run
+sys.exit(run(name.decode(),request))
+"""
+
+
+async def handle(step: Step, context: Context) -> Outcome:
+    """Refresh, scan or forward. In check mode nothing is started but a scan, which changes nothing."""
+    if isinstance(step, GitFetch):
+        if context.check:
+            return Outcome(changed=True, skipped="check mode: the upstream is not asked")
+        answer = await _run("fetch", step, {"place": step.place}, context)
+        return Outcome(changed=bool(answer.get("changed")), value=_value(answer))
+    if isinstance(step, (GitScan, GitForward)):
+        request: dict[str, Any] = {"place": step.place, "quarantine": step.quarantine, "updates": step.updates}
+        if isinstance(step, GitForward):
+            if context.check:
+                return Outcome(changed=True, skipped="check mode: nothing is forwarded")
+            return Outcome(changed=True, value=_value(await _run("forward", step, request, context)))
+        if step.known is not None:
+            request["known"] = json.loads(reveal(step.known))
+        return Outcome(value=_value(await _run("scan", step, request, context)))
+    raise BadStep(f"{type(step).__name__} is no git step")
+
+
+def _value(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "ok"}
+
+
+async def _run(name: str, step: Declared, request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Run one program to its end and return its answer; raises StepFailed with the reason when it refuses."""
+    host = context.host.name
+    spec = ProcessSpec(
+        run=context.run,
+        programs=PYTHON,
+        admitted=PYTHON,
+        argv=("python3", "-I", "-S", "-c", START),
+        stdin=pack_message([name.encode(), json.dumps(request).encode(), *_modules()]),
+        run_as=step.run_as,
+        timeout_s=context.timeout_s or TIMEOUT_S,
+    )
+    recorder = Recorder(limit_bytes=1 << 20)
+    try:
+        ended = await context.host.run_process(spec, recorder)
+    except ProgramNotFound as error:
+        raise HostUnsuitable("there is no python3", host=host, hint="the gate's programs need it") from error
+    if ended.exit_code != 0:
+        how = ended.signal or f"exit status {ended.exit_code}"
+        last = recorder.tail(1).decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+        text = f"git {name} of {step.repository} ended without an answer ({how}): {last}"
+        raise StepFailed(text, host=host, hint="nothing was accepted")
+    answer = decoded(recorder.tail(0), context)
+    if answer.get("ok") is True:
+        return answer
+    reason = answer.get("reason")
+    if not isinstance(reason, str):
+        raise ProtocolError(f"git {name} answered neither yes nor why not", host=host)
+    raise StepFailed(reason, host=host, hint="the upstream, its key and its host key are in the bottle's manifest")
+
+
+@cache
+def _modules() -> tuple[bytes, ...]:
+    """Return the byte code's magic, then name, source and byte code of every module of the git programs."""
+    found: list[bytes] = [importlib.util.MAGIC_NUMBER]
+    for stem in needed("git_program"):
+        source = files("opsexec.far").joinpath(f"{stem}.py").read_bytes()
+        name = f"opsexec.far.{stem}"
+        found += [name.encode(), source, marshal.dumps(compile(source, name, "exec", dont_inherit=True))]
+    return tuple(found)
