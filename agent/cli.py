@@ -76,7 +76,9 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.command in services_cli.COMMANDS:
         return asyncio.run(services_cli.run(arguments))
     if arguments.command in person_cli.COMMANDS:
-        return asyncio.run(person_cli.run(arguments))
+        from opsexec.cli.drive import drive
+
+        return drive(lambda: person_cli.run(arguments))  # a signal puts the terminal back, which may be raw
     if arguments.config is None:
         parser.print_usage(sys.stderr)
         print("ops-agent: --config FILE is missing", file=sys.stderr)
