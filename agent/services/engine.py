@@ -121,7 +121,7 @@ class Engine:
                 fix=each.fix,
                 blocks_preflight=check.blocks and each.verdict in STOPPERS,
             )
-            for each in self._rulings.get(check.id, [])
+            for each in self._rulings.get(check.id, [unknown("it never came to a ruling")])
         ]
 
 

@@ -148,8 +148,10 @@ class Probe:
             waiting.exception()  # read here, so that nobody else has to
             raise
         except BaseException:
+            # Who asked has given up, or the run ends; who waits for the same answer must not be cancelled with it.
             del self._answers[key]
-            waiting.cancel()
+            waiting.set_exception(Unreadable("the check that asked for it gave up"))
+            waiting.exception()
             raise
         waiting.set_result(made)
         return made

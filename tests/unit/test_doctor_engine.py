@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import time
 import pytest
 
 from agent.services import report
-from agent.services.check import checks
+from agent.services.check import Check, checks
 from agent.services.declaration import Declaration
 from agent.services.doctor import ROOTS, Request, examine, select, with_causes
-from agent.services.finding import Finding
+from agent.services.engine import Engine
+from agent.services.finding import Finding, Ruling, passed
+from agent.services.look import Look
+from agent.services.probe import Probe, Unreadable
 from opsexec import CapabilitySet
 from opsexec.errors import HostUnreachable, UsageError
 from opsexec.testing import Answer, FakeHost, fake_executor
@@ -249,3 +253,34 @@ async def test_without_a_manager_and_without_a_definition_the_manager_is_the_one
     found = await look(fake, only=["svc", "lint.log-tmp", "lint.wrapper"])
     assert [each.id for each in found.values() if each.verdict in ("fail", "unknown")] == ["backend.manager"]
     assert found["lint.log-tmp"].because == "backend.manager"
+
+
+async def test_who_waits_for_an_answer_is_not_cancelled_with_who_asked_for_it():
+    async with fake_executor(host()) as ex:
+        probe = Probe(ex)
+        begun = asyncio.Event()
+
+        async def never() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        asker = asyncio.create_task(probe.memo("it", never))
+        await begun.wait()
+        waiter = asyncio.create_task(probe.memo("it", never))
+        await asyncio.sleep(0)
+        asker.cancel()
+        with pytest.raises(Unreadable):
+            await waiter
+        assert asker.cancelled() or asker.cancelling()
+
+
+async def test_a_check_that_takes_too_long_is_unknown_and_so_are_those_that_wait_for_it():
+    async def slow(look: Look) -> Ruling:
+        await look.probe.memo("it", asyncio.Event().wait)
+        return passed("never")
+
+    async with fake_executor(host()) as ex:
+        look = Look(Probe(ex))
+        both = [Check(f"svc.{name}", "host", slow, "it", "it", "low") for name in ("one", "two")]
+        found = await Engine(look, "host", timeout_s=0.1).run(both)
+    assert [each.verdict for each in found] == ["unknown", "unknown"]
