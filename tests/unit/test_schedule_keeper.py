@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.desk import Desk
+from agent.run_store import RunRecord
 from agent.schedule.keeper import LATE_S, Keeper
 from agent.schedule.model import Schedule, jitter
 from agent.schedule.store import ScheduleStore
@@ -349,6 +351,22 @@ async def test_anothers_schedule_can_be_stopped_but_not_used(tmp_path: Path, clo
         with pytest.raises(UsageError, match="already"):
             await kept.do(ScheduleAdd("count", "* * * * *", steps=(Exec(["id"]),)), principal="unix:somebody")
         await kept.do(ScheduleRemove("count"), principal="unix:somebody")
+
+
+async def test_a_run_that_someone_else_has_under_its_id_is_not_taken_for_its_own(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path))
+        turn = kept.entry("count").schedule.turn_of(NOON + MINUTE, "due")
+        record = RunRecord(
+            run=turn.run + "-0", mark="m", principal="unix:somebody", listener="l", step={}, begun=0.0, request="r"
+        )
+        os.close(kept.detached.store.create(record))
+        await kept.at(NOON + MINUTE)
+        await kept.quiet("count")
+        assert "another's" in kept.outcomes(turn)[0]["detail"]
+    assert count(tmp_path) == 0
 
 
 async def test_a_step_as_another_user_needs_that_user(tmp_path: Path, clock: FakeClock) -> None:
