@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class HeadSigner:
         self._last: SignedHead | None = None
         self._signed: AuditEntry | None = None
         self._failed = False
+        self._one = threading.Lock()
 
     def open(self) -> str | None:
         """Read what was signed before and cut off half a line; returns what a person must know of it, or None."""
@@ -101,8 +103,10 @@ class HeadSigner:
         self._signed = head
 
     def _sign(self, head: AuditEntry) -> None:
-        statement = statement_after(self._last, self._host, head, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        self._last = self._append(statement, self._sign_text(statement))
+        with self._one:  # a signing whose task was cancelled goes on in its thread
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            statement = statement_after(self._last, self._host, head, now)
+            self._last = self._append(statement, self._sign_text(statement))
 
     def _sign_text(self, text: str) -> str:
         argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(self._key)]

@@ -209,6 +209,21 @@ async def test_a_rotation_is_signed_at_once_and_idleness_is_not(
     assert check(log_path, key).ok
 
 
+async def test_an_agent_that_stops_while_it_signs_leaves_whole_heads(log_path: Path, key: Path) -> None:
+    with AuditLog.open(log_path, fsync="never") as log:
+        signer = HeadSigner(log, "web1", key, 60.0)
+        for number in range(5):
+            log.append(line(number))
+            signing = asyncio.create_task(signer.sign())
+            await asyncio.sleep(0.001 * number)
+            signing.cancel()
+            log.append(line(number))
+            await signer.sign()
+    report = check(log_path, key)
+    assert report.ok, report
+    assert report.unsigned == 0
+
+
 async def test_the_next_agent_goes_on_after_half_a_line(log_path: Path, key: Path) -> None:
     await write(log_path, key, 2)
     with heads_path(log_path).open("ab") as file:
