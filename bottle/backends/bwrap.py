@@ -85,7 +85,13 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
         "known": [[name, reveal(value)] for name, value in secrets.env.items()],
     }
     python = place.runtime.python
-    env = {"PYTHONPATH": CODE, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    env = {
+        "PYTHONPATH": CODE,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "BOTTLE_IDENTITY": plan.identity,
+    }
     daemons = {
         "egress": {
             "argv": [python, "-m", "bottle.sidecars.egress.serve"],

