@@ -52,7 +52,10 @@ async def copy_through_agent(
     try:
         return await copy_tree(plan, agent.name, open_far)
     except ConnectionLost as lost:
-        raise wires[-1].failure or lost if wires else lost
+        failure = wires[-1].failure if wires else None
+        if failure is None:
+            raise
+        raise failure from lost  # what the agent said, and not only that the wire is gone
 
 
 class AgentWire:
