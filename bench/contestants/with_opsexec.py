@@ -10,12 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench.contestants.protocol import allow_many_files, job, peak_mb, report, resident_mb
-from opsexec import AuditLog, CapabilitySet, Exec, LineSink, OpsError, Shell, StepTimeout, SyncOpts, connect
+from opsexec import AuditLog, CapabilitySet, Exec, LineSink, OpsError, Shell, StepTimeout, SyncOpts, Tty, connect
 
 if TYPE_CHECKING:
     from opsexec import Executor
 
-GRANTS = CapabilitySet.of("exec:**", "shell:bench.*", "sync.*:/**", "fs.*:/**")
+GRANTS = CapabilitySet.of("exec:**", "tty:**", "shell:bench.*", "sync.*:/**", "fs.*:/**")
 
 
 def executor(host: dict[str, Any] | None, audit: Any) -> Executor:
@@ -148,6 +148,21 @@ async def lines(work: dict[str, Any], audit: Any) -> None:
     report(seconds=seconds, mb_s=work["bytes"] / 1e6 / seconds, lines=got, own_peak_mb=peak_mb())
 
 
+async def terminal(work: dict[str, Any], audit: Any) -> None:
+    """Read a program's output from a terminal to its end."""
+    async with executor(work["hosts"][0], audit) as ex:
+        await ex.run(Exec(("/bin/true",)))
+        start = time.perf_counter()
+        session = await ex.open_tty(Tty(argv=tuple(work["argv"])))
+        got = 0
+        while block := await session.read():
+            got += len(block)
+        await session.wait()
+        await session.aclose()
+        seconds = time.perf_counter() - start
+    report(seconds=seconds, mb_s=got / 1e6 / seconds, lost=work["bytes"] - got)
+
+
 async def one(work: dict[str, Any], audit: Any) -> None:
     """Connect, run one command, end."""
     async with executor(work["hosts"][0], audit) as ex:
@@ -252,7 +267,7 @@ async def strangers(work: dict[str, Any], audit: Any) -> None:
     report(refused=refused)
 
 
-ALL = (local, steps, first_line, stream, lines, one, idle, copy, hold, guard_cost, counters, strangers)
+ALL = (local, steps, first_line, stream, lines, terminal, one, idle, copy, hold, guard_cost, counters, strangers)
 WORKS = {f.__name__: f for f in ALL}
 
 

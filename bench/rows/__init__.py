@@ -16,6 +16,7 @@ from bench.rows import (
     idle_memory,
     local_exec,
     orphans,
+    recorder,
     response,
     sequential,
     start_up,
@@ -38,5 +39,6 @@ ROWS: tuple[ModuleType, ...] = (
     orphans,
     agent_steps,
     agent_host,
+    recorder,
 )
 BY_NAME: dict[str, ModuleType] = {module.NAME: module for module in ROWS}
