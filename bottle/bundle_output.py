@@ -10,6 +10,8 @@ from typing import Any, TextIO
 from opsexec.executor import AuditSink, Stream
 
 MAX_LINE = 1 << 20
+MAX_LOG = 16 << 20
+"""Characters that one launch may add to a bottle's log."""
 
 
 class BundleOutput:
@@ -24,6 +26,7 @@ class BundleOutput:
         self._log = log
         self._seen = seen
         self._rest = {"stdout": b"", "stderr": b""}
+        self._room = MAX_LOG
         self.ready = asyncio.Event()
         if not self._waiting:
             self.ready.set()
@@ -47,7 +50,14 @@ class BundleOutput:
             self._waiting.discard(daemon)
             if not self._waiting:
                 self.ready.set()
-        self._log.write(line + "\n")
+        self._note(line + "\n")
+
+    def _note(self, line: str) -> None:
+        """Write to the log, until it is full: what an agent can make a daemon say has a bound."""
+        if self._room <= 0:
+            return
+        self._room -= len(line)
+        self._log.write(line if self._room > 0 else "init | this log is full; the audit goes on\n")
         self._log.flush()
 
 

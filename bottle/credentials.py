@@ -12,6 +12,8 @@ from bottle.providers.base import HostFacts
 from bottle.providers.codex_auth import read_codex_auth
 from opsexec.secret import Secret
 
+MIN_TOKEN = 8
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -61,4 +63,7 @@ def _token(name: str, source: Mapping[str, str]) -> str:
         raise CredentialMissing(f"a route wants the token in ${name}, which isn't set", hint=f"export {name}")
     if not value.isascii() or not value.isprintable() or " " in value:
         raise CredentialMissing(f"${name} holds a character that no token has", hint="a line break at its end?")
+    if len(value) < MIN_TOKEN:
+        text = f"${name} holds fewer than {MIN_TOKEN} characters, too few to be recognised in what leaves the bottle"
+        raise CredentialMissing(text, hint="is it the whole token?")
     return value

@@ -28,6 +28,7 @@ from opsexec.secret import Secret
 from opsexec.steps import redact
 
 SAMPLE = "00000000"
+MAX_TOLD = 40
 NOBODY = Authority("", "", Secret(""))
 
 
@@ -172,17 +173,29 @@ def _launch(
         metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process())
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
-        whole = Attended(plan, place, secrets, state, running, Through(), say, _show_refusal, resume)
+        whole = Attended(plan, place, secrets, state, running, Through(), say, Refusals(), resume)
         code = asyncio.run(attend(whole))
         if directory.exists():
             state.write(dataclasses.replace(running, phase="stopped"))
     return code
 
 
-def _show_refusal(event: dict[str, Any]) -> None:
-    if event.get("decision") != "allow":
+class Refusals:
+    """Tells the operator what egress refused: each once, and no more than anybody reads."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one decision."""
+        if event.get("decision") == "allow" or len(self._told) > MAX_TOLD:
+            return
         where = shown(f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}".strip())
-        say(f"egress refused {where}: {shown(str(event.get('reason', '')))}")
+        line = f"egress refused {where}: {shown(str(event.get('reason', '')))}"
+        if line in self._told:
+            return
+        self._told.add(line)
+        say(line if len(self._told) <= MAX_TOLD else "egress refuses more; the audit has each one")
 
 
 def _trust(file: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,7 +222,7 @@ class TestProviders:
 class TestCredentials:
     def test_a_missing_or_broken_token_is_named_by_its_variable(self) -> None:
         plan = plan_of({"egress": {"routes": [{"host": "a.x", "auth": {"scheme": "Bearer", "token_ref": "T"}}]}})
-        for environ in ({}, {"T": ""}, {"T": "tok\n"}, {"T": "to ken"}, {"T": "tök"}):
+        for environ in ({}, {"T": ""}, {"T": "short"}, {"T": "tok\n"}, {"T": "to ken"}, {"T": "tök"}):
             with pytest.raises(CredentialMissing) as caught:
                 credentials.gather(plan, HostFacts(), lambda _: "", environ)
             assert "tok" not in caught.value.message.replace("token", "")
@@ -236,6 +237,44 @@ class TestCredentials:
         found = credentials.gather(plan_of({"env": {"PIN": "?your pin"}}), HostFacts(), ask, {})
         assert asked == ["your pin"]
         assert found.env == {"PIN": Secret("typed")}
+
+
+def test_refusals_are_told_once_each_and_not_without_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """SV17, LG1."""
+    from bottle.starting import MAX_TOLD, Refusals
+
+    tell = Refusals()
+    tell({"decision": "allow", "host": "x"})
+    for _ in range(3):
+        tell({"decision": "deny", "method": "GET", "host": "a\x1b[2J", "path": "/", "reason": "no"})
+    for number in range(1000):
+        tell({"decision": "deny", "host": f"h{number}"})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "bottle: egress refused GET a\\x1b[2J/: no"
+    assert len(lines) == MAX_TOLD + 1
+    assert "the audit has each one" in lines[-1]
+
+
+@pytest.mark.anyio
+async def test_what_daemons_say_is_taken_apart_and_bounded(tmp_path: Path) -> None:
+    """LG2: decisions to the audit, however cut; the rest to a log that ends."""
+    from bottle.bundle_output import MAX_LOG, BundleOutput
+
+    audit, seen, path = MemoryAudit(), list[dict[str, Any]](), tmp_path / "log"
+    with path.open("w") as log:
+        said = BundleOutput("a-1", {"egress"}, audit, log, seen.append)
+        line = b'egress | {"event":"egress","decision":"deny","host":"x","reason":"no"}\n'
+        for at in range(len(line)):
+            await said.write("stdout", line[at : at + 1])
+        await said.write("stdout", b'other | {"event":"egress","decision":"allow"}\nother | {"event":"ready"}\n')
+        assert not said.ready.is_set()
+        await said.write("stdout", b'egress | {"event":"ready"}\n')
+        assert said.ready.is_set()
+        for _ in range(40):
+            await said.write("stderr", (b"egress | " + b"x" * 1000 + b"\n") * 1000)
+    assert len(audit.records) == len(seen) == 1
+    assert MAX_LOG < path.stat().st_size < MAX_LOG + 2000
+    assert path.read_text().endswith("the audit goes on\n")
 
 
 def test_an_egress_event_becomes_a_record_of_the_audit() -> None:
