@@ -88,19 +88,20 @@ class FrameParser:
         """True when no frame is under way: the stream may end here."""
         return not self._left and not self._head
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; what is taken of a view is copied, once."""
         at, end = 0, len(data)
         while at < end:
             if not self._left:
                 need = HEAD_BYTES - len(self._head)
-                self._head += data[at : at + need]
+                self._head += bytes(data[at : at + need])
                 at += need
                 if len(self._head) < HEAD_BYTES:
                     return
                 self._begin()
                 continue
-            piece = data[at : at + self._left] if at or end > self._left else data
+            block = data if not at and end <= self._left else data[at : at + self._left]
+            piece = block if isinstance(block, bytes) else bytes(block)
             at += len(piece)
             self._left -= len(piece)
             if self._kind in BULK:

@@ -30,10 +30,15 @@ class _State(Enum):
 class AnswerParser:
     """Reads one answer. `on_head(status, headers)` once (names in lower case), `on_body(data)` for each piece.
 
-    `feed` raises ProtocolError, for bytes after the end too.
+    A piece may be a view of what was fed: nothing is copied here. `feed` raises ProtocolError, also for bytes after
+    the end.
     """
 
-    def __init__(self, on_head: Callable[[int, Mapping[str, str]], None], on_body: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        on_head: Callable[[int, Mapping[str, str]], None],
+        on_body: Callable[[bytes | memoryview], None],
+    ) -> None:
         self._on_head = on_head
         self._on_body = on_body
         self._state = _State.HEAD
@@ -48,20 +53,23 @@ class AnswerParser:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection."""
-        while data:
+        at, end = 0, len(data)
+        while at < end:
             state = self._state
             if state is _State.CHUNK or state is _State.FIXED:
-                piece, data = data[: self._left], data[self._left :]
-                self._left -= len(piece)
+                size = min(self._left, end - at)
+                piece = data if size == end else memoryview(data)[at : at + size]
+                at += size
+                self._left -= size
                 if not self._left:
                     self._state = _State.CHUNK_END if state is _State.CHUNK else _State.DONE
                 self._on_body(piece)
             elif state is _State.DONE:
                 raise ProtocolError("bytes after the answer's end")
             elif state is _State.HEAD:
-                data = self._feed_head(data)
+                at = end - len(self._feed_head(data[at:]))
             else:
-                data = self._feed_line(data)
+                at = self._feed_line(data, at)
 
     def _feed_head(self, data: bytes) -> bytes:
         self._line += data
@@ -95,19 +103,23 @@ class AnswerParser:
         self._left = int(length)
         self._state = _State.FIXED if self._left else _State.DONE
 
-    def _feed_line(self, data: bytes) -> bytes:
-        """Take up to the next line end: a chunk's size, the empty line after a chunk, the one at the very end."""
-        at = data.find(b"\n") + 1
-        self._line += data[:at] if at else data
-        if len(self._line) > 32:
+    def _feed_line(self, data: bytes, start: int) -> int:
+        """Take up to the next line end: a chunk's size, the empty line after a chunk, the one at the very end.
+
+        Returns where in `data` that is.
+        """
+        found = data.find(b"\n", start) + 1
+        end = found or len(data)
+        if len(self._line) + end - start > 32:
             raise ProtocolError("a chunk's size is malformed")
-        if not at:
-            return b""
+        self._line += data[start:end]
+        if not found:
+            return end
         line, self._line = self._line, b""
         if not line.endswith(b"\r\n"):
             raise ProtocolError("a line of an answer ends without CR")
         self._take_line(line[:-2])
-        return data[at:]
+        return end
 
     def _take_line(self, line: bytes) -> None:
         if self._state is _State.SIZE:

@@ -84,7 +84,7 @@ class AgentLink(asyncio.Protocol):
         self,
         data: bytes,
         on_head: Callable[[int, Mapping[str, str]], None],
-        on_body: Callable[[bytes], None],
+        on_body: Callable[[bytes | memoryview], None],
         on_end: Callable[[OpsError | None], None],
     ) -> None:
         """Send the beginning of a request; `on_end` is told when the whole answer is read, or why it isn't."""

@@ -83,7 +83,7 @@ def _reason(error: OSError) -> str:
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     statuses: list[int] = []
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     size = 0
     parser = AnswerParser(lambda status, headers: statuses.append(status), pieces.append)
     while not parser.done:

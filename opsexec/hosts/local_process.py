@@ -1,13 +1,14 @@
 """One local process under asyncio: pipes read straight by the loop, its end learnt from a pidfd.
 
 `asyncio.create_subprocess_exec` costs half as much again: it starts a thread to wait for each process on Python 3.11,
-and its transports read through two more layers. However it is started it is by vfork, so the size of this process doesn't
+and its transports read through two more layers. It is started by vfork either way, so the size of this process doesn't
 matter.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections import deque
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64 << 10
 """What a pipe holds (pipe(7)): asking for more only allocates more."""
+WIDE_BLOCK = 256 << 10
+"""What the pipe of a program that fills one is made to hold: a fourth of the turns around the loop for much output."""
 
 
 class LocalProcess:
@@ -62,6 +65,7 @@ class LocalProcess:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._open: dict[int, int] = {}
         self._paused: set[int] = set()
+        self._block: dict[int, int] = {}
         self._drain: Drain | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._input: deque[bytes] = deque()
@@ -94,9 +98,11 @@ class LocalProcess:
 
     def _readable(self, fd: int) -> None:
         try:
-            data = os.read(fd, BLOCK)
+            data = os.read(fd, self._block.get(fd, BLOCK))
         except BlockingIOError:
             return
+        if len(data) == BLOCK and fd not in self._block:
+            self._block[fd] = _widen(fd)
         if not data:
             self._close_output(fd)
             self._maybe_over()
@@ -236,6 +242,14 @@ def _start(launch: Launch, program: str, kept: Mapping[str, str], streams: Strea
         if launch.cwd or home == "/" or error.filename != home:
             raise
     return start(program, launch.argv, environment, "/", streams)
+
+
+def _widen(pipe: int) -> int:
+    """Let a pipe hold more and return how much; it stays as it is for a user whose pipes hold too much (pipe(7))."""
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, WIDE_BLOCK)
+    except OSError:
+        return BLOCK
 
 
 def _watch(child: Child) -> int:
