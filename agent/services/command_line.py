@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 
 import msgspec
@@ -64,7 +63,8 @@ def _words(text: str) -> list[str]:
         char = text[at]
         if char == "\\" and at + 1 < len(text):
             at += 1
-            word = (word or []) + [{"n": "\n", "t": "\t", "s": " "}.get(text[at], text[at])]
+            word = [] if word is None else word
+            word.append({"n": "\n", "t": "\t", "s": " "}.get(text[at], text[at]))
         elif quote:
             if char == quote:
                 quote = ""
@@ -103,12 +103,10 @@ def script_commands(script: str) -> Iterator[list[str]]:
             continue
         # Splitting inside quotes can only find more commands than there are, never fewer.
         for whole in (line, *_SEPARATORS.split(line)):
-            try:
-                words = shlex.split(whole, comments=True)
-            except ValueError:
-                words = whole.replace('"', " ").replace("'", " ").split()
-            if words:
-                yield words[:_WORDS]
+            if whole and not whole.isspace():
+                words = _words(whole)
+                if words:
+                    yield words
 
 
 def inner_scripts(words: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ USER_PATHS = (
 
 MAX_DROP_INS = 64
 MAX_SCRIPTS = 24
+MAX_SCRIPT_BYTES = 256 << 10
 ROOT = "lint.unit-syntax"
 """The check that says what is wrong when a definition can't be read at all."""
 
@@ -147,6 +148,7 @@ async def _scripts(look: Look) -> list[Script]:
         (each, path) for each in (await definition(look)).unit.commands() for path in script_candidates(each.value)
     ]
     seen: set[str] = set()
+    total = 0
     while pending and len(seen) < MAX_SCRIPTS:
         setting, path = pending.pop(0)
         if path in seen:
@@ -158,6 +160,11 @@ async def _scripts(look: Look) -> list[Script]:
             continue
         if file.data[:2] != b"#!" and (file.data.startswith(b"\x7fELF") or b"\0" in file.data[:4096]):
             continue
+        total += len(file.data)
+        if total > MAX_SCRIPT_BYTES:
+            raise Unreadable(
+                f"the scripts of {look.service.unit} are over {MAX_SCRIPT_BYTES >> 10} KiB", root="lint.wrapper"
+            )
         ours = receipt is not None and receipt.files.get(path) == hashlib.sha256(file.data).hexdigest()
         found.append(Script(file, setting, ours))
         inner = [words for words in script_commands(file.text) if words[0].startswith("/") or base(words[0]) in RUNNERS]

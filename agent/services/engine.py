@@ -115,7 +115,7 @@ class Engine:
                 subject=self._subject if check.scope == "service" else check.scope,
                 verdict=each.verdict,
                 severity=check.severity,
-                summary=mask(each.summary),
+                summary=mask(each.summary[:1000]),
                 because=each.because,
                 evidence=tuple(_masked(evidence) for evidence in each.evidence),
                 fix=each.fix,

@@ -13,7 +13,7 @@ SECRET_VALUE = re.compile(
 def secret_names(value: str) -> list[str]:
     """Return the variables of an Environment= line that look like secrets; never their values."""
     found = []
-    for match in re.finditer(r"\"?([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|[^\s\"]*)", value):
+    for match in re.finditer(r"(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|[^\s\"]*)", value):
         name, content = match[1], match[2].strip('"')
         file_like = name.upper().endswith(("_FILE", "_PATH", "_DIR")) or content.startswith("/")
         if content and (SECRET_VALUE.search(content) or (SECRET_NAME.search(name) and not file_like)):

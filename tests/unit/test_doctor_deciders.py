@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from agent.services.command_line import (
     split_exec,
 )
 from agent.services.declaration import BadDeclaration, parse_declaration
+from agent.services.definition import MAX_SCRIPT_BYTES
 from agent.services.persistence import compare, homes
 from agent.services.restart_limits import Limits, why_unbounded
 from agent.services.secret_shapes import mask, secret_names
@@ -258,3 +260,18 @@ def test_a_secret_in_evidence_is_masked(text):
 )
 def test_what_is_no_secret_stays_readable(text):
     assert mask(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["\\", ";", "podman x; y && z\n", "'\"`$(", "> x", "a ", "date ", "a=b ", "token"], ids=repr
+)
+def test_a_script_of_the_largest_size_is_judged_in_time(text):
+    script = text * (MAX_SCRIPT_BYTES // len(text))
+    begun = time.process_time()
+    for command in script_commands(script):
+        container_runs(command)
+    container_runs(split_exec(script)[1])
+    redirections(script)
+    secret_names(script)
+    gnu_only(script)
+    assert time.process_time() - begun < 5

@@ -68,6 +68,10 @@ def starts_in_script(script: Script) -> Iterator[Start]:
 
 async def starts(look: Look) -> list[Start]:
     """Return every container that the service's definition or its scripts start."""
+    return await look.probe.memo(("starts", look.service.unit, look.service.user), lambda: _starts(look))
+
+
+async def _starts(look: Look) -> list[Start]:
     unit = (await definition(look)).unit
     found = list(starts_in_unit(unit))
     for setting in unit.commands()[:64]:
