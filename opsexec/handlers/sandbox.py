@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -10,7 +11,7 @@ from opsexec.capability import clean_path, program_candidates
 from opsexec.errors import BadStep, CapabilityDenied, HostUnsuitable, ProgramNotFound
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.far_answers import Entry, answered
+from opsexec.handlers.far_answers import Entry, Existence, answered
 from opsexec.handlers.limits import call
 from opsexec.hosts.port import ProcessSpec
 from opsexec.secret import reveal
@@ -29,6 +30,16 @@ COVERED_IF_THERE = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs",
 which is false for root's 0555 directories, whose files root may write all the same (docs/decisions/0040)."""
 
 
+MASKED = tuple(
+    f"/proc/{name}"
+    for name in (
+        "kcore", "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo", "pagetypeinfo", "timer_list",
+        "kallsyms", "keys", "key-users", "iomem", "ioports", "mtrr", "sched_debug", "latency_stats", "config.gz",
+    )
+)  # fmt: skip
+"""What tells of the whole host. Most are root's own, which is who the program is outside when root started it."""
+
+
 async def handle(step: Step, context: Context) -> Outcome:
     """Run a sandbox to its end. In check mode nothing is started."""
     if not isinstance(step, SandboxRun):
@@ -37,6 +48,7 @@ async def handle(step: Step, context: Context) -> Outcome:
     sources |= {path: await _source(path, "fs.write", step, context) for path in step.writable.values()}
     if context.check:
         return Outcome(changed=True, skipped="check mode: programs are not run")
+    masked = await _there(MASKED, step, context)
     programs = program_candidates("bwrap")
     header = environment_header({name: reveal(value) for name, value in step.env.items()})
     given = b"" if step.stdin is None else as_bytes(reveal(step.stdin))
@@ -44,7 +56,7 @@ async def handle(step: Step, context: Context) -> Outcome:
         run=context.run,
         programs=programs,
         admitted=programs,
-        argv=(*words(step, sources),),
+        argv=(*words(step, sources, masked),),
         stdin=header + given,
         run_as=step.run_as,
         timeout_s=context.timeout_s,
@@ -59,6 +71,14 @@ async def handle(step: Step, context: Context) -> Outcome:
 
 def _rest(stdin: AsyncIterator[bytes] | None) -> AsyncIterator[bytes] | None:
     return stdin
+
+
+async def _there(paths: tuple[str, ...], step: SandboxRun, context: Context) -> list[str]:
+    """Return those of the kernel's own files that this host has: bubblewrap can't cover one that isn't there."""
+    grants = pack_layers((("/proc/*",),))
+    asked = (call("stat", [as_bytes(path), grants], step.run_as, context, items=1) for path in paths)
+    answers = await asyncio.gather(*asked)
+    return [path for path, (answer,) in zip(paths, answers, strict=True) if answered(answer, Existence, context).exists]
 
 
 def environment_header(env: dict[str, str]) -> bytes:
@@ -103,8 +123,8 @@ def _covers(pattern: str, tree: str) -> bool:
     return any(path_matches(pattern, "/".join(parts[:at])) for at in range(2, len(parts) + 1))
 
 
-def words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
-    """Return the whole argv. No value of the environment is in it."""
+def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = ()) -> list[str]:
+    """Return the whole argv. No value of the environment is in it. `masked`: files that are to be unreadable."""
     argv = ["bwrap", *(f"--unshare-{name}" for name in UNSHARE)]
     if not step.network:
         argv.append("--unshare-net")
@@ -115,6 +135,8 @@ def words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
         argv += ["--ro-bind", path, path]
     for path in COVERED_IF_THERE:
         argv += ["--ro-bind-try", path, path]
+    for path in masked:
+        argv += ["--ro-bind", "/dev/null", path]
     mounts = [(clean_path(path), ["--size", str(step.tmpfs_bytes), "--tmpfs"], "") for path in step.tmpfs]
     mounts += [(clean_path(path), ["--ro-bind", sources[host]], "") for path, host in step.read_only.items()]
     mounts += [(clean_path(path), ["--bind", sources[host]], "") for path, host in step.writable.items()]
