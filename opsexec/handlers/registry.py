@@ -12,7 +12,9 @@ from opsexec.handlers.context import Context, Outcome
 from opsexec.steps.base import Step
 
 Handler = Callable[[Any, Context], Awaitable[Outcome]]
-FAMILIES = frozenset({"process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git"})
+FAMILIES = frozenset({
+    "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "containers",
+})  # fmt: skip
 
 
 @cache

@@ -9,6 +9,7 @@ from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import within
 from opsexec.handlers.systemctl import Systemctl
 from opsexec.steps.base import Step
+from opsexec.steps.definitions import ServiceDefinition
 from opsexec.steps.services import ServiceControl, ServiceStatus
 
 ALREADY: dict[str, tuple[str, frozenset[str]]] = {
@@ -35,6 +36,8 @@ async def handle(step: Step, context: Context) -> Outcome:
         return await within(f"reading service {step.name}", _status(step, context), context)
     if isinstance(step, ServiceControl):
         return await within(f"{step.action} of service {step.name}", _control(step, context), context)
+    if isinstance(step, ServiceDefinition):
+        return await within(f"{step.action} of service {step.name}", _define(step, context), context)
     raise BadStep(f"{type(step).__name__} is no service step")
 
 
@@ -53,6 +56,32 @@ async def _control(step: ServiceControl, context: Context) -> Outcome:
     systemctl.require_ok(await systemctl.run(step.action, "--", step.name), f"{step.action} service {step.name}")
     after = await systemctl.show(step.name)
     return Outcome(changed=True, value=after, diff=_diff(step, before, after) if context.diff else None)
+
+
+async def _define(step: ServiceDefinition, context: Context) -> Outcome:
+    systemctl = Systemctl(context, step.run_as, user=step.user)
+    before = await systemctl.show(step.name)
+    if _settled(step.action, before):
+        return Outcome(value=before)
+    if context.check:
+        return Outcome(changed=True, value=before, diff=f"{step.action} {step.name}\n" if context.diff else None)
+    words = {
+        "reload": ("daemon-reload",),
+        "kill": ("kill", "--signal=SIGKILL", "--", step.name),
+    }.get(step.action, (step.action, "--", step.name))
+    systemctl.require_ok(await systemctl.run(*words), f"{step.action} service {step.name}")
+    return Outcome(changed=True, value=await systemctl.show(step.name))
+
+
+def _settled(action: str, state: dict[str, Any]) -> bool:
+    """True when nothing is left to do. reload and kill always do something: what changed can't be seen from here."""
+    masked = "masked" in (state["unit_file_state"], state["load_state"])
+    settled: dict[str, bool] = {
+        "mask": state["unit_file_state"] == "masked" and state["load_state"] == "masked",
+        "unmask": not masked,
+        "reset-failed": state["active_state"] != "failed" and not state["restarts"],
+    }
+    return settled.get(action, False)
 
 
 def already_so(action: str, state: dict[str, Any]) -> bool:

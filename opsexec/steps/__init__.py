@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
+from opsexec.steps.definitions import ContainerRemove, ServiceDefinition
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
@@ -20,6 +21,7 @@ from opsexec.steps.tty import Tty
 __all__ = [
     "STEP_TYPES",
     "AuditRead",
+    "ContainerRemove",
     "Events",
     "Exec",
     "Facts",
@@ -41,6 +43,7 @@ __all__ = [
     "ScheduleRun",
     "ScheduleSwitch",
     "ServiceControl",
+    "ServiceDefinition",
     "ServiceStatus",
     "SetMode",
     "Shell",

@@ -47,8 +47,8 @@ class Inquire(Step, frozen=True, tag="inquire"):
             raise BadStep(f"{self.subject[:60]!r} is no name of a {question.subject}")
         if ("{number}" in " ".join(question.argv)) != (self.number is not None):
             raise BadStep(f"{self.ask} takes a number exactly where its argv has a place for one")
-        if self.number is not None and not 0 <= self.number <= 1000:
-            raise BadStep("number is not between 0 and 1000")
+        if self.number is not None and not 0 <= self.number <= 100_000:
+            raise BadStep("number is not between 0 and 100000")
         if self.connection is not None and not (
             question.argv[0] == "podman" and _NAMES["connection"].match(self.connection)
         ):

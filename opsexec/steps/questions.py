@@ -67,6 +67,16 @@ QUESTIONS: dict[str, Question] = {
         "What did a user's unit say last?", "service.read",
         ("journalctl", "--no-pager", "--quiet", "--output=json", "--lines=50", "--user-unit={}"), "unit", reads=JOURNAL,
     ),
+    "systemd.journal-tail": Question(
+        "What did a unit say, further back?", "service.read",
+        ("journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines={number}", "--unit={}"), "unit",
+        timeout_s=20.0, max_bytes=16 << 20, reads=JOURNAL,
+    ),
+    "systemd.journal-tail-user": Question(
+        "What did a user's unit say, further back?", "service.read",
+        ("journalctl", "--no-pager", "--quiet", "--output=short-iso-precise", "--lines={number}", "--user-unit={}"),
+        "unit", timeout_s=20.0, max_bytes=16 << 20, reads=JOURNAL,
+    ),
     "systemd.verify": Question(
         "What does systemd find wrong in a unit file?", "fs.read",
         ("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "{}"), "path", timeout_s=10.0,
@@ -101,6 +111,10 @@ QUESTIONS: dict[str, Question] = {
     "podman.container": Question(
         "What does podman know of a container?", "container.read",
         ("podman", "container", "inspect", "--format", "json", "{}"), "container",
+    ),
+    "podman.logs": Question(
+        "What did a container say?", "container.read", ("podman", "logs", "--timestamps", "--tail={number}", "{}"),
+        "container", timeout_s=10.0, max_bytes=16 << 20,
     ),
     "podman.image-exists": Question(
         "Is an image here?", "image.read", ("podman", "image", "exists", "{}"), "image"

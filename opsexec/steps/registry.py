@@ -13,6 +13,7 @@ from opsexec.errors import BadStep
 from opsexec.secret import MASK, Secret
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
+from opsexec.steps.definitions import ContainerRemove, ServiceDefinition
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
@@ -30,14 +31,14 @@ STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
-    GitFetch, GitScan, GitForward,
+    GitFetch, GitScan, GitForward, ServiceDefinition, ContainerRemove,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
-    | GitFetch | GitScan | GitForward
+    | GitFetch | GitScan | GitForward | ServiceDefinition | ContainerRemove
 )  # fmt: skip
 
 LONG_TEXT = 4096
@@ -46,6 +47,9 @@ LONG_LIST = 64 << 10
 
 _BULK = frozenset({"content", "data", "script", "stdin", "runbook"})
 """Fields that hold bodies: shown as their length and digest."""
+
+_UNSEEN = frozenset({"updates"})
+"""Fields that hold texts nobody has judged yet, like the ref names of a push: shown as their count and digest."""
 
 
 def encode_step(step: Step) -> bytes:
@@ -86,6 +90,8 @@ def redact(step: Step) -> dict[str, Any]:
         elif name in _BULK:
             body = as_bytes(value) if isinstance(value, str) else value
             info[name] = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        elif name in _UNSEEN:
+            info[name] = {"count": len(value), "sha256": _digest("\n".join(value))}
         elif isinstance(value, tuple):
             info[name] = [redact(each) for each in value] if name == "steps" else _brief_list(value)
         else:

@@ -13,13 +13,14 @@ from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
     AuditRead,
+    ContainerRemove,
     Events,
     Exec,
     Facts,
-    Inquire,
     GitFetch,
     GitForward,
     GitScan,
+    Inquire,
     Link,
     MakeDir,
     Observe,
@@ -34,6 +35,7 @@ from opsexec.steps import (
     ScheduleRun,
     ScheduleSwitch,
     ServiceControl,
+    ServiceDefinition,
     ServiceStatus,
     SetMode,
     Shell,
@@ -43,6 +45,7 @@ from opsexec.steps import (
     Tty,
     WriteFile,
 )
+from opsexec.steps.definitions import VERBS as DEFINITION_VERBS
 from opsexec.steps.questions import QUESTIONS
 from opsexec.verbs import VERBS
 
@@ -76,6 +79,8 @@ EXAMPLES: tuple[Step, ...] = (
     ),
     Survey(path="/a"),
     PingSocket(path="/a"),
+    *(ServiceDefinition("a", action) for action in DEFINITION_VERBS),
+    ContainerRemove("a"),
     SandboxRun("a", ["id"], read_only={"/a": "/a/"}, writable={"/b": "/b"}, network=True),
     GitFetch(repository="a", place="/g/a"),
     *(kind(repository="a", place="/g/a", quarantine=QUARANTINE, updates=UPDATES) for kind in (GitScan, GitForward)),
