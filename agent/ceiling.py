@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from agent.principal import alternatives
 from opsexec.capability import CapabilitySet, Layer
@@ -21,6 +22,14 @@ class GrantSet(CapabilitySet):
     def __init__(self, layers: Iterable[Layer], *, asks_consent: bool = False) -> None:
         super().__init__(layers)
         self.asks_consent = asks_consent
+        self._narrowed: WeakKeyDictionary[CapabilitySet, CapabilitySet] = WeakKeyDictionary()
+
+    def narrowed(self, attenuation: CapabilitySet) -> CapabilitySet:
+        """Return what this and the caller's own set admit; remembered: callers ask step after step alike."""
+        both = self._narrowed.get(attenuation)
+        if both is None:
+            both = self._narrowed[attenuation] = self & attenuation
+        return both
 
 
 class Ceiling:
@@ -69,7 +78,7 @@ def deciding(
     needs = step.requires()
     grant, best, best_score = GrantSet(CapabilitySet.nothing().layers), CapabilitySet.nothing(), -1
     for held in grants:
-        narrowed = held if attenuation is None else held & attenuation
+        narrowed = held if attenuation is None else held.narrowed(attenuation)
         users = all(step.run_as in (None, *layer.run_as) or "*" in layer.run_as for layer in narrowed.layers)
         score = sum(narrowed.admits(need) for need in needs) * 2 + users
         if score > best_score:

@@ -6,7 +6,7 @@ and have that one's processes ended or signalled with its own.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def new_mark() -> str:
     """Return a mark that nobody can guess."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 class MarkedHost:

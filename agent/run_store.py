@@ -190,7 +190,7 @@ class RunStore:
                 shutil.rmtree(self.path(name))
 
     def prune(self, keep: int, max_bytes: int, spared: Collection[str] = ()) -> None:
-        """Remove the oldest settled runs beyond `keep`, and before the newest `max_bytes` of output; never `spared` ones."""
+        """Remove the oldest settled runs beyond `keep` and `max_bytes` of output, but never those `spared`."""
         size = kept = 0
         for record in self.records():
             if record.run in spared or not self.is_settled(record.run):

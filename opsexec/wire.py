@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -128,6 +129,10 @@ class FrameParser:
             self._take(self._kind, b"")
 
 
+REMEMBERED_CHARACTERS = 8192
+"""Longest set of a caller that is kept from one step to the next: most callers narrow themselves always alike."""
+
+
 class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
     """One layer of a caller's own set, as it travels."""
 
@@ -212,6 +217,16 @@ def pack_grants(capabilities: CapabilitySet) -> tuple[Grants, ...] | None:
 
 def unpack_grants(grants: tuple[Grants, ...]) -> CapabilitySet:
     """Return the set that travelled; raises BadCapability. No layer at all admits nothing."""
+    size = sum(len(text) for each in grants for text in (*each.capabilities, *each.run_as))
+    return _remembered(grants) if size <= REMEMBERED_CHARACTERS else _unpacked(grants)
+
+
+@lru_cache(maxsize=64)
+def _remembered(grants: tuple[Grants, ...]) -> CapabilitySet:
+    return _unpacked(grants)
+
+
+def _unpacked(grants: tuple[Grants, ...]) -> CapabilitySet:
     layers: set[Layer] = set()
     for each in grants:
         layers |= CapabilitySet.of(

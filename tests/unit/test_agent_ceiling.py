@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ceiling import Ceiling, effective
+from agent.ceiling import Ceiling, GrantSet, effective
 from agent.config import parse_config
 from opsexec import CapabilitySet, Exec
 from opsexec.errors import CapabilityDenied
@@ -59,9 +59,13 @@ PROGRAMS = st.sampled_from(["exec:/bin/a", "exec:/bin/b", "exec:/bin/*", "exec:*
 SETS = st.lists(PROGRAMS, max_size=3).map(lambda texts: CapabilitySet.of(*texts))
 
 
-@given(grants=st.lists(SETS, max_size=3), own=st.none() | SETS, name=st.sampled_from("abc"))
+@given(
+    grants=st.lists(SETS.map(lambda held: GrantSet(held.layers)), max_size=3),
+    own=st.none() | SETS,
+    name=st.sampled_from("abc"),
+)
 def test_a_step_is_admitted_exactly_when_one_grant_and_the_caller_both_admit_it(
-    grants: list[CapabilitySet], own: CapabilitySet | None, name: str
+    grants: list[GrantSet], own: CapabilitySet | None, name: str
 ) -> None:
     step = Exec([f"/bin/{name}"])
     expected = any(admits(held, step) for held in grants) and (own is None or admits(own, step))
