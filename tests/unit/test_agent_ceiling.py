@@ -59,8 +59,11 @@ PROGRAMS = st.sampled_from(["exec:/bin/a", "exec:/bin/b", "exec:/bin/*", "exec:*
 SETS = st.lists(PROGRAMS, max_size=3).map(lambda texts: CapabilitySet.of(*texts))
 
 
+GRANT_SETS = SETS.map(lambda held: GrantSet(held.layers))
+
+
 @given(
-    grants=st.lists(SETS.map(lambda held: GrantSet(held.layers)), max_size=3),
+    grants=st.lists(GRANT_SETS, max_size=3),
     own=st.none() | SETS,
     name=st.sampled_from("abc"),
 )

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsexec.errors import UsageError
-from opsexec.recording import BadRecording, Event, Recording, RecordingFailed, read_recording
+from opsexec.errors import RecordingFailed, UsageError
+from opsexec.recording import BadRecording, Event, Recording, read_recording
 from tests.conftest import require
 
 SIZE: dict[str, Any] = {"columns": 80, "rows": 24, "term": "xterm", "title": "web1", "command": "/bin/sh -l"}
