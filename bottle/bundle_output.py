@@ -15,7 +15,7 @@ MAX_LOG = 16 << 20
 
 
 class BundleOutput:
-    """A LogSink for the bundle's run. `ready`: set once every daemon said so."""
+    """A LogSink for the bundle's run. `ready`: set once every daemon said so, or one `failed` to."""
 
     def __init__(
         self, identity: str, daemons: set[str], audit: AuditSink, log: TextIO, seen: Callable[[dict[str, Any]], None]
@@ -28,6 +28,7 @@ class BundleOutput:
         self._rest = {"stdout": b"", "stderr": b""}
         self._room = MAX_LOG
         self.ready = asyncio.Event()
+        self.failed: str | None = None
         if not self._waiting:
             self.ready.set()
 
@@ -46,6 +47,9 @@ class BundleOutput:
             self._audit.append(audited(self._identity, event))
             self._seen(event)
             return
+        if daemon == "init" and self._waiting and " ended unexpectedly " in text:
+            self.failed = text.partition(";")[0]
+            self.ready.set()
         if kind == "ready":
             self._waiting.discard(daemon)
             if not self._waiting:

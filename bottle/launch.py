@@ -152,6 +152,8 @@ async def _until_ready(bundle: asyncio.Task[RunOutput], said: BundleOutput) -> N
         await asyncio.wait([ready, bundle], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
         if bundle.done():
             raise _ended_early(bundle)
+        if said.failed is not None:
+            raise LaunchFailed(f"the bundle didn't come up: {said.failed}", hint="`bottle logs` shows why")
         if not ready.done():
             raise LaunchFailed(f"the bundle wasn't ready within {READY_S:g} s", hint="`bottle logs` shows why")
     finally:

@@ -54,7 +54,8 @@ def lay_out(place: Place) -> Phase:
     return Phase(
         "state",
         tuple(MakeDir(place.at(name).rstrip("/"), mode="0700", parents=True) for name in names),
-        (RemoveFile(place.state, recursive=True),),
+        # Audit and log stay: they say why it failed. `bottle cleanup` removes them.
+        tuple(RemoveFile(place.at(name), recursive=True) for name in names if name),
     )
 
 

@@ -359,6 +359,23 @@ open('file', 'w').write('after')
     assert (bottles.cwd / "file").read_text() == "before"
 
 
+def test_a_launch_that_fails_takes_away_what_it_made_and_says_why(bottles: Bottles, tmp_path: Path) -> None:
+    environment = tmp_path / "empty"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to("/usr/bin/python3")
+    (environment / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    bottles.env["BOTTLE_EGRESS_ENV"] = str(environment)
+    ended = bottles.run("worker", ["/bin/true"])
+    assert ended.code == 1
+    assert "egress" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (state,) = (bottles.root.path / "state").iterdir()
+    assert sorted(path.name for path in state.iterdir()) == ["audit.jsonl", "bundle.log", "lock", "metadata.json"]
+    assert verify(state / "audit.jsonl").ok
+    assert "mitmproxy" in bottles.command("logs", state.name).stdout
+    assert f"removed {state.name}" in bottles.command("cleanup").stdout
+
+
 def test_a_token_that_is_missing_starts_nothing(bottles: Bottles) -> None:
     """CR8."""
     bottles.env["API_TOKEN"] = ""
