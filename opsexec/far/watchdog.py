@@ -18,8 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SLOT = struct.Struct(">I28s")
+SLOT = struct.Struct(">I64s")
 """One open run: its leader's pid (0 while it is being started) and its id, padded with NUL. All NUL: a free slot."""
+MARK_BYTES = 64
+"""The longest id that a slot holds whole: of a shorter piece of it no process would be found."""
 SLOTS = 8192
 
 

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from opsexec.errors import HostUnsuitable
-from opsexec.far.watchdog import SLOT, SLOTS
+from opsexec.far.watchdog import MARK_BYTES, SLOT, SLOTS
 
 _FREE = bytes(SLOT.size)
 
@@ -57,7 +57,9 @@ class Watchdog:
         return current
 
     def open(self, run: str) -> int:
-        """A run is about to begin; returns its slot. Raises HostUnsuitable when all of them are taken."""
+        """A run is about to begin; returns its slot. Raises HostUnsuitable when all are taken, ValueError for a long id."""
+        if len(run) > MARK_BYTES:
+            raise ValueError(f"a run's mark is over {MARK_BYTES} bytes")
         try:
             slot = self._free.pop()
         except IndexError:

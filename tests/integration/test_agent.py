@@ -317,6 +317,24 @@ async def test_killing_the_agent_ends_what_it_runs(tmp_path: Path) -> None:
             await ex.run(Shell("t.x", "true"))
 
 
+async def test_killing_the_agent_ends_also_what_only_a_mark_tells_from_others(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    step = Shell("t.orphan", f"setsid sh -c 'sleep 300 & echo $! > {file}'; sleep 300")
+    with OpsAgent(grant("shell:*")) as agent:
+        async with rpc(agent) as ex:
+            task = asyncio.create_task(ex.run(step))
+            await eventually(lambda: file.exists() and file.read_text().endswith("\n"), within_s=10, what="it runs")
+            agent.end(signal.SIGKILL)
+            with pytest.raises(ConnectionLost):
+                await task
+            pid = int(file.read_text())
+            try:
+                await eventually(lambda: not alive(pid), within_s=3, what="the tree ends")
+            finally:
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+
 async def test_closing_the_connection_ends_the_tree(ops_agent: OpsAgent, tmp_path: Path) -> None:
     step = Shell("t.sleep", f"setsid sleep 300 & echo $! > {tmp_path}/pid; wait")
     head, body = post(encode_request(step, run=secrets.token_hex(8)))
