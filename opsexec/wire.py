@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -179,13 +179,16 @@ class StepRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
         return None if self.attenuation is None else unpack_grants(self.attenuation)
 
 
-_request_decoder = msgspec.msgpack.Decoder(StepRequest)
+@cache
+def _request_decoder() -> msgspec.msgpack.Decoder[StepRequest]:
+    """Made when it is first needed: a caller never does."""
+    return msgspec.msgpack.Decoder(StepRequest)
 
 
 def decode_request(data: bytes) -> StepRequest:
     """Decode a REQUEST frame; raises ProtocolError."""
     try:
-        return _request_decoder.decode(data)
+        return _request_decoder().decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a request: {error}", hint="see docs/agent.md") from error
 
@@ -271,13 +274,15 @@ def _shown(value: Any) -> Any:
     return printable(value)
 
 
-_result_decoder = msgspec.msgpack.Decoder(Result)
+@cache
+def _result_decoder() -> msgspec.msgpack.Decoder[Result]:
+    return msgspec.msgpack.Decoder(Result)
 
 
 def decode_result(data: bytes) -> Result:
     """Decode a RESULT frame; raises ProtocolError for one that isn't or that says no, or two, ways it ended."""
     try:
-        result = _result_decoder.decode(data)
+        result = _result_decoder().decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a result: {error}") from error
     if (result.exit_code is None) == (result.signal is None):
