@@ -224,6 +224,7 @@ def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:
         [{"host": "x", "path_allowlist": None, "scheme": None, "slot": None, "private": ["10.1.0.0/16"]}]
     ).routes["x"]
     assert refusal(["93.184.216.34", "2606:2800:220:1::1", "10.1.2.3"], granted) is None
+    assert refusal(["::ffff:10.1.2.3"], granted) is None
     assert refusal(["10.2.0.1"], granted) is not None
     assert refusal([], granted) is not None
 

@@ -39,6 +39,7 @@ def test_it_needs_its_name_and_every_path_it_binds() -> None:
     [
         ("sandbox.run:bot-1", "fs.read:/usr"),
         ("sandbox.run:bot-1", "fs.read:/usr/*"),
+        ("sandbox.run:bot-1", "fs.read:/usr", "fs.read:/usr/*"),
         ("sandbox.run:bot-1", "fs.read:/usr/*/**"),
         ("sandbox.run:bot-2", "fs.read:/usr/**"),
     ],
