@@ -56,11 +56,29 @@ def is_archive(data: bytes) -> bool:
     return bool(_BEGINNING.match(data)) or data[257:262] == b"ustar" or data.startswith(tuple(CLOSED))
 
 
-def members(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of everything inside; raises Refused for what can't be looked into whole."""
+class Unreadable(Refused):
+    """Something begins as an archive and isn't one to its end."""
+
+
+def members(data: bytes, budget: Budget, *, strict: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of everything inside; raises Refused for what can't be looked into whole.
+
+    `strict`: data is what somebody stored. Of a mere way to read something, what looks like an archive by chance is no
+    reason to refuse it, as the stored form is looked at too.
+    """
+    if strict:
+        yield from _members(data, budget)
+        return
+    try:
+        yield from _members(data, budget)
+    except Unreadable:
+        return
+
+
+def _members(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
     for magic, what in CLOSED.items():
         if data.startswith(magic):
-            raise Refused(f"it is {what}, which the gate can't look into")
+            raise Unreadable(f"it is {what}, which the gate can't look into")
     tar = data[257:262] == b"ustar"
     if tar:
         yield from _tar(data, budget)
@@ -93,7 +111,7 @@ def _tar(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                     content = file.read() if file is not None else b""
                 yield "\n".join(names), content
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-        raise Refused(f"a tar archive in it can't be read whole ({type(error).__name__})") from error
+        raise Unreadable(f"a tar archive in it can't be read whole ({type(error).__name__})") from error
 
 
 def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
@@ -118,7 +136,7 @@ def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                 yield entry.filename, content + b"\n" + entry.comment + b"\n" + entry.extra
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         if data.startswith(b"PK\x03\x04"):
-            raise Refused(f"a zip archive in it can't be read whole ({type(error).__name__})") from error
+            raise Unreadable(f"a zip archive in it can't be read whole ({type(error).__name__})") from error
 
 
 def _streams(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
@@ -139,7 +157,7 @@ def _streams(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
             end = at + used
             yield "stream", content
         if at == 0 and not whole and _BEGINNING.match(data):
-            raise Refused("compressed data in it can't be read whole")
+            raise Unreadable("compressed data in it can't be read whole")
 
 
 def _inflate(data: bytes, at: int, budget: Budget) -> tuple[bytes, int, bool]:

@@ -36,9 +36,9 @@ class Examination:
     def examine(self, label: str, data: bytes) -> str | None:
         """Return what was found in `data`, None for nothing; raises Refused where it can't be looked into whole."""
         seen = set()  # type: set[int]
-        pending = [(data, 0)]
+        pending = [(data, 0, True)]
         while pending:
-            text, depth = pending.pop()
+            text, depth, whole = pending.pop()
             key = hash(text)
             if key in seen:
                 continue
@@ -46,13 +46,13 @@ class Examination:
             found = self._look(label, text)
             if found is not None:
                 return found
-            for inner in self._inside(text):
+            for inner, is_whole in self._inside(text, whole):
                 if inner == text or not inner:
                     continue
                 if depth >= MAX_DEPTH:
                     raise Refused(f"it is packed or encoded more than {MAX_DEPTH} times over")
                 self._viewed.take(len(inner))
-                pending.append((inner, depth + 1))
+                pending.append((inner, depth + 1, is_whole))
         return self._look_otherwise(data)
 
     def _look(self, label: str, data: bytes) -> str | None:
@@ -86,12 +86,14 @@ class Examination:
                     return found
         return None
 
-    def _inside(self, data: bytes) -> Iterator[bytes]:
-        for name, content in members(data, self._unpacked):
-            yield name.encode("utf-8", "surrogateescape")
-            yield content
-        yield git_views.plain(data)
-        yield from git_views.decoded(git_views.text_of(data))
+    def _inside(self, data: bytes, whole: bool) -> Iterator[tuple[bytes, bool]]:
+        """Yield what is one layer below, and whether it is something whole rather than one way to read it."""
+        for name, content in members(data, self._unpacked, strict=whole):
+            yield name.encode("utf-8", "surrogateescape"), True
+            yield content, True
+        yield git_views.plain(data), False
+        for view in git_views.decoded(git_views.text_of(data)):
+            yield view, True
 
 
 class Scan:

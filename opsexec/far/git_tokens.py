@@ -41,16 +41,21 @@ _COMPILED = tuple((name, literal, re.compile(pattern)) for name, literal, patter
 MIN_DISTINCT = 10
 """A placeholder repeats itself (`ghp_xxxxxxxx...`); what an issuer makes doesn't."""
 
+AROUND = 700
+"""How far around its literal a credential is looked for; none is longer."""
+
 _PLACEHOLDER = re.compile(rb"(?i)example|placeholder|your[_-]?(?:api|token|key)|abcdefghij|1234567890|(?:xxxx)+")
 
 
 def find(data: bytes) -> str | None:
     """Return what kind of credential stands in `data`, None where there is none."""
     for name, literal, pattern in _COMPILED:
-        if literal not in data:
-            continue
-        for found in pattern.finditer(data):
-            text = found.group()
-            if len(set(text)) >= MIN_DISTINCT and not _PLACEHOLDER.search(text):
-                return name
+        at = data.find(literal)
+        while at >= 0:
+            found = pattern.search(data, max(0, at - AROUND), at + AROUND)
+            if found is not None:
+                text = found.group()
+                if len(set(text)) >= MIN_DISTINCT and not _PLACEHOLDER.search(text):
+                    return name
+            at = data.find(literal, at + 1 if found is None else max(at + 1, found.end()))
     return None

@@ -67,13 +67,13 @@ def plain(data: bytes) -> bytes:
     All at once, so that there is one such view of a text and not one for each choice among them.
     """
     text = data
-    if b"\0" in text:
-        text = text_of(text.replace(b"\0", b""))
-    if not text.isascii():
+    if not is_text(data):
+        text = b"\n".join(_PRINTABLE.findall(data.replace(b"\0", b"")))
+    elif not data.isascii():
         import unicodedata
 
-        spelled = unicodedata.normalize("NFKD", _MARK.sub("", text.decode("utf-8", "ignore")))
-        text = "".join(each for each in spelled if not unicodedata.combining(each)).encode("ascii", "ignore")
+        spelled = unicodedata.normalize("NFKD", _MARK.sub("", data.decode("utf-8", "ignore")))
+        text = spelled.encode("ascii", "ignore")
     if b"%" in text:
         text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
     if b"\\" in text or b"&#" in text:

@@ -158,7 +158,10 @@ class GitGate:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(config).encode())
         self._process.stdin.close()
-        eventually_now(lambda: self.said("ready"), within_s=20, what="the gate is ready")
+        try:
+            eventually_now(lambda: self.said("ready"), within_s=20, what="the gate is ready")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self._process.poll()} {self.log.read_text()[-2000:]}") from error
         self._listen()
         return self
 
@@ -166,6 +169,7 @@ class GitGate:
         """End the daemon and take its directory away."""
         self.kill()
         if self._door is not None:
+            self._door.shutdown(socket.SHUT_RDWR)
             self._door.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -247,8 +251,16 @@ class GitGate:
                 client.close()
                 inner.close()
                 continue
-            for one, other in ((client, inner), (inner, client)):
-                threading.Thread(target=_carry, args=(one, other), daemon=True).start()
+            threading.Thread(target=_join, args=(client, inner), daemon=True).start()
+
+
+def _join(client: socket.socket, inner: socket.socket) -> None:
+    """Carry both ways until both have ended."""
+    with client, inner:
+        way_in = threading.Thread(target=_carry, args=(client, inner), daemon=True)
+        way_in.start()
+        _carry(inner, client)
+        way_in.join()
 
 
 def _carry(one: socket.socket, other: socket.socket) -> None:
@@ -265,7 +277,7 @@ def gate(
     *names: str,
     known: Mapping[str, str] | None = None,
     limits: Mapping[str, Any] | None = None,
-    prepare: Callable[[GitGate], None] | None = None,
+    prepare: Callable[[GitGate], object] | None = None,
 ) -> Iterator[GitGate]:
     """A running gate with these repositories, each with a first commit on main."""
     made = GitGate(sshd, known=known, limits=limits)

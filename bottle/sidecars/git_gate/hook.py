@@ -20,7 +20,7 @@ import os, socket, sys
 try:
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["GIT_GATE_SOCKET"])
-    place = os.environ["GIT_QUARANTINE_PATH"].encode()
+    place = os.environ.get("GIT_QUARANTINE_PATH", "").encode()
     line.sendall(os.environ["GIT_GATE_PUSH"].encode() + b"\\n" + place + b"\\n" + sys.stdin.buffer.read())
     line.shutdown(socket.SHUT_WR)
     said = b""
@@ -113,7 +113,15 @@ class Hooks:
                 verdict = await push.repository.accept(place.decode("utf-8"), updates)
                 push.accepted = True
                 counts = {key: verdict.get(key) for key in ("objects", "bytes")}
-                say(decided(self._bottle, name, "push", None, {"refs": len(updates), **counts}))
+                say(
+                    decided(
+                        self._bottle,
+                        name,
+                        "push",
+                        None,
+                        {"refs": [update.split(" ", 2)[2][:200] for update in updates[:50]], **counts},
+                    )
+                )
                 writer.write(b"0git gate: scanned and forwarded\n")
                 await writer.drain()
                 writer.close()

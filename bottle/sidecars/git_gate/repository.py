@@ -68,7 +68,14 @@ class Repository:
             self._alone.release()
 
     async def accept(self, quarantine: str, updates: tuple[str, ...]) -> dict[str, Any]:
-        """Scan what is in quarantine and forward it; returns the scan's verdict. Raises Refusal with every reason."""
+        """Scan what is in quarantine and forward it; returns the scan's verdict. Raises Refusal with every reason.
+
+        A push that only deletes brings nothing, and git makes no quarantine for it: an empty one stands in.
+        """
+        if not quarantine:
+            nothing = self.mirror / "objects" / "nothing"
+            nothing.mkdir(exist_ok=True)
+            quarantine = str(nothing)
         step = GitScan(
             repository=self.name,
             place=self._place,

@@ -1,0 +1,228 @@
+"""The scan's own library: what it sees through, what it leaves alone, and that its bounds refuse instead of passing."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import gzip
+import io
+import lzma
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opsexec.far import git_policy, git_tokens, git_views
+from opsexec.far.git_archives import Budget, members
+from opsexec.far.git_known import KnownValues
+from opsexec.far.git_objects import Change, tree_entries
+from opsexec.far.git_run import Refused, said
+from opsexec.far.git_scan import Examination
+
+SECRET = "Zq7vT2mX9kLw4RbN8sYc"
+LONG = "a7Fq-Zt29_pLx8Vw3Kd0RmN5bYc6Hs1Ju4Ge"
+TOKEN = b"ghp_" + b"A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+
+
+def examine(data: bytes, values: dict[str, str] | None = None) -> str | None:
+    known = KnownValues({"API_KEY": SECRET, "LONG": LONG} if values is None else values)
+    return Examination(known, lambda label, text: None).examine("x", data)
+
+
+SPELLED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": lambda raw: raw,
+    "reversed": lambda raw: raw[::-1],
+    "base64": base64.b64encode,
+    "base64 inside": lambda raw: base64.b64encode(b"user:" + raw + b":x"),
+    "base64 url": lambda raw: base64.urlsafe_b64encode(b"\xff\xfe" + raw),
+    "base64 lines": lambda raw: base64.encodebytes(b"n" * 70 + raw + b"n" * 70),
+    "base64 literals": lambda raw: b'"' + base64.b64encode(raw)[:16] + b'" +\n "' + base64.b64encode(raw)[16:] + b'"',
+    "base64 four times": lambda raw: base64.b64encode(base64.b64encode(base64.b64encode(base64.b64encode(raw)))),
+    "base32": base64.b32encode,
+    "hex": lambda raw: raw.hex().encode(),
+    "hex upper, spaced": lambda raw: raw.hex(" ").upper().encode(),
+    "0x list": lambda raw: ", ".join(f"0x{byte:02x}" for byte in raw).encode(),
+    "url": lambda raw: "".join(f"%{byte:02x}" for byte in raw).encode(),
+    "\\u": lambda raw: "".join(f"\\u{byte:04x}" for byte in raw).encode(),
+    "octal": lambda raw: "".join(f"\\{byte:03o}" for byte in raw).encode(),
+    "quoted printable": lambda raw: "".join(f"={byte:02X}" for byte in raw).encode(),
+    "utf-16": lambda raw: raw.decode().encode("utf-16-be"),
+    "full width": lambda raw: "".join(chr(byte + 0xFEE0) if byte > 32 else " " for byte in raw).encode(),
+    "combining": lambda raw: "\u0301".join(raw.decode()).encode(),
+    "spaced": lambda raw: b" ".join(bytes([byte]) for byte in raw),
+    "a letter a line": lambda raw: b"\n".join(bytes([byte]) for byte in raw),
+    "gzip": gzip.compress,
+    "gzip in base64": lambda raw: base64.b64encode(gzip.compress(b"-" * 30 + raw)),
+    "zlib": zlib.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "a zip behind a picture": lambda raw: b"\x89PNG\r\n" + b"\1" * 500 + _zip("a", raw),
+}
+
+
+def _zip(name: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("spelling", SPELLED)
+@pytest.mark.parametrize("value", [SECRET, LONG])
+def test_a_known_value_is_seen_in_every_spelling(spelling: str, value: str) -> None:
+    found = examine(b"some text before\n" * 3 * (spelling == "plain") + SPELLED[spelling](value.encode()))
+    assert found is not None
+    assert value not in found
+    assert "of this bottle" in found
+
+
+def test_half_of_a_long_value_is_seen() -> None:
+    assert examine(f"part = '{LONG[10:32]}'".encode()) is not None
+
+
+@pytest.mark.parametrize("name", ["ghp_", "AKIA", "PRIVATE"])
+def test_credentials_are_told_by_their_form(name: str) -> None:
+    texts = {
+        "ghp_": TOKEN,
+        "AKIA": b"aws_access_key_id = AKIAQ7ZLM3N5R2TV6WXY",
+        "PRIVATE": b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.b64encode(bytes(range(100, 180))) + b"\n-----END",
+    }
+    assert git_tokens.find(texts[name]) is not None
+
+
+BENIGN = {
+    "prose": b"The ghp_ prefix marks a personal token; see AKIA keys and sk-ant- keys in the manual.\n" * 20,
+    "documented aws key": b"aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
+    "placeholder": b"export GH_TOKEN=ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n",
+    "pem parser": b'if line == "-----BEGIN PRIVATE KEY-----":\n    raise ValueError("no key here")\n',
+    "lock file": b'"integrity": "sha512-' + base64.b64encode(bytes(range(64))) + b'"\n',
+    "go.sum": b"golang.org/x/crypto v0.1.0 h1:MDRAIl0xIo9Io2xV565hzXHw3zVseKrJKodhohM5CjU=\n" * 50,
+    "git ids": b"commit 9fceb02d0ae598e95dc970b74767f19372d61af8\n" * 50,
+    "uuids": b"id: 123e4567-e89b-12d3-a456-426614174000\n" * 50,
+    "source": Path(git_views.__file__).read_bytes(),
+    "data url": b"url(data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4) + b")",
+    "gzip": gzip.compress(b"an ordinary fixture\n" * 100),
+    "zip": _zip("a.txt", b"an ordinary fixture\n"),
+    "utf-16": "an ordinary text\n".encode("utf-16") * 20,
+    "unicode": "naïve café, 日本語, Ελληνικά ✓\n".encode() * 30,
+    "long line": b"x" * 200_000,
+    "svg": b'<path d="M10 10 C 20 20, 40 20, 50 10 L 1.234 5.678"/>' * 200,
+    "minified": b"!function(e,t){\"object\"==typeof exports?module.exports=t():e.x=t()}(this,function(){});" * 100,
+    "bitcoin address": b"1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa\n",
+    "jwt-shaped words": b"eyJ is how base64 of a JSON object begins\n",
+    "csv of bytes": b"1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17\n" * 40,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BENIGN)
+def test_ordinary_content_passes(name: str) -> None:
+    assert examine(BENIGN[name]) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"7z\xbc\xaf\x27\x1c" + bytes(40), "7z"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(40), "rar"),
+        (b"\x28\xb5\x2f\xfd" + bytes(40), "zstd"),
+        (gzip.compress(b"cut short" * 5000)[:-20], "whole"),
+        (gzip.compress(bytes(200 << 20), 1), "unpacks to more"),
+        (b"PK\x03\x04" + b"\1" * 100, "whole"),
+    ],
+)
+def test_what_can_not_be_read_whole_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        examine(data)
+
+
+def test_an_encrypted_zip_is_refused() -> None:
+    data = bytearray(_zip("a", b"content"))
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(Refused, match="encrypted"):
+        examine(bytes(data))
+
+
+def test_layers_without_end_are_refused() -> None:
+    data = b"the innermost text, long enough to be looked at"
+    for _ in range(12):
+        data = gzip.compress(data)
+    with pytest.raises(Refused, match="times over"):
+        examine(data)
+    text = b"the innermost text, long enough to be looked at"
+    for _ in range(12):
+        text = base64.b64encode(text)
+    with pytest.raises(Refused, match="times over"):
+        examine(text)
+
+
+def test_the_budget_is_one_for_all_that_a_push_unpacks() -> None:
+    budget = Budget(total=1000, each=900)
+    list(members(gzip.compress(b"x" * 800), budget))
+    with pytest.raises(Refused, match="larger than"):
+        list(members(gzip.compress(b"y" * 800), budget))
+
+
+@settings(max_examples=150)
+@given(st.binary(max_size=600), st.sampled_from([b"", b"\x1f\x8b\x08\0", b"PK\x03\x04", b"x\x9c", b"BZh91AY&SY"]))
+def test_any_bytes_are_judged_or_refused_and_nothing_else(data: bytes, magic: bytes) -> None:
+    try:
+        assert examine(magic + data) is None
+    except Refused:
+        return
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=300))
+def test_any_tree_is_read_or_refused(data: bytes) -> None:
+    try:
+        list(tree_entries(data, 20))
+    except Refused:
+        return
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'"' + b" " * 300_000, b"+" * 300_000, b'"+' * 100_000, b"a\n" * 150_000, b"0x" * 150_000, b"1 ," * 100_000,
+     b"\\" * 300_000, b"sk-" * 100_000 + b"T3BlbkFJ", b"-----BEGIN PRIVATE KEY-----" * 8000, b"=\n" * 150_000,
+     b"%" * 300_000],
+)  # fmt: skip
+def test_no_text_makes_the_scan_slow(text: bytes) -> None:
+    began = time.monotonic()
+    examine(text)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        (b".github/workflows/ci.yml", True), (b".github/CODEOWNERS", True), (b"docs/codeowners", True),
+        (b".gitlab-ci.yml", True), (b"Jenkinsfile", True), (b".circleci/config.yml", True), (b"sub/.lfsconfig", True),
+        (b"src/workflows/ci.yml", False), (b".github/ISSUE_TEMPLATE.md", False), (b"docs/jenkinsfile-notes.md", False),
+    ],
+)  # fmt: skip
+def test_paths_a_forge_acts_on(path: bytes, refused: bool) -> None:
+    assert (git_policy.path_refusal(git_policy.DEFAULTS, Change("100644", "1" * 40, path)) is not None) is refused
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://example.org/a/b.git", False), ("ssh://git@example.org/a", False), ("git@example.org:a/b", False),
+        ("../sibling", False), ("https://user:word@example.org/a", True), ("ext::sh -c id", True),
+        ("file:///etc", True),
+        ("-oProxyCommand=id", True), ("git://example.org/a", True), ("git@-example:a", True), ("/etc", True),
+    ],
+)  # fmt: skip
+def test_addresses_of_submodules(url: str, refused: bool) -> None:
+    content = f'[submodule "a"]\n\tpath = a\n\turl = {url}\n'.encode()
+    assert (git_policy.blob_refusal(git_policy.DEFAULTS, b"x/.gitmodules", content) is not None) is refused
+
+
+def test_what_an_upstream_says_can_not_paint_over_a_terminal() -> None:
+    assert said(b"\x1b[2Jfine\r\nsecond\x07 line\n") == "?[2Jfine\nsecond? line"
