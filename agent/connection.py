@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from agent import http_server as web
+from agent.hangup import HangUps
 from agent.identity import NOBODY, Identity, Prove
 from agent.principal import peer_principal
 from opsexec.errors import OpsError
@@ -32,6 +33,9 @@ REASK_S = 7.0
 UNASKED = "unasked:"
 """Whose place a connection takes that isn't known yet; who turns out to be nobody keeps none of these."""
 
+GONE_LOOK_S = 0.25
+"""Seconds between looks at whether what was sent by a peer who has gone has begun something that is to be ended."""
+
 REVOKED_S = 2.0
 """Seconds a caller gets to hear that its rights are gone, before the connection is dropped."""
 
@@ -50,6 +54,7 @@ class Gate:
         self.revoked = revoked
         self.asking: set[asyncio.Task[None]] = set()
         self.held: Counter[str | None] = Counter()
+        self.hang_ups = HangUps(asyncio.get_running_loop())
         self._serve = serve
         self.server = web.Server(self._handle, handler_cancellation=True)
 
@@ -77,6 +82,7 @@ class Gate:
 
     async def aclose(self) -> None:
         """Ask no more about anyone."""
+        self.hang_ups.close()
         for task in self.asking:
             task.cancel()
         if self.asking:
@@ -110,6 +116,8 @@ class Connection(web.RequestHandler):
         self._socket_is = socket_is
         self._asking: asyncio.Task[None] | None = None
         self._served = False
+        self._socket = -1
+        self._gone_look: asyncio.TimerHandle | None = None
         self.identity = NOBODY
         self.busy = False
         self.on_left: Callable[[], None] | None = None
@@ -137,6 +145,7 @@ class Connection(web.RequestHandler):
 
     def _begin(self, transport: asyncio.Transport) -> None:
         self._served = True
+        self._socket = transport.get_extra_info("socket").fileno()
         super().connection_made(transport)
         self.rest()
 
@@ -199,6 +208,31 @@ class Connection(web.RequestHandler):
         self.on_left()
         return True
 
+    def _pause_transport_reading(self) -> None:
+        """Input waits for who takes it; the end of the connection, which comes after it, is looked for meanwhile."""
+        super()._pause_transport_reading()
+        if self._socket >= 0:
+            self._gate.hang_ups.watch(self._socket, self._gone)
+
+    def _resume_transport_reading(self) -> None:
+        self._read_on()
+        super()._resume_transport_reading()
+
+    def _read_on(self) -> None:
+        self._gate.hang_ups.forget(self._socket)
+        if self._gone_look is not None:
+            self._gone_look.cancel()
+            self._gone_look = None
+
+    def _gone(self) -> None:
+        """The peer has gone, or closed its half, behind input that nobody takes: as in `eof_received`."""
+        self._gone_look = None
+        if self.on_left is None:  # what it sent is still being read
+            self._gone_look = self._clock.call_later(GONE_LOOK_S, self._gone)
+            return
+        self.close()
+        self.on_left()
+
     def rest(self) -> None:
         """No request is under way: the next must be whole within the idle time, however its bytes drip in."""
         self.busy = False
@@ -217,6 +251,8 @@ class Connection(web.RequestHandler):
             self._idle.cancel()
         if self._asking is not None:
             self._asking.cancel()
+        self._read_on()
+        self._socket = -1
         self._give_place()
         if self._served:
             super().connection_lost(exc)

@@ -82,6 +82,7 @@ async def _attended(
         run=run,
     )
     connection = answer.connection
+    connection.on_revoked = active.end
     connection.on_left = lambda: active.end(ConnectionLost("the caller left; the terminal's process tree was ended"))
     answer.begin()
     try:
@@ -103,7 +104,7 @@ async def _attended(
         task.uncancel()
         return await answer.error(active.ended_by)
     finally:
-        connection.on_left = None
+        connection.on_left = connection.on_revoked = None
         del desk.active[run]
         desk.terminals.live.pop(run, None)
         desk.terminals.recordings.finished(run)

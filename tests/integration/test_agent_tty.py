@@ -211,7 +211,7 @@ async def test_a_caller_that_is_lost_while_the_program_takes_no_keys_loses_its_t
         await asyncio.wait([flood], timeout=0.5)
         for link in ex._agent._used:
             link.abort(ConnectionLost("cut"))
-        await eventually(lambda: not processes_with_argument("66.0106"), within_s=15, what="the end of the program")
+        await eventually(lambda: not processes_with_argument("66.0106"), within_s=3, what="the end of the program")
         flood.cancel()
 
 

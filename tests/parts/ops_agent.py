@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from opsexec.verbs import ANY_PATTERN, VERBS
+from tests.parts.host_key import host_key
 from tests.parts.netns import Namespaces
 from tests.parts.tailscaled import Tailscaled
 from tests.parts.unix_user import current_user
@@ -61,6 +62,7 @@ class OpsAgent:
         self.tables = tables
         self.program = program
         self.tailscaled_socket = tailscaled_socket if tailscaled is None else tailscaled.socket
+        self._key = None if "[audit]" in tables else host_key(self.directory)
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         everything = [{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING, "run_as": ["*"]}]
@@ -76,6 +78,8 @@ class OpsAgent:
             lines += ["[tailnet]", f'socket = "{self.tailscaled_socket}"']
         lines.append("[limits]")
         lines += [f"{name} = {value}" for name, value in limits.items()]
+        if self._key is not None:
+            lines += ["[audit]", f'host_key = "{self._key}"']  # never the key of the machine that the tests run on
         lines.append(self.tables)
         for grant in grants:
             # A JSON text or list of texts is a TOML one too.
