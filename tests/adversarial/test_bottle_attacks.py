@@ -64,6 +64,19 @@ NOT_HTTP = {
     "PX19_nul": "NUL in a name",
     "PX19_space": "space in a name",
 }
+HTTP2 = {
+    "PX13": "foreign authority",
+    "PX12_h2": "userinfo",
+    "PX13_host": "second host",
+    "PX15_connect": "tunnel",
+    "PX15_extended": "extended tunnel",
+    "PA1_h2": "dots",
+    "PX19_path": "no path",
+    "PX19_break": "line break",
+    "PX19_upper": "upper case",
+    "PX19_connection": "connection header",
+    "PX19_length": "wrong length",
+}
 ADDRESSES = {"IP2": ("four", 0), "IP1_raw": ("four", 1), "NB1_NB2": ("four", 2), "IP12": ("four", 3)}
 MORE = {
     "IP5": ("six", 0),
@@ -104,6 +117,7 @@ import base64
 port = {upstream.port}
 held = os.environ['HELD']
 found = {{'gate': past_the_gate(port), 'odd': not_http(port), 'around': around_the_gate(port)}}
+found['h2'] = in_http2()
 found['inside'] = get('https://inside.test/')
 found['values'] = {{
     'DL1': get('https://open.test/', held.encode())[0],
@@ -134,6 +148,11 @@ def nothing_arrived(attacked: Attacked) -> None:
 @pytest.mark.parametrize("attack", AT_THE_GATE)
 def test_refused_at_the_gate(attacked: Attacked, attack: str) -> None:
     assert attacked.answers["gate"][AT_THE_GATE[attack]].startswith(("HTTP/1.1 403", "HTTP/1.1 400"))
+
+
+@pytest.mark.parametrize("attack", HTTP2)
+def test_refused_in_http2_too(attacked: Attacked, attack: str) -> None:
+    assert attacked.answers["h2"][HTTP2[attack]] in ("another status", "reset", "goodbye", "closed")
 
 
 @pytest.mark.parametrize("attack", NOT_HTTP)

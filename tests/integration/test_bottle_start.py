@@ -65,6 +65,7 @@ def test_an_allowed_request_arrives_with_the_token_and_the_bottle_holds_none(bot
 found['env'] = dict(os.environ)
 found['plain'] = get('https://api.test/v1/models', headers={'Authorization': 'Bearer mine', 'Cookie': 'a=b'})
 found['gzip'] = get('https://api.test/v1/gzip')
+found['h2'] = h2((':method', 'GET'), (':scheme', 'https'), (':authority', 'api.test'), (':path', '/v1/h2'))
 found['open'] = get('https://open.test/any', headers={'Authorization': 'Bearer mine'})
 found['prompt'] = open(os.environ['BOTTLE_PROMPT']).read()
 found['environs'] = readable('environ')
@@ -80,7 +81,9 @@ found['argvs'] = readable('cmdline')
     assert TOKEN not in ended.stdout
     assert TOKEN not in ended.stderr
     assert json.loads(answers["gzip"][1])["authorization"] == "Bearer " + "*" * len(TOKEN)
-    plain, zipped, other = bottles.upstream.requests
+    assert answers["h2"] == "200"
+    plain, zipped, second, other = bottles.upstream.requests
+    assert second.header("authorization") == [f"Bearer {TOKEN}"]
     assert plain.header("authorization") == zipped.header("authorization") == [f"Bearer {TOKEN}"]
     assert plain.header("cookie") == []
     assert other.header("authorization") == []

@@ -202,6 +202,74 @@ def past_the_gate(port: int) -> dict[str, str]:
     }
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One HTTP/2 frame (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def h2(*fields: tuple[str, str], body: bytes = b"") -> str:
+    """One HTTP/2 request with these fields as they stand; "200" when that is the answer, else what came instead."""
+    raw, _ = tunnel("api.test")
+    stream = tls(raw, "api.test", ["h2"])
+    stream.settimeout(5)
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode("latin-1")
+        for name, value in fields
+    )  # literal fields without indexing (RFC 7541, 6.2.2)
+    said = b""
+    try:
+        stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        stream.sendall(frame(1, 4 if body else 5, 1, block) + (frame(0, 1, 1, body) if body else b""))
+        while True:
+            data = stream.recv(65536)
+            if not data:
+                break
+            said += data
+            found = _status(said)
+            if found:
+                return found
+    except OSError as error:
+        return type(error).__name__
+    return "closed"
+
+
+def _status(said: bytes) -> str:
+    """What the frames so far answer the request with: its status, that it was reset, or nothing yet."""
+    while len(said) >= 9:
+        size, kind = int.from_bytes(said[:3], "big"), said[3]
+        payload, said = said[9 : 9 + size], said[9 + size :]
+        if kind == 1:
+            return "200" if payload[:1] == b"\x88" else "another status"
+        if kind in (3, 7):
+            return "reset" if kind == 3 else "goodbye"
+    return ""
+
+
+def in_http2() -> dict[str, str]:
+    """What HTTP/2 lets one say that HTTP/1.1 doesn't."""
+
+    def ask(*more: tuple[str, str], method: str = "GET", authority: str = "api.test", path: str = "/v1/x") -> str:
+        plain = ((":method", method), (":scheme", "https"), (":authority", authority), (":path", path))
+        return h2(*plain, *more)
+
+    return {
+        "foreign authority": ask(authority="open.test"),
+        "userinfo": ask(authority="x@api.test"),
+        "second host": ask(("host", "open.test")),
+        "tunnel": h2((":method", "CONNECT"), (":authority", "open.test:443")),
+        "extended tunnel": ask((":protocol", "websocket"), method="CONNECT"),
+        "dots": ask(path="/v1/../x"),
+        "no path": h2((":method", "GET"), (":scheme", "https"), (":authority", "api.test")),
+        "line break": ask(("x-a", "b\r\nhost: open.test")),
+        "upper case": ask(("X-A", "b")),
+        "connection header": ask(("transfer-encoding", "chunked")),
+        "wrong length": h2(
+            (":method", "POST"), (":scheme", "https"), (":authority", "api.test"), (":path", "/v1/x"),
+            ("content-length", "1"), body=b"GET /v2 HTTP/1.1\r\n\r\n",
+        ),
+    }  # fmt: skip
+
+
 def not_http(port: int) -> dict[str, str]:
     """What isn't HTTP, or is two requests in one."""
     raw, _ = tunnel("api.test")
