@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """`{place, quarantine, updates}` -> `{refs}`; raises Refused with the upstream's own words."""
     declared = Declared(request["place"])
-    env = environment(declared, request["quarantine"], ssh=True)
+    env = environment(declared, declared.held(request["quarantine"]), ssh=True)
     leases, refspecs = [], []
     for update in request["updates"]:
         old, new, ref = update.split(" ", 2)

@@ -20,7 +20,7 @@ WAITING_CHUNKS = 64
 class Gitleaks:
     """One run of it. Started at once, because most of its time is its own start; fed while we look ourselves."""
 
-    def __init__(self, declared: Declared) -> None:
+    def __init__(self, declared: Declared, program: str) -> None:
         import queue
         import subprocess
         import tempfile
@@ -47,7 +47,7 @@ class Gitleaks:
             env["OPSEXEC_RUN"] = marker
         try:
             self._process = subprocess.Popen(
-                [declared.gitleaks, *words],
+                [program, *words],
                 env=env,
                 cwd="/",
                 stdin=subprocess.PIPE,

@@ -45,6 +45,8 @@ class Declared:
     def __init__(self, place: str) -> None:
         import json
 
+        if os.path.realpath(place) != place:
+            raise Refused("the repository's directory is reached through a link")
         self.place = place
         self.git_dir = os.path.join(place, MIRROR)
         with open(os.path.join(place, "declared.json"), "rb") as file:
@@ -52,13 +54,18 @@ class Declared:
         self.url = str(found["url"])
         self.policy: dict[str, Any] = found.get("policy", {})
         self.connect_timeout_s = int(found.get("connect_timeout_s", 10))
-        self.gitleaks = str(found.get("gitleaks") or "")
         if not self.url.startswith("ssh://"):
             raise Refused("the declared upstream is not an ssh:// address")
 
     def at(self, name: str) -> str:
         """Return a path inside the directory."""
         return os.path.join(self.place, name)
+
+    def held(self, quarantine: str) -> str:
+        """Return the quarantine's directory; raises Refused unless it lies where the mirror's own lie."""
+        if os.path.realpath(quarantine) != quarantine or not os.path.isdir(quarantine):
+            raise Refused("the push's quarantine isn't there")
+        return quarantine
 
     def ssh_command(self) -> str:
         """Return how git reaches the upstream; raises Refused without a key, or without a host key to hold it to."""

@@ -101,10 +101,10 @@ class Scan:
 
     def __init__(self, request: dict[str, Any]) -> None:
         self._declared = Declared(request["place"])
-        self._quarantine = str(request["quarantine"])
+        self._quarantine = self._declared.held(str(request["quarantine"]))
         self._updates = [str(update) for update in request["updates"]]
         self._policy = git_policy.settings(self._declared)
-        self._second = Gitleaks(self._declared)
+        self._second = Gitleaks(self._declared, str(request["scanner"]))
         self._examination = Examination(KnownValues(request.get("known", {})), self._second.add)
         self._paths = {}  # type: dict[str, bytes]
         self._tainted = set()  # type: set[bytes]
@@ -230,5 +230,5 @@ def _limit_self() -> None:
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """`{place, quarantine, updates, known}` -> `{accepted, reasons, objects, bytes}`."""
+    """`{place, quarantine, updates, scanner, known}` -> `{accepted, reasons, objects, bytes}`."""
     return Scan(request).run()

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from opsexec.capability import clean_path
 from opsexec.errors import BadStep, HostUnsuitable, ProgramNotFound, ProtocolError, StepFailed
 from opsexec.far.message import pack_message
 from opsexec.handlers.context import Context, Outcome
@@ -58,14 +59,16 @@ async def handle(step: Step, context: Context) -> Outcome:
     if isinstance(step, GitFetch):
         if context.check:
             return Outcome(changed=True, skipped="check mode: the upstream is not asked")
-        answer = await _run("fetch", step, {"place": step.place}, context)
+        answer = await _run("fetch", step, {"place": clean_path(step.place)}, context)
         return Outcome(changed=bool(answer.get("changed")), value=_value(answer))
     if isinstance(step, (GitScan, GitForward)):
-        request: dict[str, Any] = {"place": step.place, "quarantine": step.quarantine, "updates": step.updates}
+        place, quarantine = clean_path(step.place), clean_path(step.quarantine)
+        request: dict[str, Any] = {"place": place, "quarantine": quarantine, "updates": step.updates}
         if isinstance(step, GitForward):
             if context.check:
                 return Outcome(changed=True, skipped="check mode: nothing is forwarded")
             return Outcome(changed=True, value=_value(await _run("forward", step, request, context)))
+        request["scanner"] = step.scanner
         if step.known is not None:
             request["known"] = json.loads(reveal(step.known))
         return Outcome(value=_value(await _run("scan", step, request, context)))

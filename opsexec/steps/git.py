@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from opsexec.capability import Requirement, clean_path
+from opsexec.capability import Requirement, clean_path, plain_argv
 from opsexec.errors import BadStep
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
@@ -17,6 +17,9 @@ MIRROR = "mirror.git"
 """The bare mirror's directory inside the declared one."""
 
 MAX_UPDATES = 1024
+SCANNER_VERB = "stdin"
+"""What gitleaks is asked to read; its options follow, and are ours."""
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _OID = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 
@@ -76,15 +79,21 @@ class GitScan(Pushed, frozen=True, tag="git_scan"):
     """Look at every object a push brings and at every name in it, and judge it by the declared policy.
 
     The answer's value is `{accepted, reasons, objects, bytes}`. `known`: a JSON object of name -> value, what must
-    not leave.
+    not leave. `scanner`: gitleaks, by its absolute path; whoever grants the scan grants running that as well.
     """
 
     mutates = False
 
+    scanner: str
     known: Secret | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if clean_path(self.scanner) != self.scanner:
+            raise BadStep(f"scanner {self.scanner[:200]!r} is not a plain absolute path")
+
     def requires(self) -> tuple[Requirement, ...]:
-        return self._needs("git.scan", "fs.read")
+        return (*self._needs("git.scan", "fs.read"), Requirement("exec", plain_argv((self.scanner, SCANNER_VERB))))
 
 
 class GitForward(Pushed, frozen=True, tag="git_forward"):

@@ -321,4 +321,6 @@ def test_gi_the_gates_executor_admits_the_declared_repositories_alone(site: GitG
     assert kinds == {"git_fetch", "git_scan", "git_forward"}
     assert all(record["decision"] == "allow" for record in steps if "decision" in record)
     needs = {need for record in steps for need in record.get("requires", [])}
+    assert {need for need in needs if need.startswith("exec:")} == {f"exec:{find_gitleaks()} stdin"}
+    needs = {need for need in needs if not need.startswith("exec:")}
     assert all("/repositories/site/" in need or "/repositories/second/" in need or ":site" in need for need in needs)

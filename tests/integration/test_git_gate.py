@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,7 +211,7 @@ def declared(sshd: Sshd, tmp_path: Path) -> Path:
         place = tmp_path / "lone"
         place.mkdir()
         each = running.repositories["lone"]
-        (place / "declared.json").write_text(json.dumps({"url": each["url"], "gitleaks": "/nonexistent/gitleaks"}))
+        (place / "declared.json").write_text(json.dumps({"url": each["url"]}))
         (place / "identity").write_text(each["identity"])
         (place / "identity").chmod(0o600)
         (place / "known_hosts").write_text(sshd.known_hosts.read_text())
@@ -242,13 +243,22 @@ async def test_the_steps_do_nothing_that_was_not_declared(declared: Path) -> Non
 
 @pytest.mark.anyio
 async def test_a_scan_without_its_scanner_accepts_nothing(declared: Path) -> None:
-    granted = CapabilitySet.of("git.*:lone", f"fs.*:{declared}/**")
+    granted = CapabilitySet.of("git.*:lone", f"fs.*:{declared}/**", "exec:/nonexistent/gitleaks stdin")
     async with LocalExec(capabilities=granted) as ex:
         await ex.run(GitFetch(repository="lone", place=str(declared)))
         quarantine = declared / "mirror.git" / "objects" / "incoming"
         quarantine.mkdir()
         tip = Work(declared / "mirror.git", declared).git("rev-parse", "main")
         update = f"{'0' * 40} {tip} refs/heads/copy"
-        step = GitScan(repository="lone", place=str(declared), quarantine=str(quarantine), updates=(update,))
+        where: dict[str, Any] = {"repository": "lone", "place": str(declared), "quarantine": str(quarantine)}
+        step = GitScan(**where, updates=(update,), scanner="/nonexistent/gitleaks")
         with pytest.raises(StepFailed, match="gitleaks can't be started"):
             await ex.run(step)
+        with pytest.raises(CapabilityDenied, match="exec:/usr/bin/id stdin"):
+            await ex.run(GitScan(**where, updates=(update,), scanner="/usr/bin/id"))
+        (declared.parent / "link").symlink_to(declared.parent)
+        through = f"{declared.parent}/link/lone"
+        linked = CapabilitySet.of("git.*:lone", f"fs.*:{through}/**")
+    async with LocalExec(capabilities=linked) as ex:
+        with pytest.raises(StepFailed, match="through a link"):
+            await ex.run(GitFetch(repository="lone", place=through))

@@ -84,7 +84,10 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     ContainerRemove: (ContainerRemove("web"), ["container.remove:web"]),
     PingSocket: (PingSocket(path="/run//p.sock"), ["fs.read:/run/p.sock", "container.read:podman"]),
     GitFetch: (GitFetch(repository="a", place="/g/./a"), ["git.fetch:a", "fs.read:/g/a/**", "fs.write:/g/a/**"]),
-    GitScan: (GitScan(repository="a", place="/g/a", **PUSHED), ["git.scan:a", "fs.read:/g/a/**"]),
+    GitScan: (
+        GitScan(repository="a", place="/g/a", scanner="/b/gitleaks", **PUSHED),
+        ["git.scan:a", "fs.read:/g/a/**", "exec:/b/gitleaks stdin"],
+    ),
     GitForward: (GitForward(repository="a", place="/g/a", **PUSHED), ["git.forward:a", "fs.read:/g/a/**"]),
     Tty: (Tty(argv=("/bin/bash", "-l")), ["tty:/bin/bash -l"]),
     ScheduleAdd: (

@@ -112,7 +112,7 @@ def declare(config: GateConfig, name: str) -> Path:
     declaration = config.repositories[name]
     place = config.work_dir / "repositories" / name
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    said = {"url": declaration.url, "policy": dict(declaration.policy), "gitleaks": config.gitleaks}
+    said = {"url": declaration.url, "policy": dict(declaration.policy)}
     _write(place / "declared.json", json.dumps(said))
     key = declaration.identity
     _write(place / "identity", key if not key or key.endswith("\n") else key + "\n")

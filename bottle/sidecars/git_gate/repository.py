@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bottle.sidecars.git_gate.config import Limits
+from bottle.sidecars.git_gate.config import GateConfig
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.executor import Executor
 from opsexec.secret import Secret
-from opsexec.steps.git import MIRROR, GitFetch, GitForward, GitScan
+from opsexec.steps.git import MIRROR, SCANNER_VERB, GitFetch, GitForward, GitScan
 
 
 class Refusal(Exception):
     """What the gate won't do, and why, in words for the person at the other end."""
 
 
-def ceiling(places: Mapping[str, Path]) -> CapabilitySet:
+def ceiling(places: Mapping[str, Path], scanner: str) -> CapabilitySet:
     """Return what the gate's executor may do: the three steps, on the declared repositories, and nothing else."""
-    grants = []
+    grants = [f"exec:{shlex.quote(scanner)} {SCANNER_VERB}"] if places else []
     for name, place in places.items():
         grants += [f"git.fetch:{name}", f"git.scan:{name}", f"git.forward:{name}"]
         grants += [f"fs.read:{place}/**", f"fs.write:{place}/**"]
@@ -34,13 +35,14 @@ def ceiling(places: Mapping[str, Path]) -> CapabilitySet:
 class Repository:
     """The mirror of one upstream."""
 
-    def __init__(self, name: str, place: Path, ex: Executor, known: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, name: str, place: Path, ex: Executor, config: GateConfig) -> None:
         self.name = name
         self.mirror = place / MIRROR
         self._place = str(place)
         self._ex = ex
-        self._known = Secret(json.dumps(dict(known))) if known else None
-        self._limits = limits
+        self._scanner = config.gitleaks
+        self._known = Secret(json.dumps(dict(config.known))) if config.known else None
+        self._limits = config.limits
         self._alone = asyncio.Lock()
         self._refreshed_at = float("-inf")
 
@@ -81,6 +83,7 @@ class Repository:
             place=self._place,
             quarantine=quarantine,
             updates=updates,
+            scanner=self._scanner,
             known=self._known,
             timeout_s=self._limits.scan_s,
         )

@@ -25,11 +25,11 @@ async def serve(config: GateConfig) -> None:
     work = config.work_dir.resolve()
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     places = {name: declare(config, name).resolve() for name in config.repositories}
-    ex = LocalExec(capabilities=ceiling(places), audit=SaidAudit(), name="git-gate", listener="git-gate")
+    ex = LocalExec(
+        capabilities=ceiling(places, config.gitleaks), audit=SaidAudit(), name="git-gate", listener="git-gate"
+    )
     async with ex:
-        repositories = {
-            name: Repository(name, place, ex, config.known, config.limits) for name, place in places.items()
-        }
+        repositories = {name: Repository(name, place, ex, config) for name, place in places.items()}
         hooks = Hooks(config.bottle, work)
         await hooks.start()
         door = Door(config.bottle, repositories, hooks, config.limits)
