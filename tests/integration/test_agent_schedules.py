@@ -155,7 +155,7 @@ async def test_killed_at_any_stage_a_turn_is_never_done_twice_nor_lost_without_a
             steps = (counting(file), counting(file))
             await ex.run(ScheduleAdd("a", soon(3), steps=steps, missed="once"))
         agent.end(signal.SIGKILL)
-        agent.program = ("-m", "tests.parts.dying_agent", stage)
+        agent.program = ("-m", "tests.parts.dying_agent", "schedule", stage)
         agent.start()
         assert agent.died() == -signal.SIGKILL
         agent.program = ("-m", "agent")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from opsexec.verbs import ANY_PATTERN, VERBS
-from tests.parts.host_key import host_key
+from tests.parts.host_key import private_key
 from tests.parts.netns import Namespaces
 from tests.parts.tailscaled import Tailscaled
 from tests.parts.unix_user import current_user
@@ -62,7 +62,7 @@ class OpsAgent:
         self.tables = tables
         self.program = program
         self.tailscaled_socket = tailscaled_socket if tailscaled is None else tailscaled.socket
-        self._key = None if "[audit]" in tables else host_key(self.directory)
+        self._key = None if "[audit]" in tables else private_key(self.directory / "host_key")
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         everything = [{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING, "run_as": ["*"]}]
