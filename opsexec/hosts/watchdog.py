@@ -57,7 +57,7 @@ class Watchdog:
         return current
 
     def open(self, run: str) -> int:
-        """A run is about to begin; returns its slot. Raises HostUnsuitable when all are taken, ValueError for a long id."""
+        """A run is about to begin; returns its slot. Raises HostUnsuitable when all are taken, ValueError: long id."""
         if len(run) > MARK_BYTES:
             raise ValueError(f"a run's mark is over {MARK_BYTES} bytes")
         try:

@@ -19,7 +19,6 @@ from tests.parts.tailnet_build import tailnet_programs
 from tests.parts.targets import Target, over_ssh
 from tests.parts.unix_user import current_user, unix_user
 
-
 SUITE_PORT = 7337
 """Where the agent listens that one suite runs over; the tailnet's own tests start agents on the usual port."""
 
@@ -125,7 +124,8 @@ def tailnet_agent(tailnet: Tailnet) -> Iterator[OpsAgent]:
 def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> Target:
     """This machine, reached from alice's laptop over the tailnet."""
     socket = str(tailnet["laptop"].socket)
-    return Target("tailnet", f"tailnet://server:{SUITE_PORT}", current_user(), audit, tailscaled_socket=socket, way_bytes=32 << 20)
+    url = f"tailnet://server:{SUITE_PORT}"
+    return Target("tailnet", url, current_user(), audit, tailscaled_socket=socket, way_bytes=32 << 20)
 
 
 @pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])

@@ -185,7 +185,8 @@ async def test_a_missing_tailscale_is_a_clear_error(tmp_path, monkeypatch):
 async def test_tailnet_peers_with_a_wanted_tag_become_hosts(tmp_path, monkeypatch):
     fake_tailscale = tmp_path / "tailscale"
     fake_tailscale.write_text(
-        '#!/bin/sh\necho \'{"MagicDNSSuffix": "tail.ts.net", "Peer": {"k1": {"DNSName": "srv1.tail.ts.net.", "Tags": ["tag:server"]},'
+        '#!/bin/sh\necho \'{"MagicDNSSuffix": "tail.ts.net", "Peer": {'
+        '"k1": {"DNSName": "srv1.tail.ts.net.", "Tags": ["tag:server"]},'
         ' "k2": {"DNSName": "phone.tail.ts.net."}, "k3": {"DNSName": "srv1.other.ts.net.", "Tags": ["tag:server"]},'
         ' "k4": {"HostName": "srv2", "Tags": ["tag:server"]}}}\'\n'
     )
