@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +12,7 @@ MIN_BYTES = 8
 PIECE = 10
 """A piece of a value this long, cut at its multiples, is told too: so any 19 bytes of it in a row are found."""
 
-_NOT_ALNUM = re.compile(rb"[^0-9A-Za-z]+")
+_NOT_ALNUM = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
 
 
 def spellings(secret: bytes) -> set[bytes]:
@@ -56,7 +54,7 @@ class KnownValues:
             if len(secret) < MIN_BYTES:
                 continue
             self._needles += [(each, name) for each in sorted(spellings(secret) | pieces(secret))]
-            tight = _NOT_ALNUM.sub(b"", secret).lower()
+            tight = secret.translate(None, _NOT_ALNUM).lower()
             if len(tight) >= 2 * MIN_BYTES:
                 self._squeezed += [(each, name) for each in (tight, tight[::-1], secret.hex().encode())]
 
@@ -71,7 +69,7 @@ class KnownValues:
         """Return the name of a value that stands in `text` once case and all but letters and digits are left out."""
         if not self._squeezed:
             return None
-        tight = _NOT_ALNUM.sub(b"", text).lower()
+        tight = text.translate(None, _NOT_ALNUM).lower()
         for needle, name in self._squeezed:
             if needle in tight:
                 return name

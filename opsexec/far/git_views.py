@@ -16,10 +16,17 @@ _PRINTABLE = re.compile(rb"[\x20-\x7e\t\r\n]{10,}")
 """What is kept of a decoded run: shorter stretches are noise, and shorter than any credential."""
 
 _BASE64 = re.compile(
-    rb"[0-9A-Za-z+/_-]{14,}(?:(?:\\n|\\r|[\s\"',])+[0-9A-Za-z+/_-]{14,})*(?:[\s\"',]*[0-9A-Za-z+/_-]{1,14}=)?"
+    rb"[0-9A-Za-z+/_-]{14,}(?:(?:\\n|\\r|[\s\"',#*>;|])+[0-9A-Za-z+/_-]{14,})*(?:[\s\"',#*>;|]*[0-9A-Za-z+/_-]{1,14}=)?"
 )
 _NOT_BASE64 = re.compile(rb"\\[nr]|[^0-9A-Za-z+/]+")
-_BASE32 = re.compile(rb"[A-Z2-7]{16,}(?:\s+[A-Z2-7]{8,})*|[a-z2-7]{16,}(?:\s+[a-z2-7]{8,})*")
+_BASE32 = (
+    re.compile(rb"[A-Z2-7]{16,}(?:\s+[A-Z2-7]{8,})*"),
+    re.compile(rb"[a-z2-7]{16,}(?:\s+[a-z2-7]{8,})*"),
+)
+_HEX_REGION = re.compile(rb"[0-9A-Fa-f\sx\\%:,;.-]{20,}")
+_NUMBER_REGION = re.compile(rb"[\d\s,]{23,}")
+"""Where such a run may be at all: one set of characters is found many times faster than the run's own form."""
+
 _HEX = re.compile(rb"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[\s:,;.-]{0,3}){10,}")
 _NOT_HEX = re.compile(rb"0x|\\x|[^0-9A-Fa-f]")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -115,6 +122,8 @@ def _readable(runs: Iterator[bytes]) -> Iterator[bytes]:
 def _base64(text: bytes) -> Iterator[bytes]:
     for found in _BASE64.finditer(text):
         run = found.group()
+        if run.islower():
+            continue  # words: base64 of anything has capitals
         whole = run.replace(b"-", b"+").replace(b"_", b"/")
         candidates = [_NOT_BASE64.sub(b"", whole)]
         if candidates[0] != whole.rstrip(b"="):
@@ -129,14 +138,14 @@ def _base64(text: bytes) -> Iterator[bytes]:
 def _base32(text: bytes) -> Iterator[bytes]:
     import base64
 
-    for found in _BASE32.finditer(text):
-        run = re.sub(rb"\s+", b"", found.group()).upper()
+    for found in (each for pattern in _BASE32 for each in pattern.finditer(text)):
+        run = found.group().translate(None, b" \t\r\n\v\f").upper()
         run = run[: len(run) - (len(run) % 8 in (1, 3, 6))]
         yield base64.b32decode(run + b"=" * (-len(run) % 8))
 
 
 def _hex(text: bytes) -> Iterator[bytes]:
-    for found in _HEX.finditer(text):
+    for found in (each for part in _HEX_REGION.findall(text) for each in _HEX.finditer(part)):
         run = _NOT_HEX.sub(b"", found.group())
         for cut in (0, 1):
             yield binascii.unhexlify(run[cut : len(run) - (len(run) - cut) % 2])
@@ -144,7 +153,7 @@ def _hex(text: bytes) -> Iterator[bytes]:
 
 def _numbers(text: bytes) -> Iterator[bytes]:
     """Lists of byte values, as programs write them: `[103, 104, 112, ...]`."""
-    for found in _NUMBERS.finditer(text):
+    for found in (each for part in _NUMBER_REGION.findall(text) for each in _NUMBERS.finditer(part)):
         numbers = [int(each) for each in found.group().split(b",")]
         if max(numbers) < 256:
             yield bytes(numbers)

@@ -32,6 +32,11 @@ regex = '''{_ASSIGNED}'''
 secretGroup = 1
 entropy = 4.4
 keywords = ["key", "secret", "token", "passwd", "password"]
+
+[[allowlists]]
+description = "the example every document of JSON web tokens shows"
+regexTarget = "match"
+regexes = ['''SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c''']
 """
 """gitleaks' own rules but those that guess by the words around; in their place one that asks for real randomness.
 
