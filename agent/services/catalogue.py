@@ -35,6 +35,8 @@ def section(check: Check) -> str:
         marks.append("blocks a preflight")
     if check.after:
         marks.append("waits for " + ", ".join(f"`{each}`" for each in check.after))
+    if check.mac_reads:
+        lines.append(f"On macOS it reads {check.mac_reads}.")
     return "\n".join([*lines, f"Objects when: {check.fails_when}.", "", f"*{'; '.join(marks)}*", ""])
 
 

@@ -19,7 +19,7 @@ FAMILIES = (
     "persist", "agent",
 )  # fmt: skip
 MODULES = {
-    "host": ("host",), "backend": ("backend",), "svc": ("svc_state", "svc_files"),
+    "host": ("host",), "backend": ("backend",), "svc": ("svc_state", "svc_files", "svc_launchd"),
     "lint": ("lint_unit", "lint_exec", "lint_files", "lint_plist"), "nix": ("nix",), "podman": ("podman",),
     "image": ("image",), "container": ("container",), "runtime": ("canary",), "auth": ("auth",), "logs": ("logs",),
     "deps": ("deps",), "persist": ("persist",), "agent": ("agent_self",),
@@ -34,7 +34,8 @@ class Check(NamedTuple):
 
     `after`: ids of checks whose failure says all that this one could; it is skipped because of them then.
     `platforms`: where it means anything. `blocks`: a preflight with this finding isn't passed.
-    `opt_in`: runs only when it is asked for by `--only`.
+    `opt_in`: runs only when it is asked for by `--only`. `mac_rule`: rules instead where launchd is the manager,
+    `mac_reads`: what it looks at there.
     """
 
     id: str
@@ -47,6 +48,8 @@ class Check(NamedTuple):
     platforms: tuple[str, ...] = ("Linux", "Darwin")
     blocks: bool = False
     opt_in: bool = False
+    mac_rule: Rule | None = None
+    mac_reads: str = ""
 
     @property
     def family(self) -> str:
@@ -79,13 +82,26 @@ def check(
     return register
 
 
+def on_mac(id: str, *, reads: str) -> Callable[[Rule], Rule]:
+    """Register the decorated function as what rules on a check of systemd's where launchd is the manager."""
+
+    def register(rule: Rule) -> Rule:
+        found = _CHECKS[id]
+        assert found.mac_rule is None, id
+        _CHECKS[id] = found._replace(mac_rule=rule, mac_reads=reads, platforms=("Linux", "Darwin"))
+        return rule
+
+    return register
+
+
 def checks(families: Iterable[str] = FAMILIES) -> list[Check]:
     """Return the checks of these families in the order of their families."""
     found = []
     for family in families:
-        for module in MODULES[family]:
-            name = f"agent.services.checks.{module}"
+        names = [f"agent.services.checks.{module}" for module in MODULES[family]]
+        for name in names:
             import_module(name)
+        for name in names:
             # By module, not by when it was first imported: the order is part of reports and of the catalogue.
             found += [each for each in _CHECKS.values() if each.family == family and each.rule.__module__ == name]
     return found

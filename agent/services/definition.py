@@ -8,6 +8,7 @@ import msgspec
 
 from agent.services.command_line import RUNNERS, base, script_commands, split_exec
 from agent.services.finding import Evidence
+from agent.services.launchd_job import find_job
 from agent.services.look import Look
 from agent.services.probe import FileText, Unreadable
 from agent.services.restart_limits import DEFAULT_BURST, DEFAULT_INTERVAL_S, DEFAULT_RESTART_S, Limits
@@ -60,7 +61,7 @@ class Definition(msgspec.Struct, frozen=True):
 
 def where(setting: Setting) -> Evidence:
     """Return a setting as evidence."""
-    return Evidence(path=setting.path, line=setting.line, excerpt=f"{setting.key}={setting.value[:300]}")
+    return Evidence(path=setting.path, line=setting.line or None, excerpt=f"{setting.key}={setting.value[:300]}")
 
 
 async def unit_paths(look: Look) -> tuple[str, ...]:
@@ -88,6 +89,9 @@ async def as_it_stands(look: Look) -> Definition:
 
 
 async def _definition(look: Look) -> Definition:
+    if await look.system() == "Darwin":
+        job = await find_job(look)
+        return Definition((job.file,), Unit([job.as_unit()]))
     try:
         state = await unit_state(look)
         fragment, drop_ins = state.get("FragmentPath", ""), state.get("DropInPaths", "").split()

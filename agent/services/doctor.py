@@ -26,7 +26,7 @@ DECLARATIONS = "/etc/ops-agent/services"
 
 OF_A_SERVICE = tuple(family for family in FAMILIES if family not in ("persist", "agent"))
 OF_A_HOST = ("host", "backend", "podman", "container", "auth", "persist", "agent")
-ROOTS = ("backend.manager", "svc.state", "lint.unit-syntax")
+ROOTS = ("backend.manager", "svc.state", "lint.unit-syntax", "lint.plist-syntax")
 """Who says why, when a service's state or definition can't be read (`Unreadable.root`)."""
 SUFFIXES = (".service", ".socket", ".timer", ".path", ".mount", ".target", ".slice")
 

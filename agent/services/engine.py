@@ -47,7 +47,8 @@ class Engine:
 
     async def _one(self, check: Check, system: str) -> None:
         try:
-            self._rulings[check.id] = await self._ruled(check, system)
+            examined = await self._look.examined() if check.family == "persist" else system
+            self._rulings[check.id] = await self._ruled(check, examined)
         finally:
             self._done[check.id].set()
 
@@ -59,7 +60,8 @@ class Engine:
             return [skipped(f"because {root}", root)]
         try:
             async with asyncio.timeout(self._timeout_s):
-                ruled = await check.rule(self._look)
+                rule = check.mac_rule if check.mac_rule is not None and system == "Darwin" else check.rule
+                ruled = await rule(self._look)
         except TimeoutError:
             return [unknown(f"gave up after {self._timeout_s:g} s")]
         except Unreadable as error:

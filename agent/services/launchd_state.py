@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import re
 
-from agent.services.finding import Fix, Ruling, failed, noted, passed, skipped, unknown, warned
+from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
+from agent.services.launchd_job import label
 from agent.services.look import Look
 from agent.services.probe import Said, Unreadable
 
 NOT_FOUND = 113
 """launchctl's exit status for a job that isn't loaded (`launchctl error 113`)."""
+
+REASONS = {
+    5: "an input or output error: mostly the property list's owner or mode, or it is loaded already",
+    9: "bad request: the domain doesn't take it from this login",
+    37: "an operation on it is under way",
+    112: "could not find the domain",
+    NOT_FOUND: "could not find it",
+    119: "the service is disabled",
+    125: "the domain doesn't support that",
+    150: "the service is denied by system policy",
+}
+"""What launchctl's exit statuses say; `launchctl error N` knows more of them."""
+
+COULD_NOT_START = 78
+"""EX_CONFIG, as the last exit code of a job that launchd could not start: a missing program or log directory."""
 
 STATES = ("running", "not running", "waiting", "spawn scheduled", "spawning", "exited")
 
@@ -43,9 +59,14 @@ def parse_disabled(text: str) -> dict[str, bool]:
     return {label: words[word] for label, word in rows}
 
 
+async def domain(look: Look) -> str:
+    """Return the domain the job belongs to: the system's, or that of the login's session."""
+    return f"gui/{await look.uid()}" if look.user else "system"
+
+
 async def target(look: Look) -> str:
     """Return the job's service target."""
-    return f"gui/{await look.uid()}/{look.service.name}" if look.user else f"system/{look.service.name}"
+    return f"{await domain(look)}/{await label(look)}"
 
 
 async def job(look: Look) -> tuple[dict[str, str] | None, Said]:
@@ -53,10 +74,27 @@ async def job(look: Look) -> tuple[dict[str, str] | None, Said]:
     said = await look.probe.ask("launchd.job", await target(look))
     if said.rc == NOT_FOUND:
         return None, said
+    if said.rc in REASONS:
+        raise Unreadable(f"launchctl ended with {said.rc}: {REASONS[said.rc]}", said.evidence)
     found = parse_print(said.require_ok().out)
     if found is None or "state" not in found:
         raise Unreadable("launchctl answers in a format nobody knows", said.evidence)
     return found, said
+
+
+async def judge_manager(look: Look) -> Ruling:
+    """Rule on whether launchd answers, and on the domain that is meant."""
+    said = await look.probe.ask("launchd.manager")
+    name = said.require_ok().out.strip()
+    if name not in ("Aqua", "Background", "LoginWindow", "System", "StandardIO"):
+        return unknown("launchctl answered in a way nobody knows", said.evidence)
+    if look.user:
+        where = await domain(look)
+        asked = await look.probe.ask("launchd.job", where)
+        if asked.rc != 0:
+            text = REASONS.get(asked.rc, f"status {asked.rc}")
+            return failed(f"there is no domain {where}: {text}; nobody is logged in?", asked.evidence)
+    return passed(f"launchd, {name} session", said.evidence)
 
 
 async def judge_state(look: Look) -> Ruling:
@@ -107,9 +145,38 @@ async def judge_disabled(look: Look) -> Ruling:
     """Compare the override database with the declaration."""
     if look.declared is None:
         return skipped("nothing is declared of it")
-    said = await look.probe.ask("launchd.disabled")
-    disabled = parse_disabled(said.require_ok().out).get(look.service.name, False)
+    said = await look.probe.ask("launchd.disabled", await domain(look))
+    text = said.require_ok().out
+    if "{" not in text:
+        raise Unreadable("launchctl answers in a format nobody knows", said.evidence)
+    disabled = parse_disabled(text).get(await label(look), False)
     if disabled and look.declared.enable:
         fix = Fix(text="bring it in line", argv=("launchctl", "enable", await target(look)), safe=True)
         return failed("declared enabled, and disabled in launchd's database", said.evidence, fix=fix)
     return passed("as declared")
+
+
+async def judge_stale(look: Look) -> Ruling:
+    """Rule on whether the property list that the job was loaded from is there, and is the one that is meant."""
+    found, said = await job(look)
+    if found is None:
+        return skipped("it isn't loaded")
+    path = found.get("path", "")
+    if not path.startswith("/"):
+        return noted(f"it was loaded from no file: {path[:80] or 'launchctl names none'}", said.evidence)
+    if not (await look.probe.stat(path)).exists:
+        fix = Fix(text="unload it", argv=("launchctl", "bootout", await target(look)))
+        return failed("it is loaded, and its property list is gone", Evidence(path=path), said.evidence, fix=fix)
+    return passed("its property list is there", Evidence(path=path))
+
+
+async def judge_bootstrap(look: Look) -> Ruling:
+    """Rule on whether launchd could start the job's program at all."""
+    found, said = await job(look)
+    if found is None:
+        return skipped("it isn't loaded")
+    code = re.match(r"\d+", found.get("last exit code", ""))
+    if code and int(code[0]) == COULD_NOT_START and "pid" not in found:
+        return failed("launchd could not start its program: the program or a log's directory is missing",
+                      said.evidence)  # fmt: skip
+    return passed("no start has failed in launchd")

@@ -89,3 +89,13 @@ class Look:
         """The kernel's name: Linux or Darwin."""
         found = await self.probe.facts("kernel")
         return str(found.get("system")) if isinstance(found, dict) else ""
+
+    async def examined(self) -> str:
+        """The system that the sweep looks at: this host's, or that of the tree under `--root`."""
+        if self.options.root == "/":
+            return await self.system()
+        mark = f"{self.options.root}/System/Library/CoreServices"
+        try:
+            return "Darwin" if (await self.probe.stat(mark)).kind == "directory" else "Linux"
+        except Unreadable:
+            return "Linux"  # a tree that can't be read says so place by place

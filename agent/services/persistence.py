@@ -47,6 +47,46 @@ HOME_KINDS: dict[str, tuple[Place, ...]] = {
 }
 """Kind -> places in each home directory."""
 
+MAC_KINDS: dict[str, tuple[Place, ...]] = {
+    "units": (Place("/Library/LaunchDaemons"), Place("/Library/LaunchAgents"), Place("/Library/StartupItems", 2)),
+    "cron": (
+        Place("/etc/crontab"), Place("/usr/lib/cron/tabs"), Place("/var/at/tabs"), Place("/var/at/jobs"),
+        Place("/usr/lib/cron/jobs"),
+    ),
+    "boot": (
+        Place("/etc/periodic", 2), Place("/usr/local/etc/periodic", 2), Place("/etc/periodic.conf"),
+        Place("/etc/periodic.conf.local"), Place("/etc/rc.common"), Place("/etc/rc.local"), Place("/etc/launchd.conf"),
+        Place("/Library/Extensions"), Place("/etc/emond.d", 2),
+    ),
+    "login": (
+        Place("/var/db/com.apple.backgroundtaskmanagement"), Place("/etc/profile"), Place("/etc/zshrc"),
+        Place("/etc/zprofile"), Place("/etc/bashrc"), Place("/etc/pam.d"),
+        Place("/Library/Preferences/com.apple.loginwindow.plist"),
+    ),
+    "keys": (Place("/etc/ssh/sshd_config"), Place("/etc/ssh/sshd_config.d"), Place("/etc/sudoers"),
+             Place("/etc/sudoers.d")),
+    "authorization": (Place("/Library/Security/SecurityAgentPlugins", 3), Place("/var/db/auth.db"),
+                      Place("/Library/DirectoryServices/PlugIns", 3)),
+    "profiles": (Place("/var/db/ConfigurationProfiles", 3), Place("/Library/Managed Preferences", 2)),
+}  # fmt: skip
+"""The same of macOS, where /etc and /var are links into /private. Gathered from its manual pages, never tried there."""
+
+MAC_HOME_KINDS: dict[str, tuple[Place, ...]] = {
+    "units": (Place("Library/LaunchAgents"),),
+    "login": (
+        Place("Library/Application Support/com.apple.backgroundtaskmanagementagent"), Place(".profile"),
+        Place(".bash_profile"), Place(".bashrc"), Place(".zshrc"), Place(".zprofile"), Place(".zshenv"),
+        Place("Library/Preferences/com.apple.loginwindow.plist"),
+    ),
+    "keys": (Place(".ssh", 1, ("authorized_keys", "authorized_keys2", "rc", "environment")),),
+}  # fmt: skip
+"""Login items are the files of com.apple.backgroundtaskmanagement(agent): told apart by digest, not taken apart."""
+
+MAC_HOMES = "/Users"
+MAC_ROOT = "/var/root"
+MAC_LINKS = ("/etc", "/var", "/tmp")
+"""Links of every macOS, each to the same name under /private."""
+
 MAX_HOMES = 200
 NO_HOMES = ("/nonexistent", "/proc", "/dev", "/usr", "/bin", "/sbin")
 
@@ -60,6 +100,22 @@ def homes(passwd: str) -> list[str]:
         if home.startswith("/") and not home.startswith(NO_HOMES) and home not in ("/", *found):
             found.append(home)
     return found[:MAX_HOMES]
+
+
+def places_of(kind: str, system: str, home_directories: list[str]) -> list[Place]:
+    """Return the places of a kind on a system, those in home directories too."""
+    everywhere, at_home = (MAC_KINDS, MAC_HOME_KINDS) if system == "Darwin" else (KINDS, HOME_KINDS)
+    found = list(everywhere.get(kind, ()))
+    for home in home_directories:
+        found += [Place(f"{home}/{each.path}", each.depth, each.names) for each in at_home.get(kind, ())]
+    if system == "Darwin":
+        return [each._replace(path=real_on_mac(each.path)) for each in found]
+    return found
+
+
+def real_on_mac(path: str) -> str:
+    """Return a path of macOS without the links that every macOS has."""
+    return "/private" + path if path.startswith(tuple(each + "/" for each in MAC_LINKS)) else path
 
 
 def mark(entry: SurveyEntry) -> str:

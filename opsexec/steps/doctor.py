@@ -13,6 +13,7 @@ _NAMES = {
     "container": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}\Z"),
     "connection": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,254}\Z"),
     "image": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,511}\Z"),
+    "address": re.compile(r"[0-9A-Fa-f][0-9A-Fa-f.:]{1,44}\Z"),
     "user": re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z"),
 }
 _LAUNCHD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,254}\Z")

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SubjectKind = Literal["", "unit", "container", "image", "user", "path", "connection"]
+SubjectKind = Literal["", "unit", "container", "image", "user", "path", "connection", "address"]
 
 UNIT_PROPERTIES = (
     "Id", "Names", "Description", "LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "UnitFilePreset",
     "MainPID", "ExecMainCode", "ExecMainStatus", "ExecMainExitTimestamp", "NRestarts", "Restart", "RestartUSec",
     "StartLimitBurst", "StartLimitIntervalUSec", "FragmentPath", "DropInPaths", "SourcePath", "NeedDaemonReload",
     "InvocationID", "ConditionResult", "ActiveEnterTimestamp", "ActiveEnterTimestampMonotonic",
-    "InactiveExitTimestamp", "Type", "KillMode", "TimeoutStopUSec", "User", "Group", "StandardOutput",
-    "StandardError", "LoadError",
+    "InactiveExitTimestamp", "InactiveExitTimestampMonotonic", "Type", "KillMode", "TimeoutStopUSec", "User", "Group",
+    "StandardOutput", "StandardError", "LoadError",
 )  # fmt: skip
 """What `svc.*` and `lint.*` look at; org.freedesktop.systemd1(5) explains each."""
 
@@ -129,12 +129,24 @@ QUESTIONS: dict[str, Question] = {
     "nix.profile": Question(
         "What is installed in the nix profile?", "service.read", ("nix", "profile", "list", "--json"), resource="nix"
     ),
+    "tailnet.status": Question(
+        "Which node of the tailnet is this?", "fs.read",
+        ("tailscale", "--socket={}", "status", "--json", "--peers=false"), "path",
+    ),
+    "tailnet.whois": Question(
+        "Whose is an address of the tailnet?", "service.read", ("tailscale", "whois", "--json", "{}"), "address",
+    ),
+    "fs.sync": Question("Does a directory reach the disk when it has to?", "fs.read", ("sync", "{}"), "path"),
+    "mac.enrollment": Question(
+        "Is this machine managed by somebody?", "service.read", ("profiles", "status", "-type", "enrollment"),
+        resource="profiles",
+    ),
     "launchd.manager": Question(
         "Which launchd domain is this?", "service.read", ("launchctl", "managername"), resource="launchd"
     ),
     "launchd.disabled": Question(
         "Which jobs does launchd's override database disable?", "service.read",
-        ("launchctl", "print-disabled", "system"), resource="launchd",
+        ("launchctl", "print-disabled", "{}"), "unit",
     ),
     "launchd.job": Question(
         "What does launchd know of a job?", "service.read", ("launchctl", "print", "{}"), "unit"

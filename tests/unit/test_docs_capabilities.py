@@ -54,7 +54,7 @@ ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
 LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
 QUARANTINE = "/g/a/mirror.git/objects/q"
 UPDATES = (f"{'0' * 40} {'1' * 40} refs/heads/x",)
-ABOUT = {"": "", "path": "/a"}
+ABOUT = {"": "", "path": "/a", "address": "100.64.0.1"}
 
 EXAMPLES: tuple[Step, ...] = (
     Exec(["id"], env=LOADING, creates="/a"),

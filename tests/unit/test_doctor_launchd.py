@@ -85,7 +85,8 @@ async def test_a_job_is_judged_by_what_launchctl_prints():
     assert found["svc.state"].verdict == "pass"
     assert found["svc.last-exit"].summary == "it ended with 78: EX_CONFIG"
     assert found["svc.disabled-override"].verdict == "fail"
-    assert found["lint.plist-syntax"].verdict == "fail"
+    assert found["lint.restart-unbounded"].verdict == "fail"
+    assert found["lint.plist-syntax"].verdict == "pass"
     assert found["lint.unit-syntax"].verdict == "skip"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.services import launchd_state
 from agent.services.check import check
 from agent.services.finding import Fix, Ruling, failed, passed, skipped, unknown, warned
 from agent.services.look import Look
@@ -33,18 +34,15 @@ def judge_running(said: Said) -> Ruling:
 
 
 @check(
-    "backend.manager", "host", reads="`systemctl [--user] is-system-running`, `launchctl managername`",
+    "backend.manager", "host",
+    reads="`systemctl [--user] is-system-running`, `launchctl managername`, `launchctl print gui/UID`",
     fails_when="no service manager answers, or it is offline; degraded warns", severity="high", blocks=True,
     after=("host.platform",),
 )  # fmt: skip
 async def manager(look: Look) -> Ruling:
     """Rule on the service manager."""
     if await look.system() == "Darwin":
-        said = await look.probe.ask("launchd.manager")
-        name = said.require_ok().out.strip()
-        if name in ("Aqua", "Background", "LoginWindow", "System", "StandardIO"):
-            return passed(f"launchd, {name} session", said.evidence)
-        return unknown("launchctl answered in a way nobody knows", said.evidence)
+        return await launchd_state.judge_manager(look)
     try:
         said = await look.probe.ask("systemd.running", user=look.user)
         if said.out.strip() in ("offline", "unknown"):

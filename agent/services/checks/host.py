@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from agent.services.check import check
-from agent.services.finding import Evidence, Ruling, failed, noted, passed, skipped, warned
+from agent.services.finding import Evidence, Ruling, failed, noted, passed, warned
 from agent.services.look import Look
+from agent.services.probe import Unreadable
 
 OLDEST = {"debian": 11, "ubuntu": 20, "fedora": 36, "rhel": 8, "centos": 8, "rocky": 8, "almalinux": 8}
 """The oldest major version that has what generated units use (systemd 239 with ExecCondition's 243 on most)."""
@@ -43,5 +46,14 @@ async def platform(look: Look) -> Ruling:
     severity="low", platforms=("Darwin",),
 )  # fmt: skip
 async def mdm(look: Look) -> Ruling:
-    """Say that management profiles may add jobs."""
-    return skipped("management profiles are not read in this version")
+    """Say whether somebody else may add jobs to this machine."""
+    said = await look.probe.ask("mac.enrollment")
+    rows = dict(re.findall(r"^([A-Za-z ]+): *(.+)$", said.require_ok().out, re.MULTILINE))
+    enrolled = rows.get("MDM enrollment")
+    if enrolled is None:
+        raise Unreadable("`profiles` answers in a format nobody knows", said.evidence)
+    if enrolled.startswith("No"):
+        return noted("nobody manages this machine", said.evidence)
+    server = rows.get("MDM server", "")
+    return noted(f"it is managed ({enrolled[:60]}{', ' + server[:120] if server else ''}): jobs may come from there",
+                 said.evidence)  # fmt: skip

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from agent.services.check import check
+from agent.services.check import check, on_mac
 from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, warned
 from agent.services.look import Look
-from agent.services.persistence import HOME_KINDS, KINDS, Place, compare, danger, homes, mark
+from agent.services.persistence import (
+    HOME_KINDS,
+    KINDS,
+    MAC_HOMES,
+    MAC_KINDS,
+    MAC_ROOT,
+    MAX_HOMES,
+    Place,
+    compare,
+    danger,
+    homes,
+    mark,
+    places_of,
+)
 from agent.services.probe import Unreadable
 from opsexec.far.match import normalise
 from opsexec.handlers.doctor import SurveyEntry
@@ -50,19 +63,30 @@ async def sweep(look: Look, kind: str) -> Sweep:
 
 async def _sweep(look: Look, kind: str) -> Sweep:
     found = Sweep()
-    places = list(KINDS[kind])
-    if kind in HOME_KINDS:
-        try:
-            for home in await all_homes(look):
-                places += [Place(f"{home}/{each.path}", each.depth, each.names) for each in HOME_KINDS[kind]]
-        except Unreadable as error:
-            found.blind.append(Evidence(path="/etc/passwd", excerpt=error.reason))
-    for place in places:
+    system = await look.examined()
+    directories: list[str] = []
+    try:
+        directories = await (mac_homes if system == "Darwin" else all_homes)(look)
+    except Unreadable as error:
+        if kind in HOME_KINDS:
+            found.blind.append(Evidence(path="the home directories", excerpt=error.reason))
+    for place in places_of(kind, system, directories):
         try:
             await _place(look, place, found)
         except Unreadable as error:
             found.blind.append(Evidence(path=place.path, excerpt=error.reason[:300]))
     return found
+
+
+async def mac_homes(look: Look) -> list[str]:
+    """Return the home directories of the examined macOS: its users stand in no file that can be read."""
+    if look.options.root != "/" and await leads_out(look, MAC_HOMES):
+        raise Unreadable(f"{MAC_HOMES} of the examined system is a link")
+    listed = await look.probe.survey(below(look.options.root, MAC_HOMES), max_entries=MAX_HOMES)
+    if listed.cut or listed.denied or listed.unreadable:
+        raise Unreadable(f"{MAC_HOMES} can't be listed whole")
+    names = [each.path.rpartition("/")[2] for each in listed.entries if each.kind == "directory"]
+    return [MAC_ROOT, *(f"{MAC_HOMES}/{name}" for name in names)]
 
 
 async def all_homes(look: Look) -> list[str]:
@@ -128,6 +152,7 @@ async def _ruled(look: Look, kind: str) -> Ruling:
 
 
 LINUX = ("Linux",)
+MAC = ("Darwin",)
 
 
 @check("persist.units", "host", reads="unit directories, generators, users' units", platforms=LINUX,
@@ -176,8 +201,33 @@ async def keys(look: Look) -> Ruling:
     return await _ruled(look, "keys")
 
 
+@check("persist.authorization", "host", reads="authorization and directory plugins, their database", platforms=MAC,
+       severity="high", fails_when="what decides on logins has changed since the baseline")  # fmt: skip
+async def authorization(look: Look) -> Ruling:
+    """Compare what decides on logins."""
+    return await _ruled(look, "authorization")
+
+
+@check("persist.profiles", "host", reads="configuration profiles, managed preferences", platforms=MAC,
+       fails_when="a profile is new or changed since the baseline")  # fmt: skip
+async def profiles(look: Look) -> Ruling:
+    """Compare what is managed."""
+    return await _ruled(look, "profiles")
+
+
+for _id, _rule, _reads in (
+    ("persist.units", units, "LaunchDaemons and LaunchAgents, of every home too, and StartupItems"),
+    ("persist.cron", cron, "crontab, /usr/lib/cron, /var/at"),
+    ("persist.boot", boot, "periodic, rc files, launchd.conf, kernel extensions, emond's rules"),
+    ("persist.login", login, "login items, login hooks, shells' start files, PAM"),
+    ("persist.keys", keys, "authorized_keys, sshd_config.d, sudoers.d"),
+):
+    on_mac(_id, reads=_reads)(_rule)
+
+
 async def snapshot(look: Look) -> dict[str, str]:
     """Return a baseline of everything the sweep can see."""
+    kinds = MAC_KINDS if await look.examined() == "Darwin" else KINDS
     return {
-        f"{kind}:{path}": mark(entry) for kind in KINDS for path, entry in (await sweep(look, kind)).entries.items()
+        f"{kind}:{path}": mark(entry) for kind in kinds for path, entry in (await sweep(look, kind)).entries.items()
     }

@@ -1,0 +1,115 @@
+"""A launchd job as its property list describes it, also in a unit's terms, so that one rule serves both managers."""
+
+from __future__ import annotations
+
+import plistlib
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import msgspec
+
+from agent.services.finding import Evidence
+from agent.services.look import Look
+from agent.services.probe import FileText, Unreadable
+from agent.services.unit_file import Setting, UnitText
+
+ODD_PLIST = (
+    plistlib.InvalidFileException, ExpatError, ValueError, LookupError, OverflowError, RecursionError, TypeError,
+    AttributeError,
+)  # fmt: skip
+"""What plistlib raises for bytes that are no property list."""
+
+ROOT = "lint.plist-syntax"
+DAEMONS, AGENTS = "/Library/LaunchDaemons", "/Library/LaunchAgents"
+OUR_PREFIX = "org.ops-agent."
+"""What our own jobs' labels begin with."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A property list that is one: its file, and the keys of its outermost dict."""
+
+    file: FileText
+    keys: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Its label, by which launchd knows it; empty when it has none."""
+        found = self.keys.get("Label")
+        return found if isinstance(found, str) else ""
+
+    def words(self) -> list[str]:
+        """The program and its words."""
+        given = self.keys.get("ProgramArguments")
+        words = [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+        program = self.keys.get("Program")
+        return [program, *words[1:]] if isinstance(program, str) else words
+
+    def as_unit(self) -> UnitText:
+        """What a unit of systemd's would say instead; line 0, for a property list has none worth naming."""
+        rows = [("ExecStart", " ".join(_quoted(word) for word in self.words()))]
+        for key, theirs in (("StandardOutPath", "StandardOutput"), ("StandardErrorPath", "StandardError")):
+            path = self.keys.get(key)
+            if isinstance(path, str):
+                rows.append((theirs, f"append:{path}"))
+        env = self.keys.get("EnvironmentVariables")
+        for name, value in env.items() if isinstance(env, dict) else ():
+            rows.append(("Environment", f"{name}=" + _quoted(str(value))))
+        account = self.keys.get("UserName")
+        if isinstance(account, str):
+            rows.append(("User", account))
+        path = self.file.asked
+        return UnitText(path, tuple(Setting("Service", key, value, path, 0) for key, value in rows if value))
+
+
+def _quoted(word: str) -> str:
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def parse_job(file: FileText) -> Job:
+    """Return the job of a property list; raises Unreadable for what is none."""
+    at = Evidence(path=file.asked)
+    try:
+        keys = plistlib.loads(file.data)
+    except ODD_PLIST as error:
+        raise Unreadable(f"{file.asked} is no property list", at, root=ROOT) from error
+    if not isinstance(keys, dict) or not all(isinstance(each, str) for each in keys):
+        raise Unreadable(f"{file.asked} holds no dict", at, root=ROOT)
+    return Job(file, keys)
+
+
+async def directories(look: Look) -> tuple[str, ...]:
+    """Return where the service's property list may stand, the likeliest first."""
+    own = f"{await look.home()}/Library/LaunchAgents"
+    return (own, AGENTS, DAEMONS) if look.user else (DAEMONS, AGENTS, own)
+
+
+async def plist_path(look: Look) -> str:
+    """Return where the job's property list stands; raises Unreadable where there is none."""
+    name = look.service.name
+    for directory in await directories(look):
+        for stem in (name, OUR_PREFIX + name):
+            if (await look.probe.stat(f"{directory}/{stem}.plist")).exists:
+                return f"{directory}/{stem}.plist"
+    raise Unreadable(f"there is no property list of {name} on this host", root="svc.state")
+
+
+async def plist_file(look: Look) -> FileText:
+    """Return the property list as it stands, whatever it holds; raises Unreadable."""
+    path = await plist_path(look)
+    try:
+        return await look.probe.read(path)
+    except Unreadable as error:
+        raise Unreadable(error.reason, *error.evidence, hint=error.hint, root=ROOT) from error
+
+
+async def find_job(look: Look) -> Job:
+    """Return the service's job; raises Unreadable where there is none, or its property list can't be read."""
+    return parse_job(await plist_file(look))
+
+
+async def label(look: Look) -> str:
+    """Return what launchd calls the job: its property list's label, else the service's own name."""
+    try:
+        return (await find_job(look)).label or look.service.name
+    except Unreadable:
+        return look.service.name

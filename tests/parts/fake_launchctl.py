@@ -1,0 +1,143 @@
+"""`FakeLaunchd`: a mac in memory whose `launchctl` keeps a state. What it says is as recorded elsewhere, not on a mac.
+
+It knows what the doctor and an install need: bootstrap, bootout, enable, disable, kickstart, kill, print,
+print-disabled, managername, with the exit statuses of launchctl(1).
+"""
+
+from __future__ import annotations
+
+import plistlib
+from typing import Any
+
+from opsexec.hosts.port import ProcessSpec
+from opsexec.testing import Answer, FakeHost
+
+FACTS: dict[str, Any] = {
+    "kernel": {"system": "Darwin", "machine": "arm64"},
+    "os": {},
+    "user": {"name": "root", "uid": 0, "home": "/var/root", "runtime_dir": None},
+    "tools": {},
+    "disks": [],
+}
+ENROLLED = "Enrolled via DEP: No\nMDM enrollment: Yes (User Approved)\nMDM server: https://mdm.example.com/mdm\n"
+DENIED, UNDER_WAY, NOT_FOUND, NO_DOMAIN = 5, 37, 113, 112
+PAGE = """{target} = {{
+\tactive count = {active}
+\tpath = {path}
+\ttype = LaunchDaemon
+\tstate = {state}
+
+\tprogram = {program}
+\targuments = {{
+\t\t{program}
+\t\tstate = not running
+\t}}
+
+\tdefault environment = {{
+\t\tPATH => /usr/bin:/bin:/usr/sbin:/sbin
+\t}}
+
+\tdomain = system
+\tminimum runtime = 10
+\texit timeout = 5
+\truns = {runs}
+{pid}\tlast exit code = {code}
+\tproperties = inferred program
+}}
+"""
+
+
+class FakeJob:
+    """A job that was loaded."""
+
+    def __init__(self, target: str, path: str, keys: dict[str, Any]) -> None:
+        self.target, self.path, self.keys = target, path, keys
+        self.runs, self.state, self.code = 0, "not running", "(never exited)"
+        if keys.get("RunAtLoad") or keys.get("KeepAlive") is True:
+            self.start()
+
+    def start(self) -> None:
+        """Its program runs."""
+        self.runs, self.state = self.runs + 1, "running"
+
+    def end(self, code: str) -> None:
+        """Its program has ended; one that is kept alive is about to be started again."""
+        self.code = code
+        self.state = "spawn scheduled" if self.keys.get("KeepAlive") is True else "not running"
+
+    def page(self) -> str:
+        """What `launchctl print` says of it."""
+        words = [self.keys.get("Program"), *self.keys.get("ProgramArguments", ["/"])]
+        running = self.state == "running"
+        return PAGE.format(
+            target=self.target, active=int(running), path=self.path, state=self.state, runs=self.runs, code=self.code,
+            program=next(each for each in words if each), pid="\tpid = 4711\n" if running else "",
+        )  # fmt: skip
+
+
+class FakeLaunchd(FakeHost):
+    """A host run by launchd. `says`: what launchctl answers instead, by command line; `domains`: those there are."""
+
+    def __init__(self, files: dict[str, Any], *, says: dict[str, Any] | None = None, login: int | None = None) -> None:
+        user = {"name": "me", "uid": login, "home": "/Users/me"} if login else {}
+        facts = {**FACTS, "user": {**FACTS["user"], **user}}
+        answers = {**(says or {}), "podman **": Answer(missing=True), "profiles **": ENROLLED}
+        super().__init__(files=files, answers=answers, facts=facts)
+        self.says = says or {}
+        self.domains = {"system", *([f"gui/{login}"] if login else [])}
+        self.jobs: dict[str, FakeJob] = {}
+        self.disabled: dict[str, dict[str, bool]] = {}
+
+    async def run_process(self, spec: ProcessSpec, *args: Any, **named: Any) -> Any:
+        line = " ".join(spec.argv)
+        if spec.argv[0] == "launchctl" and line not in self.says:
+            self._script._rows.insert(0, (list(spec.argv), [self.launchctl(*spec.argv[1:])]))
+            try:
+                return await super().run_process(spec, *args, **named)
+            finally:
+                self._script._rows.pop(0)
+        return await super().run_process(spec, *args, **named)
+
+    def launchctl(self, verb: str, *words: str) -> Answer:
+        """Do what launchctl would, and answer as it does."""
+        match verb, words:
+            case "managername", ():
+                return Answer.of("System\n" if self.domains == {"system"} else "Aqua\n")
+            case "print-disabled", (domain,):
+                rows = self.disabled.get(domain, {})
+                lines = [f'\t"{label}" => {"disabled" if off else "enabled"}\n' for label, off in rows.items()]
+                return Answer.of("disabled services = {\n" + "".join(lines) + "}\n")
+            case "print", (where,) if where in self.domains:
+                return Answer.of(f"{where} = {{\n\ttype = system\n}}\n")
+            case "bootstrap", (domain, path):
+                return self._bootstrap(domain, path)
+            case (("enable" | "disable"), (target,)):
+                domain, _, label = target.rpartition("/")
+                self.disabled.setdefault(domain, {})[label] = verb == "disable"
+                return Answer()
+        target = words[-1] if words else ""
+        job = self.jobs.get(target)
+        if job is None:
+            known = target.rpartition("/")[0] in self.domains
+            text = f'Could not find service "{target.rpartition("/")[2]}" in domain for system\n'
+            return Answer(exit_code=NOT_FOUND if known else NO_DOMAIN, stderr=text.encode())
+        if verb == "bootout":
+            del self.jobs[target]
+        elif verb == "kickstart":
+            job.start()
+        elif verb == "kill":
+            job.end("(never exited)")
+        return Answer.of(job.page()) if verb == "print" else Answer()
+
+    def _bootstrap(self, domain: str, path: str) -> Answer:
+        node = self.tree.nodes.get(path)
+        if node is None or node.mode & 0o022:
+            return Answer(exit_code=DENIED, stderr=b"Bootstrap failed: 5: Input/output error\n")
+        keys = plistlib.loads(node.data)
+        target = f"{domain}/{keys['Label']}"
+        if target in self.jobs:
+            return Answer(exit_code=UNDER_WAY, stderr=b"Bootstrap failed: 37: Operation already in progress\n")
+        if self.disabled.get(domain, {}).get(keys["Label"]):
+            return Answer(exit_code=119, stderr=b"Bootstrap failed: 119: Service is disabled\n")
+        self.jobs[target] = FakeJob(target, path, keys)
+        return Answer()
