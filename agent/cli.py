@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.services import change_cli
 from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--json", action="store_true", help="print one JSON object")
     person_cli.add_commands(commands)
     services_cli.add_commands(commands)
+    change_cli.add_commands(commands)
     return parser
 
 
@@ -75,6 +77,8 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return asyncio.run(_whoami(arguments.url, arguments.json))
     if arguments.command in services_cli.COMMANDS:
         return asyncio.run(services_cli.run(arguments))
+    if arguments.command in change_cli.COMMANDS:
+        return asyncio.run(change_cli.run(arguments))
     if arguments.command in person_cli.COMMANDS:
         from opsexec.cli.drive import drive
 

@@ -41,10 +41,6 @@ def add_commands(commands: Any) -> None:
 
 def _shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--host", metavar="HOST", default=argparse.SUPPRESS, help="inventory name or executor URL (default: local:)")
-    add("--user", action="store_true", help="ask the login's own service manager")
-    add("--as", dest="run_as", metavar="USER", help="look with this user's eyes")
-    add("--declaration", metavar="FILE", help="use this declaration, not the host's own")
     add(
         "--only",
         metavar="ID",
@@ -55,6 +51,16 @@ def _shared(parser: argparse.ArgumentParser) -> None:
     add("--fail-on", choices=FAIL_ON, default="fail", help="exit 1 from this verdict on (default fail)")
     add("--format", choices=("human", "json", "ndjson", "sarif"), default="human", help="how it is reported")
     add("-v", "--verbose", action="store_true", help="also show what passes or doesn't apply")
+    add_connection(parser)
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    """Add what every service command takes: which host, whose eyes, which declaration."""
+    add = parser.add_argument
+    add("--host", metavar="HOST", default=argparse.SUPPRESS, help="inventory name or executor URL (default: local:)")
+    add("--user", action="store_true", help="ask the login's own service manager")
+    add("--as", dest="run_as", metavar="USER", help="look with this user's eyes")
+    add("--declaration", metavar="FILE", help="use this declaration, not the host's own")
     add("-i", "--inventory", metavar="FILE", help="inventory that --host is looked up in")
     add("--cap", metavar="CAPABILITY", action="append", default=None, help="ask no more of the host than this; repeat")
     add("--identity", metavar="FILE", action="append", default=None, help="SSH private key; may be repeated")
@@ -94,14 +100,14 @@ def _request(arguments: argparse.Namespace) -> Request:
     if arguments.declaration is not None:
         from agent.services.declaration import parse_declaration
 
-        declaration = parse_declaration(_read(arguments.declaration), arguments.declaration)
+        declaration = parse_declaration(read_file(arguments.declaration), arguments.declaration)
     if arguments.command == "preflight" or arguments.name != LOCAL_RUNTIME:
         if any(getattr(arguments, name, None) not in (None, "/") for name in ("root", "baseline", "save_baseline")):
             raise UsageError("--root and baselines go with local-runtime", hint="see `ops-agent doctor --help`")
         return Request(arguments.name, only, arguments.user, declaration, run_as=arguments.run_as)
     from agent.services.persistence import read_baseline
 
-    baseline = None if arguments.baseline is None else read_baseline(_read(arguments.baseline), arguments.baseline)
+    baseline = None if arguments.baseline is None else read_baseline(read_file(arguments.baseline), arguments.baseline)
     root = clean_path(str(Path(arguments.root).absolute()) if "host" not in arguments else arguments.root)
     if root != "/" and not only:
         only = ("persist",)  # everything else would look at this host, not at the image
@@ -109,7 +115,8 @@ def _request(arguments: argparse.Namespace) -> Request:
     return Request(arguments.name, only, arguments.user, declaration, options, arguments.run_as)
 
 
-def _read(file: str) -> bytes:
+def read_file(file: str) -> bytes:
+    """Return a file of the caller's own machine; raises UsageError."""
     from opsexec.errors import UsageError
 
     try:

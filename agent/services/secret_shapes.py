@@ -40,11 +40,34 @@ _NAMED = re.compile(
 
 def mask(text: str) -> str:
     """Return a text without what looks like a secret: by its shape, in a URL or header, or after a telling name."""
+    return mask_counted(text)[0]
+
+
+def mask_counted(text: str) -> tuple[str, int]:
+    """Return the same, and how many places were masked."""
+    count = 0
     for shape in _SHAPES:
-        text = shape.sub(MASK, text)
-    text = _IN_URL.sub(rf"\1{MASK}", text)
-    text = _HEADER.sub(rf"\1{MASK}", text)
-    return _NAMED.sub(_named, text)
+        text, found = shape.subn(MASK, text)
+        count += found
+    for pattern in (_IN_URL, _HEADER):
+        text, found = pattern.subn(rf"\1{MASK}", text)
+        count += found
+
+    def named(match: re.Match[str]) -> str:
+        nonlocal count
+        kept = _named(match)
+        count += kept != match[0]
+        return kept
+
+    return _NAMED.sub(named, text), count
+
+
+def telling_values(text: str) -> list[str]:
+    """Return the values that `mask` would take away: what is a secret in one place is one in every other."""
+    found = [match[0] for shape in _SHAPES for match in shape.finditer(text)]
+    found += [match[0].rpartition(match[1])[2] for pattern in (_IN_URL, _HEADER) for match in pattern.finditer(text)]
+    found += [match[2].strip("\"'") for match in _NAMED.finditer(text) if _named(match) != match[0]]
+    return found
 
 
 def _named(match: re.Match[str]) -> str:

@@ -1,0 +1,225 @@
+"""Services that are there: started when they may, stopped, told about, taken away, and mended where that is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent.services.acts import Act, do_all
+from agent.services.artifact import Places
+from agent.services.check import checks
+from agent.services.doctor import DECLARATIONS, LOCAL_RUNTIME, OF_A_SERVICE, Request, examine, find_service, with_causes
+from agent.services.engine import Engine
+from agent.services.finding import Finding
+from agent.services.look import Look
+from agent.services.outcome import Outcome
+from agent.services.probe import Probe, Unreadable
+from agent.services.receipt import RECEIPTS
+from agent.services.secret_shapes import mask
+from agent.services.unit_state import unit_state
+from opsexec.errors import OpsError, UsageError
+from opsexec.steps import Exec, RemoveFile, ServiceControl, ServiceDefinition
+
+if TYPE_CHECKING:
+    from opsexec.executor import Executor
+    from opsexec.steps.services import Action
+
+ENABLED = ("enabled", "enabled-runtime", "static", "generated", "transient", "alias", "indirect")
+
+
+async def _look(executor: Executor, request: Request) -> Look:
+    probe = Probe(executor, run_as=request.run_as)
+    return Look(probe, await find_service(probe, request))
+
+
+async def _state(look: Look) -> dict[str, str]:
+    try:
+        return await unit_state(look)
+    except Unreadable as error:
+        raise UsageError(f"{look.service.unit} can't be read: {error.reason}", hint=error.hint) from error
+
+
+async def start(executor: Executor, request: Request, *, execute: bool, again: bool = False) -> Outcome:
+    """Start (or restart) what is installed, enabled and passes its preflight; raises OpsError."""
+    look = await _look(executor, request)
+    state, unit, declared = await _state(look), look.service.unit, look.declared
+    if state["LoadState"] != "loaded":
+        hint = "release it first" if state["LoadState"] == "masked" else "install it first"
+        raise UsageError(f"{unit} is {state['LoadState']}", hint=hint)
+    if declared is None:
+        raise UsageError(f"nothing is declared of {look.service.name}", hint="start it with systemctl, or declare it")
+    if declared.runtime != "systemd" and look.service.receipt is None:
+        raise UsageError(f"{unit} was not installed by ops-agent", hint="install it, or declare runtime = systemd")
+    if state.get("UnitFileState", "") not in ENABLED:
+        text = f"{unit} is {state.get('UnitFileState') or 'not enabled'}: only what is enabled is started"
+        raise UsageError(text, hint="declare enable = true, and install again")
+    findings = await _preflight(look)
+    blocking = [each for each in findings if each.blocks_preflight]
+    if blocking:
+        names = ", ".join(dict.fromkeys(each.id for each in blocking))
+        return Outcome(ok=False, findings=findings, notes=[f"preflight: not passed ({names})", "nothing was started"])
+    action: Action = "restart" if again else "start"
+    act = Act(action, ServiceControl(unit, action, look.service.user))
+    if not execute:
+        return Outcome(ok=True, plan=[act], findings=findings, notes=["preflight: passed"])
+    done = await do_all(executor, [act])
+    after = await _state(await _look(executor, request))
+    ok = done[0].rc == 0 and after["ActiveState"] in ("active", "activating", "reloading")
+    notes = [_now(unit, after)]
+    if after.get("Result") == "exec-condition":
+        notes.append("skipped: what it needs isn't there (its wrapper's `ready` says what)")
+    return Outcome(ok=ok, plan=[act], done=done, findings=findings, notes=notes)
+
+
+def _now(unit: str, state: dict[str, str]) -> str:
+    return f"{unit} is {state['ActiveState']} ({state.get('SubState', '')}), {state.get('UnitFileState', '')}"
+
+
+async def _preflight(look: Look) -> list[Finding]:
+    every = checks(OF_A_SERVICE)
+    chosen = [each for each in every if each.blocks and not each.opt_in]
+    found = await Engine(look, f"service:{look.service.name}").run(with_causes(chosen, every))
+    wanted = {each.id for each in chosen}
+    return [each for each in found if each.id in wanted]
+
+
+async def stop(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+    """Stop a service; raises OpsError."""
+    look = await _look(executor, request)
+    await _state(look)
+    act = Act("stop", ServiceControl(look.service.unit, "stop", look.service.user))
+    if not execute:
+        return Outcome(ok=True, plan=[act])
+    done = await do_all(executor, [act])
+    after = await _state(await _look(executor, request))
+    ok = done[0].rc == 0 and after["ActiveState"] in ("inactive", "failed")
+    return Outcome(ok=ok, plan=[act], done=done, notes=[_now(look.service.unit, after)])
+
+
+async def uninstall(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+    """Take away what the receipt lists and is still as it was installed; raises OpsError."""
+    look = await _look(executor, request)
+    service, state = look.service, await _state(look)
+    if service.problem:
+        raise UsageError(f"its receipt can't be read: {service.problem}", hint="look at it by hand")
+    if service.receipt is None:
+        raise UsageError(f"{service.unit} was not installed by ops-agent", hint="quarantine it, or remove it by hand")
+    if state["LoadState"] == "masked":
+        raise UsageError(f"{service.unit} is in quarantine", hint="release it first")
+    places = Places.of(service.name, user=service.user, home=await look.home())
+    acts = [Act("stop", ServiceControl(service.unit, "stop", service.user))]
+    acts.append(Act("disable", ServiceControl(service.unit, "disable", service.user)))
+    if state["LoadState"] == "not-found":
+        acts = []
+    notes = []
+    allowed = (f"{places.units}/{service.unit}", places.wrapper(service.name))
+    for path, digest in sorted(service.receipt.files.items()):
+        if path not in allowed and not path.startswith(f"{places.state}/"):
+            notes.append(f"{path} stays: it is no place of this service's")
+            continue
+        stat = await look.probe.stat(path)
+        if stat.exists and stat.sha256 != digest:
+            notes.append(f"{path} stays: it is not as it was installed")
+        elif stat.exists and not path.startswith(f"{places.state}/"):
+            acts.append(Act(f"remove {path}", RemoveFile(path)))
+    acts.append(Act("reload", ServiceDefinition(service.unit, "reload", service.user), "let the manager forget it"))
+    if not notes:
+        acts.append(Act("state-directory", RemoveFile(places.state, recursive=True), "receipt, staged files"))
+    if not execute:
+        return Outcome(ok=True, plan=acts, notes=notes)
+    done = await do_all(executor, acts)
+    ok = len(done) == len(acts) and all(each.rc == 0 for each in done) and not notes
+    return Outcome(ok=ok, plan=acts, done=done, notes=notes)
+
+
+async def status(executor: Executor, request: Request) -> Outcome:
+    """Tell what a service is: declared, installed, enabled, running; raises OpsError."""
+    look = await _look(executor, request)
+    state, service = await _state(look), look.service
+    held = (await look.probe.stat(f"{(await _places(look)).held}/restore.json")).exists
+    value: dict[str, Any] = {
+        "unit": service.unit, "user": service.user, "declared": look.declared is not None,
+        "installed_by_us": service.receipt is not None, "quarantined": held,
+        "receipt": None if service.receipt is None else msgspec.to_builtins(service.receipt),
+        **{key: state.get(key, "") for key in ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result",
+                                                "NRestarts", "MainPID", "FragmentPath", "ActiveEnterTimestamp")},
+    }  # fmt: skip
+    ours = "installed by ops-agent" if service.receipt else "not installed by ops-agent"
+    notes = [_now(service.unit, state), f"{ours}, {'declared' if value['declared'] else 'not declared'}"]
+    if held:
+        notes.append("in quarantine: `ops-agent release` undoes it")
+    return Outcome(ok=state["ActiveState"] in ("active", "activating", "reloading"), notes=notes, value=value)
+
+
+async def _places(look: Look) -> Places:
+    return Places.of(look.service.name, user=look.service.user, home=await look.home())
+
+
+async def logs(executor: Executor, request: Request, *, lines: int) -> Outcome:
+    """Return what a service said last, without what looks like a secret; raises OpsError."""
+    look = await _look(executor, request)
+    question = "systemd.journal-tail-user" if look.user else "systemd.journal-tail"
+    try:
+        said = (await look.probe.ask(question, look.service.unit, number=lines)).require_ok()
+    except Unreadable as error:
+        raise UsageError(f"its journal can't be read: {error.reason}", hint=error.hint) from error
+    notes = mask(said.out).splitlines()
+    for path in look.declared.logs.paths if look.declared else []:
+        try:
+            text = (await look.probe.read(path)).text
+        except Unreadable as error:
+            notes.append(f"{path}: {error.reason}")
+            continue
+        notes += [f"--- {path}", *mask(text).splitlines()[-lines:]]
+    return Outcome(ok=True, notes=notes)
+
+
+async def list_services(executor: Executor, *, user: bool, run_as: str | None) -> Outcome:
+    """Return every service that is declared or was installed here; raises OpsError."""
+    probe = Probe(executor, run_as=run_as)
+    rows: list[dict[str, Any]] = []
+    try:
+        home = str((await probe.facts("user")).get("home"))
+        declared_in = f"{home}/.config/ops-agent/services" if user else DECLARATIONS
+        installed_in = f"{home}/.local/state/ops-agent/services" if user else RECEIPTS
+        files = (await probe.survey(declared_in)).entries
+        declared = {each.path.rpartition("/")[2].removesuffix(".toml") for each in files if each.path.endswith(".toml")}
+        places = (await probe.survey(installed_in)).entries
+        installed = {each.path.rpartition("/")[2] for each in places if each.kind == "directory"}
+        for name in sorted(declared | installed):
+            try:
+                look = Look(probe, await find_service(probe, Request(name, user=user)))
+                state = await unit_state(look)
+            except (Unreadable, OpsError) as error:
+                rows.append({"name": name, "problem": str(error)})
+                continue
+            rows.append({"name": name, "declared": name in declared, "installed": look.service.receipt is not None,
+                         "load": state["LoadState"], "active": state["ActiveState"],
+                         "enabled": state.get("UnitFileState", "")})  # fmt: skip
+    except Unreadable as error:
+        raise UsageError(f"the host's services can't be read: {error.reason}", hint=error.hint) from error
+    notes = [
+        f"{row['name']:30} {row.get('problem') or '{active:12} {load:10} {enabled}'.format(**row)}" for row in rows
+    ]
+    return Outcome(ok=True, notes=notes or ["no service is declared or installed"], value=rows)
+
+
+async def repair(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+    """Do what findings offer as a fix that destroys nothing, and examine again; raises OpsError."""
+    before = (await examine(executor, request)).findings
+    safe = [
+        each for each in before if each.verdict in ("fail", "warn") and each.fix and each.fix.safe and each.fix.argv
+    ]
+    reading = ("journalctl",)
+    acts = [Act(each.id, Exec(list(each.fix.argv), run_as=request.run_as), each.fix.text)
+            for each in safe if each.fix and each.fix.argv[0] not in reading]  # fmt: skip
+    name = "" if request.name == LOCAL_RUNTIME else f" {request.name}"
+    left = [each for each in before if each.verdict == "fail" and each not in safe]
+    notes = [f"{each.id} takes a person: {each.fix or each.summary}" for each in left]
+    if not execute or not acts:
+        return Outcome(ok=not before or not left, plan=acts, notes=notes or [f"nothing to repair{name}"])
+    done = await do_all(executor, acts, go_on=True)
+    after = (await examine(executor, request)).findings
+    ok = all(each.rc == 0 for each in done) and not any(each.verdict == "fail" for each in after)
+    return Outcome(ok=ok, plan=acts, done=done, findings=after, notes=notes)
