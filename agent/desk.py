@@ -146,7 +146,7 @@ class Desk:
 
     def claim(self, run: str) -> None:
         """Take a run's id, once and for all; raises UsageError for one that was used before."""
-        if run in self._seen or self.detached.store.is_known(run):
+        if run in self._seen or run in self.active or self.detached.store.is_known(run):
             raise UsageError(f"the run {run} was asked for before: it is not run again", hint="choose another run id")
         self._seen[run] = None
         if len(self._seen) > REMEMBERED_RUNS:

@@ -71,6 +71,7 @@ class Door:
         try:
             if request.version != web.HttpVersion11:
                 raise ProtocolError("the request is not HTTP/1.1", hint="see docs/agent.md")
+            _require_plain(request)
             said = request.headers.get(VERSION_HEADER)
             if said is not None:
                 require_same_major(said)
@@ -124,6 +125,16 @@ class Door:
             error = unavailable
         body = frame(ERROR, msgspec.msgpack.encode(pack_error(error)))
         return web.Response(status=status, body=body, headers={"Content-Type": FRAMES_TYPE, VERSION_HEADER: PROTOCOL})
+
+
+def _require_plain(request: web.BaseRequest) -> None:
+    """Raise ProtocolError for what would make a body other bytes than were sent, or the connection no HTTP."""
+    headers = request.headers
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None and coding.lower() != "chunked":
+        raise ProtocolError("the transfer coding is not chunked alone", hint="send the body as it is")
+    if "Content-Encoding" in headers or "Upgrade" in headers:
+        raise ProtocolError("neither coded bodies nor upgrades are taken", hint="send the body as it is")
 
 
 def _route(request: web.BaseRequest) -> Handler:

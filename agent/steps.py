@@ -69,6 +69,7 @@ async def _serve(
                     desk.claim(wanted.run)
             except OpsError as error:
                 return await answer.error(_refused(desk, asker, step, error))
+            asker.grants = desk.ceiling.grants(asker.principal)  # as they are now: the body may have taken its time
             held = effective(asker.grants, attenuation, step)
             if wanted.detach:
                 return await _detach(desk, asker, answer, held, wanted, step)

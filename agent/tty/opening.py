@@ -41,6 +41,7 @@ async def open_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> w
             except OpsError as error:
                 return await answer.error(refused(desk, asker, step, error))
             assert isinstance(step, Tty)
+            asker.grants = desk.ceiling.grants(asker.principal)  # as they are now: the body may have taken its time
             grant, held = deciding(asker.grants, attenuation, step)
             asks = grant.asks_consent or desk.config.consent.always
             return await _attended(desk, asker, answer, body, wanted.run, step, held, asks)
