@@ -14,6 +14,7 @@ from agent.services.check import check
 from agent.services.finding import EXCERPT, Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
 from agent.services.probe import Unreadable
+from agent.services.restart_rate import HOUR_S, Rate, by_journal, over_last_start, since_last_start
 from agent.services.unit_state import ask_unit, installed, loaded, parse_properties, unit_state
 
 DEFAULT_PER_HOUR = 3
@@ -101,10 +102,12 @@ async def last_exit(look: Look) -> Ruling:
     return warned(f"the main process ended with {how} ({result})", *evidence)
 
 
-def judge_restarts(state: str, count: int, limit: int, per_hour: float) -> Ruling:
-    """Rule on the manager's count. `per_hour`: the rate at which it grows now."""
-    text = f"{count} automatic restarts, {per_hour:.0f} an hour now" if count else "no automatic restart"
-    if count > limit and per_hour > limit:
+def judge_restarts(state: str, count: int, limit: int, rate: Rate | None) -> Ruling:
+    """Rule on the manager's count and its rate; None for one that nobody can tell."""
+    text = f"{count} automatic restarts" if count else "no automatic restart"
+    if count and rate is not None:
+        text += f", {rate.per_hour:.0f} an hour {rate.basis}"
+    if count > limit and rate is not None and rate.per_hour > limit and state not in ("failed", "dead"):
         return failed(f"a runaway: {text}, at most {limit} an hour are allowed")
     if state == "auto-restart":
         return failed(f"it is between two restarts now: {text}")
@@ -113,12 +116,31 @@ def judge_restarts(state: str, count: int, limit: int, per_hour: float) -> Rulin
     return noted(text) if count else passed(text)
 
 
+async def slow_rate(look: Look, found: dict[str, str], count: int) -> Rate | None:
+    """Return the rate of a count that stood still while we looked; None when nobody can tell."""
+    try:
+        question = "systemd.journal-user" if look.user else "systemd.journal"
+        said = await look.probe.ask(question, look.service.unit)
+        told = by_journal(said.out, await look.probe.moment()) if said.rc == 0 else None
+    except Unreadable:
+        told = None  # without a grant on the journal the manager's own numbers have to do
+    if told is not None:
+        return told
+    try:
+        uptime = (await look.probe.facts("kernel")).get("uptime_s")
+    except Unreadable:
+        return None
+    age = since_last_start(found, uptime) if isinstance(uptime, float) else None
+    return None if age is None else over_last_start(count, age)
+
+
 WATCH_S = 1.5
 """Seconds between two looks at a count that is too high already."""
 
 
 @check(
-    "svc.restart-count", "service", reads="NRestarts (twice where it is high), SubState; runs of `launchctl print`",
+    "svc.restart-count", "service",
+    reads="NRestarts (twice where it is high), SubState, ActiveEnterTimestamp, the journal; runs of `launchctl print`",
     fails_when="it restarts more often an hour than declared, or waits for its next restart", severity="high",
     after=("backend.manager",),
 )  # fmt: skip
@@ -132,7 +154,7 @@ async def restart_count(look: Look) -> Ruling:
     if count is None:
         return skipped("the manager doesn't count restarts of this unit")
     said = await ask_unit(look)
-    per_hour = 0.0
+    rate: Rate | None = None
     if count > limit:
         begun = time.monotonic()
         await asyncio.sleep(WATCH_S)
@@ -141,9 +163,11 @@ async def restart_count(look: Look) -> Ruling:
         if later is None:
             raise Unreadable("the manager stopped counting restarts", said.evidence)
         # The count begins anew with a start by hand.
-        per_hour = max(0, later - count) * 3600 / (time.monotonic() - begun)
+        rate = Rate(max(0, later - count) * HOUR_S / (time.monotonic() - begun), "now")
+        if later <= count:
+            rate = await slow_rate(look, found, count)
         count = max(later, count)
-    ruling = judge_restarts(found.get("SubState", ""), count, limit, per_hour)
+    ruling = judge_restarts(found.get("SubState", ""), count, limit, rate)
     if ruling.verdict in ("fail", "warn"):
         fix = Fix(text="stop it, then look why it ends", argv=control(look, "stop"))
         return msgspec.structs.replace(ruling, evidence=(said.evidence,), fix=fix)
