@@ -189,6 +189,25 @@ def test_gi49_a_length_that_is_none_is_400(site: GitGate, length: str) -> None:
     assert said.startswith(b"HTTP/1.1 400 ") or b" 400 " in said[:20], said
 
 
+def test_gi49_chunks_over_the_cap_are_413(site: GitGate, work: Work) -> None:
+    oid = work.git("rev-parse", "HEAD")
+    body = commands(f"{ZERO} {oid} refs/heads/long") + b"PACK\0\0\0\2" + b"\0" * (9 << 20)
+    head = f"POST /site/git-receive-pack HTTP/1.1\r\nHost: g\r\nContent-Type: {RECEIVE}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[: 1 << 20],) * 9)
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(10)
+        line.connect(str(site.socket))
+        try:
+            line.sendall(head.encode() + chunks)
+        except (BrokenPipeError, ConnectionResetError):
+            said = line.recv(1000)
+        else:
+            said = line.recv(1000)
+    assert said.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 200 ")), said
+    assert "refs/heads/long" not in site.upstream_refs("site")
+
+
 @pytest.mark.parametrize("start", ["", "POST /site/git", "POST /site/git-receive-pack HTTP/1.1\r\nHost: g\r\n"])
 def test_gi49_a_half_open_session_is_reaped(site: GitGate, start: str) -> None:
     with socket.socket(socket.AF_UNIX) as line:

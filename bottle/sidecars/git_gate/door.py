@@ -51,10 +51,12 @@ class Door:
                 return await self._answer(request)
         except BadRequest as error:
             self._denied("-", request.method, error.text)
-            return _plain(error.status, error.text)
+            return connection.refusal(error.status, error.text)
         except TimeoutError:
             self._denied("-", request.method, "a request took too long")
-            return _plain(408, f"no request may take longer than {self._limits.request_s:g} s")
+            return connection.refusal(408, f"no request may take longer than {self._limits.request_s:g} s")
+        except ConnectionError:
+            return connection.refusal(400, "the client has left")
         finally:
             self._under_way -= 1
             connection.rest()
@@ -165,13 +167,15 @@ class Door:
     async def _stream(self, request: web.BaseRequest, service: Service, kind: str, head: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": kind})
         try:
-            await response.prepare(request)
-            if head:
-                await response.write(head)
+            # Nothing is begun before git has something to say: until then a refusal has a status of its own.
             async for block in service.blocks():
                 async with asyncio.timeout(self._limits.idle_s):
+                    if not response.prepared:
+                        await self._begin(request, response, head)
                     await response.write(block)
             status, text = await service.ended()
+            if not response.prepared:
+                await self._begin(request, response, head)
             if status != 0:
                 say({"event": "git-service", "status": status, "said": text[-1000:]})
                 if request.transport is not None and status < 0:
@@ -180,6 +184,14 @@ class Door:
             return response
         finally:
             await service.kill()
+
+    async def _begin(self, request: web.BaseRequest, response: web.StreamResponse, head: bytes) -> None:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.begun = True
+        await response.prepare(request)
+        if head:
+            await response.write(head)
 
     def _denied(self, repository: str, action: str, why: str) -> None:
         say(decided(self._bottle, repository, action, why))
@@ -224,6 +236,7 @@ class Connection(RequestHandler):
         self._reaper: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
         self.busy = False
+        self.begun = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve it, unless there are too many."""
@@ -236,9 +249,15 @@ class Connection(RequestHandler):
         else:
             self.rest()
 
+    def refusal(self, status: int, text: str) -> web.Response:
+        """Return a refusal. An answer that was begun breaks off instead: nothing may look like the rest of it."""
+        if self.begun and self._wire is not None:
+            self._wire.abort()
+        return _plain(status, text)
+
     def rest(self) -> None:
         """From here on it has `idle_s` to bring its next request whole, up to the body."""
-        self.busy = False
+        self.busy = self.begun = False
         self._stop_reaper()
         self._reaper = self._clock.call_later(self._limits.idle_s, self._reap)
 
