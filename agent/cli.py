@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agent.services import change_cli
 from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
+
+T = TypeVar("T")
 
 EPILOG = """examples:
   ops-agent --config /etc/ops-agent/config.toml
@@ -55,12 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(parser, arguments)
     except OpsError as error:
-        print(f"ops-agent: {error}", file=sys.stderr)
+        from opsexec.cli.ending import printable  # an agent's words are another host's: they drive no terminal
+
+        print(f"ops-agent: {printable(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
+            print(f"  hint: {printable(error.hint)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end; what a `--help` needs not wait for is loaded here."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -74,11 +85,11 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.command == "schema":
         return _print_schema()
     if arguments.command == "whoami":
-        return asyncio.run(_whoami(arguments.url, arguments.json))
+        return _drive(_whoami(arguments.url, arguments.json))
     if arguments.command in services_cli.COMMANDS:
-        return asyncio.run(services_cli.run(arguments))
+        return _drive(services_cli.run(arguments))
     if arguments.command in change_cli.COMMANDS:
-        return asyncio.run(change_cli.run(arguments))
+        return _drive(change_cli.run(arguments))
     if arguments.command in person_cli.COMMANDS:
         from opsexec.cli.drive import drive
 
@@ -92,7 +103,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
     from agent.server import serve
 
-    asyncio.run(serve(Path(arguments.config), check))
+    _drive(serve(Path(arguments.config), check))
     return 0
 
 
@@ -121,10 +132,7 @@ async def _whoami(url: str | None, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found))
         return 0
-    print(f"{found['principal']} on {found['host']} ({found['listener']})")
-    for number, grant in enumerate(found["grants"], 1):
-        for text in grant["capabilities"]:
-            print(f"  grant {number}: {text}")
-        for user in grant["run_as"]:
-            print(f"  grant {number}: as {user}")
+    from agent.whoami_text import whoami_text
+
+    print(whoami_text(found))
     return 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("consent", "approve", "deny", "end", "watch")
 DEFAULT_URL = "agent+unix:///run/ops-agent/agent.sock"
+MAX_LEFT_S = 1e6
 WAIT_S = 30
 """Seconds of one request for questions that may come."""
 
@@ -83,7 +84,7 @@ def _told(question: Question) -> str:
     words = json.dumps(step.pop("argv", None), ensure_ascii=True)
     rest = {name: value for name, value in step.items() if value and name not in ("type", "term", "columns", "rows")}
     more = f", with {json.dumps(rest, ensure_ascii=True)}" if rest else ""
-    left = max(0, round(question.until - time.time()))
+    left = round(max(0.0, min(question.until - time.time(), MAX_LEFT_S)))
     asks = printable(f"{question.principal} asks for a terminal: {words}{more}")
     how = printable(f"ops-agent approve {question.run} --watch")
     return f"{asks}\n  {how}    (no answer within {left} s is a no)"
