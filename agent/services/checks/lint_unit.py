@@ -6,13 +6,16 @@ import json
 import re
 
 from agent.services.check import check
+from agent.services.checks.lint_exec import starts
+from agent.services.command_line import ContainerRun
 from agent.services.definition import Definition, as_it_stands, definition, where
-from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
+from agent.services.finding import Evidence, Fix, Ruling, failed, passed, skipped, unknown, warned
 from agent.services.look import Look
 from agent.services.probe import Missing, Said, Unreadable
 from agent.services.restart_limits import Limits, why_unbounded
 from agent.services.secret_shapes import secret_names
 from agent.services.timespan import seconds
+from agent.services.unit_file import Unit
 from agent.services.unit_state import limits_of, loaded, unit_state
 
 LINUX = ("Linux",)
@@ -135,9 +138,36 @@ async def secrets_in_env(look: Look) -> Ruling:
     return passed("no secret stands in the definition")
 
 
+TYPES = ("simple", "exec", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle")
+
+
+def detached(run: ContainerRun) -> bool:
+    """True when the words before the image send the container to the background."""
+    own = run.words[: run.words.index(run.image)] if run.image in run.words else run.words
+    return bool({"-d", "--detach", "--detach=true", "-dit", "-dt", "-td", "-itd"} & set(own))
+
+
+def type_mismatches(unit: Unit, runs: list[ContainerRun]) -> list[str]:
+    """Return where Type= says something else than the unit does: the manager then watches the wrong process."""
+    kind = unit.value("Service", "Type") or ("dbus" if unit.last("Service", "BusName") else "simple")
+    found = []
+    if kind not in TYPES:
+        found.append(f"Type={kind[:40]} is none")
+    if kind == "forking" and not unit.last("Service", "PIDFile"):
+        found.append("Type=forking without PIDFile=: the manager guesses which process is the service")
+    if kind == "dbus" and not unit.last("Service", "BusName"):
+        found.append("Type=dbus without BusName=")
+    if kind == "oneshot" and unit.value("Service", "Restart") in ("always", "on-success"):
+        found.append("Type=oneshot starts again after every success with this Restart=")
+    if kind not in ("forking", "oneshot", "notify") and any(detached(each) for each in runs):
+        found.append(f"Type={kind} with a detached container: the manager takes its start for the service's end")
+    return found
+
+
 @check(
     "lint.killmode", "service", reads="KillMode=, Type=, TimeoutStopSec=",
-    fails_when="a stop leaves processes behind, or takes longer than declared", platforms=LINUX,
+    fails_when="a stop leaves processes behind or takes longer than declared, or Type= isn't what it does",
+    platforms=LINUX,
 )  # fmt: skip
 async def killmode(look: Look) -> Ruling:
     """Rule on how it is stopped."""
@@ -148,6 +178,8 @@ async def killmode(look: Look) -> Ruling:
     stop = unit.last("Service", "TimeoutStopSec") or unit.last("Service", "TimeoutSec")
     if stop and seconds(stop.value) is None:
         return warned("TimeoutStopSec= is no time span", where(stop))
+    for each in type_mismatches(unit, [start.run for start in await starts(look)]):
+        return warned(each, *(where(line) for line in [unit.last("Service", "Type")] if line))
     if stop and look.declared is not None:
         wanted = look.declared.lifecycle.shutdown_timeout_seconds
         if (seconds(stop.value) or 0) > wanted:
@@ -180,28 +212,6 @@ def judge_exposure(said: Said, budget: float) -> Ruling:
     if said.rc == 1:
         return warned(f"its exposure is over {budget:g}", evidence)
     raise Unreadable(f"systemd-analyze security ended with {said.rc}", said.evidence)
-
-
-@check(
-    "lint.quadlet", "service", reads="SourcePath of generated units, podman's version",
-    fails_when="a .container file is there, and this podman makes no units of it (before 4.4)", platforms=LINUX,
-    after=("podman.version",),
-)  # fmt: skip
-async def quadlet(look: Look) -> Ruling:
-    """Rule on Quadlet files of the service."""
-    from agent.services.checks.podman import podman_version
-
-    home = await look.home()
-    stem = look.service.unit.removesuffix(".service")
-    places = [f"{d}/{stem}.container" for d in ("/etc/containers/systemd", f"{home}/.config/containers/systemd")]
-    there = [place for place in places if (await look.probe.stat(place)).exists]
-    if not there:
-        return skipped("it has no Quadlet file")
-    version = await podman_version(look)
-    if version < (4, 4):
-        text = f"podman {'.'.join(map(str, version))} doesn't read Quadlet files (4.4 does)"
-        return failed(text, Evidence(path=there[0]))
-    return noted("made from a Quadlet file", Evidence(path=there[0]))
 
 
 @check(
