@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +28,20 @@ exposure_budget = 3.5
 """
 
 
+FAILING = """name = "fails"
+enable = true
+command = ["/usr/local/bin/fails", "/var/lib/starts-bounded"]
+"""
+WRONG_SECTION = """[Service]
+ExecStart=/usr/local/bin/fails /var/lib/starts-unbounded
+Restart=on-failure
+RestartSec=6
+StartLimitIntervalSec=1h
+StartLimitBurst=3
+"""
+WATCHED_S = 120
+
+
 @pytest.fixture(scope="module")
 def machine() -> Iterator[BootedMachine]:
     for why in (docker_engine.missing(), booted_machine.missing()):
@@ -33,6 +50,51 @@ def machine() -> Iterator[BootedMachine]:
         booted.run("mkdir", "-p", "/etc/ops-agent/services", "/var/log/journal")
         fake_podman(booted)
         yield booted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def failing_since(machine: BootedMachine) -> float:
+    """Two services that always fail, started before everything else, so that others run while they are watched."""
+    machine.write("/usr/local/bin/fails", '#!/bin/sh\necho start >> "$1"\nexit 1\n')
+    machine.run("chmod", "755", "/usr/local/bin/fails")
+    declare(machine, "fails", FAILING)
+    machine.write("/etc/systemd/system/wrong-section.service", WRONG_SECTION)
+    machine.run("systemctl", "daemon-reload")
+    ops(machine, "install", "fails", "--execute")
+    ops(machine, "start", "fails", "--execute", rc=None)
+    machine.run("systemctl", "start", "wrong-section", check=False)
+    return time.monotonic()
+
+
+BOXED = """name = "boxed"
+enable = true
+runtime = "podman"
+image = "localhost/web:1"
+"""
+RUNS_AWAY = """[Unit]
+StartLimitIntervalSec=0
+[Service]
+ExecStart=/bin/false
+Restart=always
+RestartSec=0
+"""
+
+
+@contextmanager
+def agent_there(machine: BootedMachine, capabilities: list[str]) -> Iterator[str]:
+    """The machine's own agent with this ceiling for root; yields how it is reached."""
+    config = '[agent]\nlisten = ["unix:/run/oa/agent.sock"]\nstate_dir = "/var/lib/oa"\n'
+    config += f'[[grants]]\nprincipal = "unix:root"\ncapabilities = {json.dumps(capabilities)}\n'
+    machine.write("/etc/ops-agent/config.toml", config)
+    machine.run("chmod", "600", "/etc/ops-agent/config.toml")
+    machine.run("mkdir", "-p", "/run/oa")
+    words = ["--unit=oa", "--property=Type=notify", "--property=NotifyAccess=all"]
+    machine.run("systemd-run", *words, PROGRAM, "--config", "/etc/ops-agent/config.toml")
+    try:
+        yield "agent+unix:///run/oa/agent.sock"
+    finally:
+        machine.run("systemctl", "stop", "oa", check=False)
+        machine.run("systemctl", "reset-failed", "oa", check=False)
 
 
 def ops(machine: BootedMachine, *words: str, rc: int | None = 0) -> dict[str, Any]:
@@ -69,7 +131,7 @@ def test_a_declared_service_is_staged_installed_started_and_taken_away(machine):
     assert [each["id"] for each in again["done"] if each.get("changed")] in (["receipt", "reload"], ["reload"])
     ops(machine, "uninstall", "web", "--execute")
     assert machine.show("web.service", "LoadState") == "not-found"
-    assert machine.run("ls", "/var/lib/ops-agent/services").strip() == ""
+    assert "web" not in machine.run("ls", "/var/lib/ops-agent/services").split()
 
 
 RUNAWAY = f"""[Unit]
@@ -187,7 +249,7 @@ def test_the_bundle_explains_it_and_only_its_owner_may_read_it(machine, containe
     assert "ops-agent release node-commander --execute" in text
 
 
-def test_a_canary_planted_in_every_source_occurs_nowhere_in_the_bundle(machine, contained):
+def test_acceptance_5_a_canary_planted_in_every_source_occurs_nowhere_in_the_bundle(machine, contained):
     bundle = contained["bundle"]
     auth = base64.b64encode(f"robot:{CANARY}-auth".encode()).decode()
     for needle in (CANARY, auth, base64.b64encode(CANARY.encode()).decode()[4:20]):
@@ -224,3 +286,109 @@ def test_release_restores(machine, contained):
     before = tree(machine)
     assert ops(machine, "release", "node-commander", "--execute")["done"] == []
     assert tree(machine) == before
+
+
+def test_acceptance_1_a_runtime_that_is_down_is_one_failure_and_nothing_is_installed(machine):
+    declare(machine, "boxed", BOXED)
+    machine.write(f"{STATE}/down", "")
+    try:
+        told = ops(machine, "install", "boxed", "--execute", rc=1)
+        failures = [each for each in told["findings"] if each["verdict"] in ("fail", "unknown")]
+        assert [each["id"] for each in failures] == ["podman.version"]
+        waiting = [each for each in told["findings"] if each.get("because") == "podman.version"]
+        assert {"image.present", "container.name-free"} <= {each["id"] for each in waiting}
+    finally:
+        machine.run("rm", "-f", f"{STATE}/down")
+    assert machine.status("test", "-e", "/etc/systemd/system/boxed.service") != 0
+    assert machine.run("sh", "-c", "ls /etc/systemd/system/*.wants | grep -c boxed", check=False).strip() == "0"
+    assert machine.status("test", "-e", "/var/lib/ops-agent/services/boxed/staged/boxed.service") == 0
+
+
+def test_a_runtime_that_is_down_means_skipped_not_failed_and_started_again(machine):
+    declare(machine, "boxed", BOXED)
+    machine.write(f"{STATE}/works", "")
+    ops(machine, "install", "boxed", "--execute")
+    machine.write(f"{STATE}/down", "")
+    try:
+        machine.run("systemctl", "start", "boxed", check=False)
+        state = [machine.show("boxed.service", name) for name in ("ActiveState", "Result", "NRestarts")]
+        assert state == ["inactive", "exec-condition", "0"]
+    finally:
+        machine.run("rm", "-f", f"{STATE}/down")
+    ops(machine, "start", "boxed", "--execute")
+    calls = machine.run("grep", "^run ", f"{STATE}/calls").splitlines()
+    assert all(word in calls[-1] for word in ("--pull=never", "--authfile=/var/lib/ops-agent/services/boxed/auth/"))
+    ops(machine, "stop", "boxed", "--execute")
+    assert machine.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/boxed.service") == ""
+    ops(machine, "uninstall", "boxed", "--execute")
+
+
+def test_a_definition_of_somebody_else_is_not_overwritten(machine):
+    declare(machine, "theirs", NATIVE.replace("web", "theirs"))
+    machine.write("/etc/systemd/system/theirs.service", "[Service]\nExecStart=/bin/sleep 5\n")
+    told = ops(machine, "install", "theirs", "--execute", rc=1)
+    assert [each["id"] for each in told["findings"] if each.get("blocks_preflight")] == ["svc.conflict"]
+    assert "sleep 5" in machine.run("cat", "/etc/systemd/system/theirs.service")
+
+
+def test_what_was_changed_since_the_install_stays_when_it_is_uninstalled(machine):
+    declare(machine, "edited", NATIVE.replace("web", "edited"))
+    ops(machine, "install", "edited", "--execute")
+    machine.run("sh", "-c", "echo '# mine' >> /etc/systemd/system/edited.service")
+    told = ops(machine, "uninstall", "edited", "--execute", rc=1)
+    assert told["notes"] == ["/etc/systemd/system/edited.service stays: it is not as it was installed"]
+    assert machine.status("test", "-e", "/etc/systemd/system/edited.service") == 0
+
+
+def test_the_hosts_ceiling_decides_what_is_installed_through_its_agent(machine):
+    declare(machine, "web", NATIVE)
+    reading = ["facts:*", "observe:load", "service.read:*", "container.read:*", "image.read:*", "fs.read:/**"]
+    staging = ["fs.write:/var/lib/ops-agent/services/web/**"]
+    installing = ["fs.write:/etc/systemd/system/web.service", "fs.write:/etc/systemd/system",
+                  "fs.write:/usr/local/libexec/ops-agent/web", "fs.write:/usr/local/libexec/ops-agent",
+                  "fs.write:/var/lib/ops-agent/services/web", "service.install:web.service",
+                  "service.control:web.service"]  # fmt: skip
+    held = reading + staging + ["fs.write:/var/lib/ops-agent/services/web"]
+    with agent_there(machine, held) as host:
+        told = ops(machine, "install", "web", "--execute", "--host", host, rc=1)
+        assert "preflight: passed" in told["notes"]
+        assert "needs fs.write:/usr/local/libexec/ops-agent" in told["notes"][-1]
+        assert machine.show("web.service", "LoadState") == "not-found"
+    with agent_there(machine, held + installing) as host:
+        ops(machine, "install", "web", "--execute", "--host", host)
+        ops(machine, "start", "web", "--execute", "--host", host)
+        assert machine.show("web.service", "ActiveState") == "active"
+        told = ops(machine, "quarantine", "web", "--execute", "--host", host, rc=None)
+        assert "quarantine" in told["stderr"]  # nobody may write evidence, so nothing is touched
+        assert machine.show("web.service", "ActiveState") == "active"
+    ops(machine, "uninstall", "web", "--execute")
+
+
+def test_acceptance_6_a_runaway_is_reported_with_its_count_and_rate(machine):
+    machine.write("/etc/systemd/system/runs-away.service", RUNS_AWAY)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "runs-away")
+    try:
+        eventually_now(
+            lambda: int(machine.show("runs-away.service", "NRestarts")) >= 2000, within_s=100, what="it ran away"
+        )
+        told = json.loads(
+            machine.run(PROGRAM, "doctor", "runs-away", "--only", "svc.restart-count", "--format", "json", check=False)
+        )
+        (finding,) = [each for each in told["findings"] if each["id"] == "svc.restart-count"]
+        assert finding["verdict"] == "fail"
+        assert int(re.findall(r"\d+", finding["summary"].replace(",", ""))[0]) >= 2000
+        assert "an hour" in finding["summary"] or "/h" in finding["summary"], finding["summary"]
+    finally:
+        machine.run("systemctl", "stop", "runs-away")
+
+
+@pytest.mark.slow
+def test_a_service_that_always_fails_is_started_so_often_and_no_more(machine, failing_since):
+    left = WATCHED_S - (time.monotonic() - failing_since)
+    if left > 0:
+        time.sleep(left)  # what is proven is that nothing happens
+    assert len(machine.run("cat", "/var/lib/starts-bounded").split()) == 3
+    assert machine.show("fails.service", "Result") in ("start-limit-hit", "exit-code")
+    # Limits under [Service] are ignored: this one was started all the time, which is what the count above is worth.
+    assert len(machine.run("cat", "/var/lib/starts-unbounded").split()) > 12

@@ -1,0 +1,92 @@
+"""What leaves a host in evidence: no secret, in no form, and everything that explains."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.services.evidence import Source, redacted
+from agent.services.redaction import Redactor
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+    max_leaves=20,
+)
+VALUE = "s3cr3t-canary/+value"
+
+
+def source(id: str, text: str, form="text") -> Source:
+    return Source(id=id, file=id, form=form, argv=[], data=text.encode())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [VALUE, quote(VALUE, safe=""), json.dumps(VALUE), VALUE.encode().hex(),
+     *(base64.b64encode(("x" * pad + VALUE + "y").encode()).decode() for pad in range(3)),
+     *(base64.urlsafe_b64encode(("x" * pad + VALUE).encode()).decode() for pad in range(3))],
+)  # fmt: skip
+def test_what_is_a_secret_in_one_source_is_taken_out_of_every_other_in_any_form(form):
+    learned, log = redacted([
+        source("env", f"API_TOKEN={VALUE}\n", "environment"), source("log", f"it said {form} and ended\n")
+    ])  # fmt: skip
+    assert VALUE not in learned.data.decode()
+    assert form.strip('"') not in log.data.decode()
+    assert log.counts["value"] == 1
+    assert log.data.decode().startswith("it said ")
+
+
+def test_credentials_go_by_structure_and_names_of_registries_and_helpers_stay():
+    config = {
+        "auths": {"r.example.com": {"auth": base64.b64encode(b"bot:hush-hush").decode(), "email": "a@b"}},
+        "HttpHeaders": {"X-Key": "abcdef"},
+        "credHelpers": {"g.example.com": "gcloud"},
+        "credsStore": "pass",
+    }
+    file, log = redacted([source("auth", json.dumps(config), "json"), source("log", "login as bot with hush-hush\n")])
+    found = json.loads(file.data)
+    assert found == {"auths": {"r.example.com": {"auth": "***", "email": "a@b"}}, "HttpHeaders": {"X-Key": "***"},
+                     "credHelpers": {"g.example.com": "gcloud"}, "credsStore": "pass"}  # fmt: skip
+    assert b"hush" not in log.data
+
+
+def test_an_auth_file_that_is_no_json_stays_on_the_host():
+    (found,) = redacted([source("auth", '{"auths": {"r": {"auth": "aGVsbG86d29ybGQ="', "json")])
+    assert found.data == b"withheld: it is no JSON\n"
+
+
+def test_a_document_nested_without_end_is_withheld():
+    (found,) = redacted([source("deep", "[" * 100_000 + "]" * 100_000, "json")])
+    assert found.data.startswith(b"withheld")
+
+
+def test_values_of_environments_go_and_their_names_stay():
+    unit = '[Service]\nEnvironment=MODE=quick "DSN=pg://u:p4ss@h/x" PATH=/usr/bin\nExecStart=/bin/x\n'
+    text, counts = Redactor().text(unit)
+    assert text == '[Service]\nEnvironment=MODE=*** "DSN=***" PATH=/usr/bin\nExecStart=/bin/x\n'
+    assert "p4ss" not in text
+    assert counts["structure"] >= 1
+    inspected, _ = Redactor().json({"Config": {"Env": ["MODE=quick", "PATH=/bin", "EMPTY="]}})
+    assert inspected == {"Config": {"Env": ["MODE=***", "PATH=/bin", "EMPTY="]}}
+
+
+@given(DOCUMENTS)
+def test_any_document_keeps_its_shape(value):
+    redactor = Redactor()
+    redactor.learn_json(value)
+    found, _ = redactor.json(value)
+    assert type(found) is type(value) or found == "***"
+    json.dumps(found)
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_redacted_twice(text):
+    redactor = Redactor()
+    redactor.learn(text)
+    once, _ = redactor.text(text)
+    redactor.text(once)
