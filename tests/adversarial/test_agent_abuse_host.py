@@ -42,11 +42,13 @@ def rpc(agent: OpsAgent) -> AgentRpc:
 def small_disk(directory: Path, size: str) -> Iterator[Path]:
     """A file system of so many bytes at a directory (needs root)."""
     directory.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "opsexec-test", str(directory)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "opsexec-test", str(directory)], check=True, timeout=20
+    )
     try:
         yield directory
     finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
+        subprocess.run(["umount", "-l", str(directory)], check=True, timeout=20)
 
 
 async def test_without_room_nothing_new_runs_and_the_chain_stays_whole(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ async def test_without_room_nothing_new_runs_and_the_chain_stays_whole(tmp_path:
             assert verify(agent.state / "audit.jsonl").ok
             (tmp_path / "go").touch()
             with pytest.raises(AuditUnavailable):  # it ran; its outcome can't be recorded, and that is said
-                await long
+                await asyncio.wait_for(long, 20)
             filler.unlink()
             await ex.run(Shell("test.touch", f"echo x >> {tmp_path}/after"))
             started = await ex.start(Exec(["/bin/true"]))
@@ -114,7 +116,7 @@ async def test_a_clock_that_jumps_changes_no_limit_and_breaks_no_chain(tmp_path:
                 await eventually(lambda jump=jump: (tmp_path / f"on{jump}").exists(), within_s=10, what="it runs")  # type: ignore[misc]  # a default binds it now
                 offset.write_text(jump)
                 begun = time.monotonic()
-                output = await running
+                output = await asyncio.wait_for(running, 30)
                 assert (output.exit_code, output.stdout) == (0, b"done\n")
                 assert time.monotonic() - begun < 5
                 assert 0.9 < output.duration_s < 5
@@ -177,7 +179,7 @@ async def test_an_audit_that_something_else_rotates_stops_the_agent_from_running
             rules.write_text(f"{log} {{\n  rotate 5\n  {how}\n}}\n")
             rules.chmod(0o600)
             argv = [program, "-f", "-s", str(tmp_path / "state"), str(rules)]
-            await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True)
+            await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, timeout=20)
             with pytest.raises(AuditUnavailable):
                 await ex.run(Shell("test.touch", f"echo x > {tmp_path}/ran"))
             assert not (tmp_path / "ran").exists()

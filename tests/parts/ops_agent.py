@@ -21,6 +21,8 @@ from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually_now
 
 TAILNET_PORT = 7227
+END_S = 20.0
+"""Seconds an agent gets to end; its own bound for what runs is half of that."""
 REPOSITORY = Path(__file__).parents[2]
 EVERYTHING = [f"{name}:{ANY_PATTERN[verb.kind]}" for name, verb in VERBS.items()]
 
@@ -131,7 +133,12 @@ class OpsAgent:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self._process.wait(20)
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # nothing of it may outlive its test, however the test fails
+            self._process.wait(END_S)
+            raise AssertionError(f"the agent did not end within {END_S:g} s: {self.said()[-2000:]}") from None
 
     def records(self) -> list[dict[str, Any]]:
         """What its audit holds."""
