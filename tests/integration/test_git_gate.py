@@ -162,7 +162,7 @@ def test_a_thousand_small_files_pass_in_seconds(site: GitGate, work: Work) -> No
 
 
 def test_a_large_push_streams_in_chunks(site: GitGate, work: Work) -> None:
-    work.write("data.bin", os.urandom(20 << 20))
+    work.write("data.bin", os.urandom(8 << 20))
     commit = work.commit("data")
     pushed = work.push("HEAD:refs/heads/large")
     assert pushed.status == 0, pushed
