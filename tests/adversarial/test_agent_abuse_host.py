@@ -107,7 +107,8 @@ async def test_a_clock_that_jumps_changes_no_limit_and_breaks_no_chain(tmp_path:
     fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
     # The kernel's monotonic clock does not jump (clock_gettime(2)); only the wall clock does here too.
     fake |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-    with OpsAgent(environment=fake, idle_timeout_s=5) as agent:
+    own = ("-m", "tests.parts.clock_of_its_own")
+    with OpsAgent(environment=fake, program=own, idle_timeout_s=5) as agent:
         async with rpc(agent) as ex:
             stamps = []
             for jump in ("+0", f"+{YEAR_S}", f"-{YEAR_S}", "+0"):
