@@ -24,6 +24,12 @@ EPILOG = """examples:
 
 exit status: 0 ok, 1 the work failed, 2 usage, 3 could not run"""
 
+WHOAMI_EPILOG = """examples:
+  ops-agent whoami
+  ops-agent whoami --json agent+unix:///run/ops-agent/bottles/web/agent.sock
+  ops-agent whoami agent+ssh://deploy@web1
+  ops-agent whoami tailnet://web1"""
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -39,7 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="check a config file, and say where it is wrong")
     check.add_argument("file", metavar="FILE")
     commands.add_parser("schema", help="print the JSON Schema of a config file (as the JSON that its TOML stands for)")
-    who = commands.add_parser("whoami", help="ask an agent who it takes you for, and what you may do there")
+    who = commands.add_parser(
+        "whoami",
+        help="ask an agent who it takes you for, and what you may do there",
+        epilog=WHOAMI_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     who.add_argument("url", metavar="URL", nargs="?", help="default: agent+unix:///run/ops-agent/agent.sock")
     who.add_argument("--json", action="store_true", help="print one JSON object")
     person_cli.add_commands(commands)
