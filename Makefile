@@ -24,14 +24,14 @@ setup-tests:
 demo: setup
 	@$(PY) -m demo
 
-# Unit tests share nothing and run two at a time; the others start real servers and run one by one. Every folder is run
-# even after a failure, and any failure fails the target.
+# Two at a time; of the tests that start real servers a file stays on one worker, so that its parts are started once.
+# Every folder is run even after a failure, and any failure fails the target.
 test: setup-tests
 	@status=0; \
 	$(OFFLINE) $(PY) -m pytest -q -n 2 tests/unit || status=$$?; \
 	serial="$$(find tests/integration tests/adversarial -name 'test_*.py' -print 2>/dev/null | head -n 1)"; \
 	if [ -n "$$serial" ]; then \
-		$(PY) -m pytest -q $(wildcard tests/integration tests/adversarial) || status=$$?; \
+		$(PY) -m pytest -q -n 2 --dist loadfile $(wildcard tests/integration tests/adversarial) || status=$$?; \
 	fi; \
 	exit $$status
 
