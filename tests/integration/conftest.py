@@ -136,7 +136,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent"])
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])
 def terminal_target(request: pytest.FixtureRequest) -> Target:
     """Every target that has terminals."""
     found = request.getfixturevalue(request.param)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,8 +57,12 @@ async def test_an_executor_can_be_used_again_after_it_was_closed(target: Target)
 
 async def test_nothing_is_left_after_closing(terminal_target: Target) -> None:
     Watchdog.get()  # one for the life of this process
-    async with terminal_target.connect() as ex:
+    async with terminal_target.connect() as ex:  # an agent of this process keeps a session for each user
         await ex.run(Exec(argv=("true",)))
+        terminal = await ex.open_tty(Tty(argv=("/bin/sh",)))
+        await terminal.aclose()
+        if terminal_target.login == "root":
+            await ex.run(Exec(argv=("true",), run_as="nobody"))
     before = Holdings.now()
     for _ in range(3):
         async with terminal_target.connect() as ex:
@@ -90,7 +96,8 @@ async def test_a_program_that_used_an_executor_ends_without_a_word(terminal_targ
     key = str(terminal_target.identity_files[0]) if terminal_target.identity_files else ""
     as_other = ["nobody"] if terminal_target.login == "root" else []
     argv = [sys.executable, "-W", "error", "-c", PROGRAM, terminal_target.url, key, str(terminal_target.known_hosts)]
-    done = await asyncio.to_thread(
-        subprocess.run, [*argv, *as_other], capture_output=True, text=True, timeout=50, cwd=Path(__file__).parents[2]
-    )
+    where: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 50, "cwd": Path(__file__).parents[2]}
+    if terminal_target.tailscaled_socket:
+        where["env"] = os.environ | {"OPSEXEC_TAILSCALED_SOCKET": terminal_target.tailscaled_socket}
+    done = await asyncio.to_thread(subprocess.run, [*argv, *as_other], **where)
     assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
