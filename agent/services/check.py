@@ -21,8 +21,8 @@ FAMILIES = (
 MODULES = {
     "host": ("host",), "backend": ("backend",), "svc": ("svc_state", "svc_files", "svc_launchd"),
     "lint": ("lint_unit", "lint_exec", "lint_files", "lint_quadlet", "lint_plist"), "nix": ("nix",),
-    "podman": ("podman",), "image": ("image",), "container": ("container",), "runtime": ("canary",), "auth": ("auth",), "logs": ("logs",),
-    "deps": ("deps",), "persist": ("persist",), "agent": ("agent_self",),
+    "podman": ("podman",), "image": ("image",), "container": ("container",), "runtime": ("canary",),
+    "auth": ("auth",), "logs": ("logs",), "deps": ("deps",), "persist": ("persist",), "agent": ("agent_self",),
 }  # fmt: skip
 """Family -> its modules in `agent.services.checks`; a run loads the families it needs."""
 

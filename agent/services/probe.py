@@ -171,6 +171,11 @@ class Probe:
         key = (encode_step(step), again)
         return await self.memo(key, lambda: self._said(step, step.question.max_bytes, step.argv()))
 
+    async def whois(self, socket: str, address: str) -> Said:
+        """Ask tailscaled, by the path of its socket, whose an address is."""
+        step = self._step(Inquire, ask="tailnet.whois", subject=socket, address=address)
+        return await self.memo(encode_step(step), lambda: self._said(step, step.question.max_bytes, step.argv()))
+
     async def run(self, argv: list[str], *, timeout_s: float, env: dict[str, str] | None = None) -> Said:
         """Run a program that a declaration names; it takes an exec grant of its own."""
         step = self._step(Exec, argv=argv, timeout_s=timeout_s, env=env or {})

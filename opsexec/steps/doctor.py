@@ -13,17 +13,19 @@ _NAMES = {
     "container": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}\Z"),
     "connection": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,254}\Z"),
     "image": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,511}\Z"),
-    "address": re.compile(r"[0-9A-Fa-f][0-9A-Fa-f.:]{1,44}\Z"),
     "user": re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z"),
 }
+_ADDRESS = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f.:]{1,44}\Z")
+_PLACES = re.compile(r"\{number\}|\{address\}|\{\}")
 _LAUNCHD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,254}\Z")
 
 
 class Inquire(Step, frozen=True, tag="inquire"):
     """Put one of QUESTIONS to the host; its exit status and output are the answer, whatever they are.
 
-    `subject`: the unit, container, image, user or path it is about. `number`: a threshold where the question takes one.
-    `user`: ask the login's own service manager. `connection`: ask podman through this connection of its own.
+    `subject`: the unit, container, image, user or path it is about. `number`: a threshold where the question takes one;
+    `address`: an IP address where it takes one. `user`: ask the login's own service manager. `connection`: ask podman
+    through this connection of its own.
     """
 
     family = "doctor"
@@ -34,6 +36,7 @@ class Inquire(Step, frozen=True, tag="inquire"):
     number: int | None = None
     user: bool = False
     connection: str | None = None
+    address: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +53,10 @@ class Inquire(Step, frozen=True, tag="inquire"):
             raise BadStep(f"{self.ask} takes a number exactly where its argv has a place for one")
         if self.number is not None and not 0 <= self.number <= 100_000:
             raise BadStep("number is not between 0 and 100000")
+        if ("{address}" in question.argv) != (self.address is not None):
+            raise BadStep(f"{self.ask} takes an address exactly where its argv has a place for one")
+        if self.address is not None and not _ADDRESS.match(self.address):
+            raise BadStep(f"{self.address[:60]!r} is no IP address")
         if self.connection is not None and not (
             question.argv[0] == "podman" and _NAMES["connection"].match(self.connection)
         ):
@@ -67,7 +74,8 @@ class Inquire(Step, frozen=True, tag="inquire"):
         """The words of the program that is asked."""
         question = self.question
         subject = clean_path(self.subject) if question.subject == "path" else self.subject
-        words = [word.replace("{number}", str(self.number)).replace("{}", subject) for word in question.argv]
+        values = {"{number}": str(self.number), "{address}": str(self.address), "{}": subject}
+        words = [_PLACES.sub(lambda match: values[match[0]], word) for word in question.argv]
         if self.user and question.user_manager:
             words.insert(1, "--user")
         if self.connection is not None:

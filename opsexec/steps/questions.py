@@ -1,13 +1,14 @@
 """The read-only questions a doctor may put to a host's programs: each an argv, and the verb that admits it, as data.
 
-`{}` in an argv is the step's subject, `{number}` its number. A question changes nothing on the host.
+`{}` in an argv is the step's subject, `{number}` its number, `{address}` its address. A question changes nothing on
+the host.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-SubjectKind = Literal["", "unit", "container", "image", "user", "path", "connection", "address"]
+SubjectKind = Literal["", "unit", "container", "image", "user", "path", "connection"]
 
 UNIT_PROPERTIES = (
     "Id", "Names", "Description", "LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "UnitFilePreset",
@@ -134,7 +135,8 @@ QUESTIONS: dict[str, Question] = {
         ("tailscale", "--socket={}", "status", "--json", "--peers=false"), "path",
     ),
     "tailnet.whois": Question(
-        "Whose is an address of the tailnet?", "service.read", ("tailscale", "whois", "--json", "{}"), "address",
+        "Whose is an address of the tailnet?", "fs.read",
+        ("tailscale", "--socket={}", "whois", "--json", "{address}"), "path",
     ),
     "fs.sync": Question("Does a directory reach the disk when it has to?", "fs.read", ("sync", "{}"), "path"),
     "mac.enrollment": Question(

@@ -54,7 +54,7 @@ ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
 LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
 QUARANTINE = "/g/a/mirror.git/objects/q"
 UPDATES = (f"{'0' * 40} {'1' * 40} refs/heads/x",)
-ABOUT = {"": "", "path": "/a", "address": "100.64.0.1"}
+ABOUT = {"": "", "path": "/a"}
 
 EXAMPLES: tuple[Step, ...] = (
     Exec(["id"], env=LOADING, creates="/a"),
@@ -74,7 +74,12 @@ EXAMPLES: tuple[Step, ...] = (
     Observe(),
     Events(),
     *(
-        Inquire(ask=name, subject=ABOUT.get(each.subject, "a"), number=50 if "{number}" in str(each.argv) else None)
+        Inquire(
+            ask=name,
+            subject=ABOUT.get(each.subject, "a"),
+            number=50 if "{number}" in str(each.argv) else None,
+            address="100.64.0.1" if "{address}" in each.argv else None,
+        )
         for name, each in QUESTIONS.items()
     ),
     Survey(path="/a"),

@@ -75,7 +75,9 @@ def test_a_type_that_says_something_else_than_the_unit_does_is_told(settings, wo
 @pytest.mark.parametrize(
     "settings",
     ["ExecStart=/bin/a", "Type=forking\nPIDFile=/run/a.pid\nExecStart=/bin/a", "BusName=a.b\nExecStart=/bin/a",
-     "ExecStart=/usr/bin/podman run localhost/a serve -d", "Type=oneshot\nExecStart=/bin/a", "Type=notify\nExecStart=/usr/bin/podman run -d localhost/a"],
+     "ExecStart=/usr/bin/podman run localhost/a serve -d",
+     "Type=oneshot\nExecStart=/bin/a",
+     "Type=notify\nExecStart=/usr/bin/podman run -d localhost/a"],
 )  # fmt: skip
 def test_a_type_that_fits_is_not_talked_about(settings):
     unit = Unit([parse_unit(f"[Service]\n{settings}\n".encode(), "/a")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -10,25 +11,27 @@ from typing import TYPE_CHECKING
 from agent.services.check import check
 from agent.services.finding import Evidence, Fix, Ruling, failed, passed, skipped, warned
 from agent.services.look import Look
-from agent.services.probe import Unreadable
+from agent.services.probe import Said, Unreadable
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from opsexec.hosts.tailnet_status import Status
 
 CONFIG = "/etc/ops-agent/config.toml"
 AFTER = ("agent.config",)
-AUDIT_BYTES = 32 << 20
+AUDIT_BYTES = 64 << 20
+"""Of all segments together; more is left to `ops-agent audit verify` on the host itself."""
+
 SKEW_S = 30.0
-TAILSCALED = ("/run/tailscale/tailscaled.sock", "/var/run/tailscale/tailscaled.sock")
 
 
 async def config_of(look: Look) -> Config | None:
     """Return the agent's configuration; None where none is there. Raises Unreadable."""
-    from agent.config import parse_config
-    from agent.errors import BadConfig
-
     if not (await look.probe.stat(CONFIG)).exists:
         return None
+    from agent.config import parse_config  # takes as long as half of all checks
+    from agent.errors import BadConfig
+
     file = await look.probe.read(CONFIG)
     try:
         return parse_config(file.text, CONFIG)
@@ -91,43 +94,114 @@ async def sockets(look: Look) -> Ruling:
     return passed(f"{len(paths)} sockets")
 
 
-@check("agent.tailnet", "host", reads="tailscaled's socket", after=AFTER,
-       fails_when="the agent listens on the tailnet, and no tailscaled answers here")  # fmt: skip
+def node_of(said: Said) -> Status:
+    """Return this node from `tailscale status --json`; raises Unreadable, also while it isn't connected."""
+    from opsexec.hosts.local_api import TailnetUnavailable
+    from opsexec.hosts.tailnet_status import read_status
+
+    try:
+        return read_status(said.json())
+    except TailnetUnavailable as error:
+        raise Unreadable(error.message, said.evidence, hint=error.hint) from error
+
+
+def judge_whois(said: Said, node: Status) -> Ruling:
+    """Rule on what tailscaled says of this node's own address: it is whose word every caller's identity rests on."""
+    from datetime import UTC, datetime
+
+    from opsexec.hosts.tailnet_node import Nobody, read_whois
+
+    if said.rc != 0:
+        return failed("tailscaled doesn't know whose this node's own address is", said.evidence)
+    try:
+        found = read_whois(said.out.encode(), datetime.now(UTC))
+    except Nobody as error:
+        return failed(f"tailscaled vouches for nobody at this node's own address: {error}", said.evidence)
+    if not set(found.addresses) & set(node.self.addresses):
+        return failed("tailscaled says another node has this one's address", said.evidence)
+    return passed(f"tailscaled knows this node as {found.name or found.id}", said.evidence)
+
+
+@check("agent.tailnet", "host", reads="tailscaled's socket; `tailscale status` and `whois` of this node", after=AFTER,
+       fails_when="the agent listens on the tailnet, and no tailscaled says who this node is")  # fmt: skip
 async def tailnet(look: Look) -> Ruling:
     """Rule on what proves tailnet identities."""
     found = await config_of(look)
     if found is None or not any(each.startswith("tailnet:") for each in found.agent.listen):
         return skipped("it doesn't listen on the tailnet" if found else NONE_HERE)
-    for path in TAILSCALED:
-        stat = await look.probe.stat(path)
-        if stat.exists and stat.kind == "socket":
-            return passed("tailscaled's socket is there", Evidence(path=path))
-    return failed("there is no tailscaled to ask who connects", Evidence(path=TAILSCALED[0]))
+    path = found.tailnet.socket
+    at = Evidence(path=path)
+    stat = await look.probe.stat(path)
+    if not stat.exists or stat.kind != "socket":
+        return failed("there is no tailscaled to ask who connects", at)
+    if stat.uid not in (0, await look.uid()):
+        return failed(f"tailscaled's socket belongs to {stat.owner}: whoever that is names every caller", at)
+    said = await look.probe.ask("tailnet.status", path)
+    try:
+        node = node_of(said)
+    except Unreadable as error:
+        fix = Fix(text="connect it", argv=("tailscale", "up"))
+        return failed(f"this node is not on its tailnet: {error.reason}", *error.evidence, at, fix=fix)
+    if not node.self.addresses:
+        return failed("tailscaled gives this node no address", said.evidence, at)
+    return judge_whois(await look.probe.whois(path, str(node.self.addresses[0])), node)
 
 
-@check("agent.audit", "host", reads="the state directory's mode; the audit chain, link by link", severity="high",
-       after=AFTER, fails_when="a line was changed, or others may write there")  # fmt: skip
+LOG = "audit.jsonl"
+SEGMENT = re.compile(re.escape(LOG) + r"\.[0-9]{16}\Z")
+
+
+async def segments(look: Look, directory: str) -> list[str]:
+    """Return the names of the closed segments of the audit, oldest first."""
+    listed = await look.probe.survey(directory, max_entries=4000)
+    if listed.cut:
+        raise Unreadable(f"{directory} holds too much to be listed", Evidence(path=directory))
+    names = [each.path.rpartition("/")[2] for each in listed.entries]
+    return sorted(name for name in names if SEGMENT.match(name))
+
+
+async def whole_chain(look: Look, directory: str) -> dict[str, bytes]:
+    """Return every segment's content by name, the one that is written to last; raises Unreadable for too many bytes."""
+    found: dict[str, bytes] = {}
+    left = AUDIT_BYTES
+    for name in [*await segments(look, directory), LOG]:
+        file = await look.probe.read(f"{directory}/{name}", max_bytes=max(1, left))
+        left -= len(file.data)
+        found[name] = file.data
+    active = found[LOG]
+    found[LOG] = active[: active.rfind(b"\n") + 1]  # a line may be under way
+    return found
+
+
+@check("agent.audit", "host", reads="the state directory's mode, whether it reaches the disk; the whole audit chain",
+       severity="high", after=AFTER,
+       fails_when="a line was changed or a segment is gone, others may write there, or it can't be synced")  # fmt: skip
 async def audit(look: Look) -> Ruling:
-    """Verify the chain as it is on disk now."""
+    """Verify the chain as it is on disk now, from its oldest segment on."""
     from opsexec.audit.verify import verify
 
     found = await config_of(look)
     if found is None:
         return skipped(NONE_HERE)
-    state = await look.probe.stat(found.agent.state_dir)
-    at = Evidence(path=found.agent.state_dir)
+    directory = found.agent.state_dir
+    state = await look.probe.stat(directory)
+    at = Evidence(path=directory)
     if not state.exists:
         return failed("its state directory doesn't exist: it has never run", at)
     if int(state.mode, 8) & 0o022:
         return failed(f"others may write to its state directory (mode {state.mode})", at)
-    file = await look.probe.read(f"{found.agent.state_dir}/audit.jsonl", max_bytes=AUDIT_BYTES)
+    synced = await look.probe.ask("fs.sync", directory)
+    if synced.rc != 0:
+        return failed("its state directory can't be put on the disk: no audit line is safe there", synced.evidence, at)
+    chain = await whole_chain(look, directory)
     with tempfile.TemporaryDirectory(prefix="ops-agent-doctor-") as aside:
-        copy = Path(aside) / "audit.jsonl"
-        copy.write_bytes(file.data[: file.data.rfind(b"\n") + 1])  # a line may be under way
-        report = verify(copy)
-    if not report.ok:
-        return failed(f"the audit chain is broken at line {report.problem.line if report.problem else 0}", at)
-    return passed(f"{report.lines} audit lines, unbroken", at)
+        for name, data in chain.items():
+            (Path(aside) / name).write_bytes(data)
+        report = verify(Path(aside) / LOG)
+    if report.problem is not None:
+        where = Evidence(path=f"{directory}/{report.problem.file.name}", line=report.problem.line or None)
+        return failed(f"the audit chain is broken: {report.problem.detail}", where)
+    return passed(f"{report.lines} audit lines in {len(chain)} files, unbroken", at)
 
 
 @check("agent.clock", "host", reads="the host's clock and the caller's",
