@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from opsexec.executor import Executor
     from opsexec.steps.services import Action
 
+TAIL = 256 << 10
+"""Characters of a log that are shown at most."""
 ENABLED = ("enabled", "enabled-runtime", "static", "generated", "transient", "alias", "indirect")
 
 
@@ -164,10 +166,13 @@ async def logs(executor: Executor, request: Request, *, lines: int) -> Outcome:
         said = (await look.probe.ask(question, look.service.unit, number=lines)).require_ok()
     except Unreadable as error:
         raise UsageError(f"its journal can't be read: {error.reason}", hint=error.hint) from error
-    notes = mask(said.out).splitlines()
+    notes = mask(said.out[-TAIL:]).splitlines()
     for path in look.declared.logs.paths if look.declared else []:
         try:
-            text = (await look.probe.read(path)).text
+            file = await look.probe.read(path)
+            if file.path != path:
+                raise Unreadable("it is a link, or stands behind one: not shown")
+            text = file.text[-TAIL:]
         except Unreadable as error:
             notes.append(f"{path}: {error.reason}")
             continue

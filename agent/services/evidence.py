@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from agent.services.acts import now
+from agent.services.acts import ENDING, now
 from agent.services.checks.auth import ambient_files
 from agent.services.checks.lint_exec import starts
 from agent.services.checks.podman import link_of
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from agent.services.declaration import Quarantine
 
 Form = Literal["text", "json", "environment"]
-FILE_BYTES = 4 << 20
+FILE_BYTES = 1 << 20
 """The most that is kept of one source, in bytes; of a longer log its end."""
+CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}\Z")
 MOST = 200
-"""How many sources one bundle holds at most."""
+TOTAL_BYTES = 24 << 20
+"""How many sources one bundle holds at most, and how many bytes of them."""
 
 
 class Source(msgspec.Struct, kw_only=True):
@@ -131,7 +134,9 @@ class Capture:
         every = await self._ask(listed, "podman-ps.json", listed, form="json", connection=link)
         names = await self._names()
         if every is not None and every.rc == 0:
-            self.found.containers = _ours(every, names, self._look.service.unit, self._look.service.name)
+            ours = _ours(every, names, self._look.service.unit, self._look.service.name)
+            self.found.containers = [each for each in ours if CONTAINER.match(each)][:50]
+            self.found.incomplete += [f"container {each[:60]!r}: no name" for each in ours if not CONTAINER.match(each)]
         lines = min(self._wanted.journal_lines, 2000)
         for name in self.found.containers[:20]:
             file = f"container-{name}"
@@ -218,22 +223,28 @@ class Capture:
         ))  # fmt: skip
 
     async def _bytes(self, path: str, size: int, tail: bool) -> bytes:
-        if not tail or size <= FILE_BYTES:
+        if not tail:
             return (await self._look.probe.read(path, max_bytes=FILE_BYTES)).data
         # It grows while it is read: half of the limit leaves room for what comes meanwhile.
-        step = ReadFile(path, offset=size - FILE_BYTES // 2, max_bytes=FILE_BYTES)
+        step = ReadFile(path, offset=max(0, size - FILE_BYTES // 2), max_bytes=FILE_BYTES)
         blocks = Blocks()
         try:
-            await self._look.probe.executor.run(step, blocks)
+            output = await self._look.probe.executor.run(step, blocks)
+        except ENDING:
+            raise
         except OpsError as error:
             raise Unreadable(f"can't read the end of {path}: {error.message}") from error
+        if output.value["path"] != path:
+            # Who may write beside a log can point its name at any file, and this login may read more than they may.
+            raise Unreadable(f"{path} is a link, or stands behind one: not captured")
         return b"".join(blocks.kept)
 
     def _keep(self, source: Source) -> None:
-        if len(self.found.sources) < MOST:
+        held = sum(len(each.data) for each in self.found.sources)
+        if len(self.found.sources) < MOST and held + len(source.data) <= TOTAL_BYTES:
             self.found.sources.append(source)
         else:
-            self._missing(source.id, f"the bundle holds {MOST} sources already")
+            self._missing(source.id, "the bundle is full")
 
     def _missing(self, id: str, reason: str) -> None:
         self.found.incomplete.append(f"{id}: {reason}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NOTE = "restore.json"
 DEFINITION = "definition"
-LIMIT = 8 << 20
+LIMIT = 32 << 20
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import shlex
@@ -25,6 +24,7 @@ from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from agent.services.unit_state import unit_state
 from opsexec.errors import OpsError, StepFailed, UsageError
+from opsexec.principal import local_principal
 from opsexec.steps import ContainerRemove, RemoveFile, ServiceControl, ServiceDefinition, Stat
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
     before = await newest(executor, here.places.quarantine, here.service.name)
     if before is not None and before[1].state == "contained" and here.contained:
         return Outcome(ok=True, notes=[f"{here.unit} is in quarantine already: {before[0]}"], bundle=before[0])
-    if here.state["LoadState"] == "not-found" and here.state["ActiveState"] in ("inactive", "failed"):
+    cut_off = before is not None and before[1].state == "captured"  # its definition may be away already
+    if not cut_off and here.state["LoadState"] == "not-found" and here.state["ActiveState"] in ("inactive", "failed"):
         raise UsageError(f"there is no {here.unit} on this host", hint="see `ops-agent list`")
     path = f"{here.places.units}/{here.unit}"
     moved = await _to_move(executor, path)
@@ -108,7 +109,7 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
             f"first, {len(captured.sources)} sources are captured into {here.places.quarantine}/{here.service.name}"
         ]
         return Outcome(ok=True, plan=acts, findings=findings, notes=[*notes, *captured.incomplete])
-    if before is not None and before[1].state == "captured":
+    if before is not None and cut_off:
         bundle, manifest = before
         say(f"going on with {bundle}, whose evidence was taken already")
     else:
@@ -173,7 +174,7 @@ async def _write(executor: Executor, here: Scene, captured: Captured, findings: 
     files, steps = await write_files(executor, bundle, redacted(sources))
     manifest = Manifest(
         schema=SCHEMA, subject=f"service:{here.service.name}", unit=here.unit, user=here.service.user,
-        state="captured", created_at=created, host=executor.host, actor=getpass.getuser(), steps=steps, files=files,
+        state="captured", created_at=created, host=executor.host, actor=local_principal(), steps=steps, files=files,
         incomplete=captured.incomplete, restore=restore, containers=captured.containers,
     )  # fmt: skip
     await write_manifest(executor, bundle, manifest)

@@ -31,9 +31,9 @@ OPEN_NAMES = frozenset({
 LEAST_KNOWN = 6
 """Shorter values aren't looked for everywhere: they would be found everywhere."""
 
-_UNIT_ENVIRONMENT = re.compile(r"(?m)^(\s*Environment\s*=)(.*)$")
+_UNIT_ENVIRONMENT = re.compile(r"(?m)^([ \t]{0,64}Environment[ \t]{0,8}=)(.*)$")
 _ASSIGNMENT = re.compile(r"(\"|'|\b)([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|'[^']*'|[^\s\"']*)")
-_ENV_LINE = re.compile(r"(?m)^(\s*(?:export\s+)?)([A-Za-z_][A-Za-z0-9_]*)=(.*)$")
+_ENV_LINE = re.compile(r"(?m)^([ \t]{0,64}(?:export[ \t]{1,8})?)([A-Za-z_][A-Za-z0-9_]*)=(.*)$")
 
 
 class Redactor:

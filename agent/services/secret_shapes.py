@@ -22,19 +22,20 @@ def secret_names(value: str) -> list[str]:
 
 
 MASK = "***"
+# Every repetition is bounded: logs are hostile, and an unbounded one before a word takes time by the square of a line.
 _SHAPES = (
     re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(-----END [^-]*-----|\Z)", re.DOTALL),
-    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]*)?"),
     re.compile(
         r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]+"
     ),
     re.compile(r"\bsk-[A-Za-z0-9_-]{20,}|\btskey-[\w-]{8,}|\bhf_[A-Za-z0-9]{20,}"),
 )
 _IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
-_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization\s*[:=]\s*(?:basic|bearer|token)?\s*)[^\s\"',;]+")
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization\s{0,8}[:=]\s{0,8}(?:basic|bearer|token)?\s{0,8})[^\s\"',;]+")
 _NAMED = re.compile(
-    r"(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|credential|private[_-]?key)[\w.-]*[\"']?"
-    r"(?:\s*[=:]\s*|\s+))(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)"
+    r"(?i)([\w.-]{0,64}(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|credential|private[_-]?key)[\w.-]{0,64}[\"']?"
+    r"(?:\s{0,8}[=:]\s{0,8}|\s{1,8}))(\"[^\"]*\"|'[^']*'|[^\s\"',;&]+)"
 )
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,11 +15,11 @@ from tests.conftest import require
 from tests.parts import booted_machine, docker_engine
 from tests.parts.booted_machine import PROGRAM, BootedMachine
 from tests.parts.fake_podman import STATE, fake_podman
+from tests.parts.service_commands import CANARY, agent_there, declare, ops
 from tests.parts.waiting import eventually_now
 
 pytestmark = pytest.mark.timeout(240)
 
-CANARY = "hush-canary-4711-planted"
 NATIVE = """name = "web"
 enable = true
 command = ["/bin/sleep", "1000"]
@@ -93,37 +92,6 @@ ExecStart=/bin/false
 Restart=always
 RestartSec=0
 """
-
-
-@contextmanager
-def agent_there(machine: BootedMachine, capabilities: list[str]) -> Iterator[str]:
-    """The machine's own agent with this ceiling for root; yields how it is reached."""
-    config = '[agent]\nlisten = ["unix:/run/oa/agent.sock"]\nstate_dir = "/var/lib/oa"\n'
-    config += f'[[grants]]\nprincipal = "unix:root"\ncapabilities = {json.dumps(capabilities)}\n'
-    machine.write("/etc/ops-agent/config.toml", config)
-    machine.run("chmod", "600", "/etc/ops-agent/config.toml")
-    machine.run("mkdir", "-p", "/run/oa")
-    words = ["--unit=oa", "--property=Type=notify", "--property=NotifyAccess=all"]
-    machine.run("systemd-run", *words, PROGRAM, "--config", "/etc/ops-agent/config.toml")
-    try:
-        yield "agent+unix:///run/oa/agent.sock"
-    finally:
-        machine.run("systemctl", "stop", "oa", check=False)
-        machine.run("systemctl", "reset-failed", "oa", check=False)
-
-
-def ops(machine: BootedMachine, *words: str, rc: int | None = 0) -> dict[str, Any]:
-    """Run a command of `ops-agent` there, and return its JSON."""
-    done = machine._engine.docker("exec", machine.name, PROGRAM, *words, "--json", check=False, within_s=120)
-    assert rc is None or done.returncode == rc, (
-        f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return json.loads(done.stdout) if done.stdout.startswith("{") else {"stderr": done.stderr}
-
-
-def declare(machine: BootedMachine, name: str, text: str) -> None:
-    machine.write(f"/etc/ops-agent/services/{name}.toml", text)
 
 
 def test_a_declared_service_is_staged_installed_started_and_taken_away(machine):

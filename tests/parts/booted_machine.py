@@ -73,6 +73,10 @@ class BootedMachine:
         assert not check or done.returncode == 0, f"{argv}: {done.returncode} {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
+    def tried(self, *argv: str, within_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Return how a command there ended, whatever its status."""
+        return self._engine.docker("exec", self.name, *argv, check=False, within_s=within_s)
+
     def status(self, *argv: str) -> int:
         """Return a command's exit status."""
         return self._engine.docker("exec", self.name, *argv, check=False).returncode

@@ -74,6 +74,8 @@ async def binary(look: Look) -> Ruling:
 )  # fmt: skip
 async def version(look: Look) -> Ruling:
     """Rule on podman's version."""
+    if not uses_podman(look):
+        return skipped("it doesn't run in podman")
     try:
         said = await look.probe.ask("podman.version")
     except Missing:
