@@ -107,6 +107,8 @@ async def find_service(probe: Probe, request: Request) -> Service:
     name = request.name
     unit = service_name(name if name.endswith(SUFFIXES) else f"{name}.service")
     stem = unit.removesuffix(".service")
+    if not stem or stem.startswith("."):
+        raise UsageError(f"{name[:60]!r} is no name of a service", hint="a unit's name, as systemd.unit(5) has it")
     declared = request.declaration or await declared_on_host(probe, stem, user=request.user)
     user = request.user or (declared is not None and declared.scope == "user")
     receipt, problem = await _receipt(probe, stem, user)

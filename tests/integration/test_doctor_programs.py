@@ -54,7 +54,7 @@ def test_each_name_of_the_program_answers_the_same_commands(run, name):
 
 def best(run, *words: str, prefix: tuple[str, ...] = ()) -> float:
     """The shortest of three runs: others share this machine."""
-    took = []
+    took: list[float] = []
     for _ in range(3):
         done, seconds = run("sourceos", *words, prefix=prefix)
         assert done.returncode in (0, 1), done.stderr

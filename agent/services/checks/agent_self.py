@@ -103,6 +103,8 @@ def node_of(said: Said) -> Status:
         return read_status(said.json())
     except TailnetUnavailable as error:
         raise Unreadable(error.message, said.evidence, hint=error.hint) from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Unreadable("tailscaled gave a status that can't be read", said.evidence) from error
 
 
 def judge_whois(said: Said, node: Status) -> Ruling:
