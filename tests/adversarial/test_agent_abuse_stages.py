@@ -78,11 +78,17 @@ def kinds(agent: OpsAgent, run: str | None = None) -> list[str]:
     return found
 
 
-def note(kind: str, stage: str, saw: str, stages: dict[str, object]) -> None:
+def note(kind: str, stage: str, saw: str) -> None:
     """Keep what was seen at a stage; the last of them writes the row."""
     SEEN[kind][stage] = saw
-    if set(SEEN[kind]) == set(stages):
-        record(f"stages-{kind}", f"{len(stages)} named points", "; ".join(f"{at}: {SEEN[kind][at]}" for at in stages))
+    stages = ATTENDED if kind == "attended" else DETACHED
+    if set(SEEN[kind]) != set(stages):
+        return
+    did, all_of_it = f"{len(stages)} named points", "; ".join(f"{at}: {SEEN[kind][at]}" for at in stages)
+    if kind == "attended":
+        record("stages-attended", did, all_of_it)
+    else:
+        record("stages-detached", did, all_of_it)
 
 
 async def dies(agent: OpsAgent, kind: str, stage: str) -> None:
@@ -120,7 +126,7 @@ async def test_killed_at_any_stage_a_run_is_recorded_ended_and_not_repeated(
     assert lines(done) == did
     assert verify(agent.state / "audit.jsonl").ok
     ran = {0: "nothing ran", 1: "ended with the agent", 2: "ran once"}[max(len(each) for each in allowed)]
-    note("attended", stage, f"{ran}, {' and '.join(recorded) or 'no'} line", ATTENDED)  # type: ignore[arg-type]  # only its keys are looked at
+    note("attended", stage, f"{ran}, {' and '.join(recorded) or 'no'} line")
 
 
 async def start_and_follow(agent: OpsAgent, step: Shell, run: str) -> None:
@@ -155,4 +161,4 @@ async def test_killed_at_any_stage_a_detached_run_is_run_once_or_recorded_as_los
     assert verify(agent.state / "audit.jsonl").ok
     outcomes = found.count("outcome")
     saw = ("lost, and recorded so" if lost else "ran once") + (f", {outcomes} outcome lines" if outcomes > 1 else "")
-    note("detached", stage, saw, DETACHED)  # type: ignore[arg-type]  # only its keys are looked at
+    note("detached", stage, saw)
