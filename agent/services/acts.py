@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from agent.services.secret_shapes import mask
 from opsexec.errors import AuditUnavailable, HostUnreachable, OpsError, PrivilegeDenied
 from opsexec.steps import (
     ContainerRemove,
@@ -104,7 +105,7 @@ async def do(executor: Executor, act: Act) -> Done:
     except ENDING:
         raise
     except OpsError as failure:
-        error = failure.message
+        error = mask(failure.message)  # what a program said last may hold what its definition does
     return Done(
         id=act.id,
         argv=words(act.step),

@@ -19,6 +19,7 @@ from agent.services.definition import as_it_stands, scripts
 from agent.services.look import Look
 from agent.services.probe import Said, Unreadable
 from agent.services.redaction import Redactor
+from agent.services.secret_shapes import mask
 from opsexec.errors import OpsError
 from opsexec.steps import ReadFile
 
@@ -247,7 +248,7 @@ class Capture:
             self._missing(source.id, "the bundle is full")
 
     def _missing(self, id: str, reason: str) -> None:
-        self.found.incomplete.append(f"{id}: {reason}")
+        self.found.incomplete.append(mask(f"{id}: {reason}"))
 
 
 class Blocks:

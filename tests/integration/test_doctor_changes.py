@@ -15,16 +15,10 @@ from tests.conftest import require
 from tests.parts import booted_machine, docker_engine
 from tests.parts.booted_machine import PROGRAM, BootedMachine
 from tests.parts.fake_podman import STATE, fake_podman
-from tests.parts.service_commands import CANARY, agent_there, declare, ops
+from tests.parts.service_commands import BOXED, CANARY, NATIVE, agent_there, declare, ops
 from tests.parts.waiting import eventually_now
 
 pytestmark = pytest.mark.timeout(240)
-
-NATIVE = """name = "web"
-enable = true
-command = ["/bin/sleep", "1000"]
-exposure_budget = 3.5
-"""
 
 
 FAILING = """name = "fails"
@@ -80,11 +74,6 @@ def failing_since(quiet: BootedMachine) -> float:
     return time.monotonic()
 
 
-BOXED = """name = "boxed"
-enable = true
-runtime = "podman"
-image = "localhost/web:1"
-"""
 RUNS_AWAY = """[Unit]
 StartLimitIntervalSec=0
 [Service]
@@ -364,6 +353,39 @@ def test_acceptance_6_a_runaway_is_reported_with_its_count_and_rate(machine):
         assert "an hour" in finding["summary"] or "/h" in finding["summary"], finding["summary"]
     finally:
         machine.run("systemctl", "stop", "runs-away")
+
+
+def test_a_users_service_is_installed_contained_and_released_by_its_user(machine: BootedMachine) -> None:
+    machine.run("useradd", "-m", "bob")
+    machine.run("loginctl", "enable-linger", "bob")
+    eventually_now(
+        lambda: machine.status("test", "-S", "/run/user/1000/systemd/private") == 0, within_s=30, what="bob's manager"
+    )
+    machine.run("mkdir", "-p", "/home/bob/.config/ops-agent/services", user="bob")
+    machine.write("/home/bob/.config/ops-agent/services/mine.toml", NATIVE.replace("web", "mine") + 'scope = "user"\n')
+    machine.run("sh", "-c", "chown bob: /home/bob/.config/ops-agent/services/mine.toml")
+
+    def show(name: str) -> str:
+        words = ("systemctl", "--user", "show", "-P", name, "mine.service")
+        return machine.run("env", "XDG_RUNTIME_DIR=/run/user/1000", *words, user="bob").strip()
+
+    def bob(*words: str) -> str:
+        return machine.run(PROGRAM, *words, "mine", "--user", "--execute", user="bob", within_s=120)
+
+    bob("install")
+    bob("start")
+    assert [show(name) for name in ("UnitFileState", "ActiveState")] == ["enabled", "active"]
+    bob("quarantine")
+    assert [show(name) for name in ("LoadState", "ActiveState")] == ["masked", "inactive"]
+    assert machine.status("test", "-d", "/home/bob/.local/state/ops-agent/quarantine/mine") == 0
+    bob("release", "--start")
+    assert [show(name) for name in ("UnitFileState", "ActiveState")] == ["enabled", "active"]
+    for command in ("quarantine", "release"):  # and by root, as him
+        machine.run(PROGRAM, command, "mine", "--user", "--as", "bob", "--execute")
+    assert machine.run("stat", "-c", "%U", "/home/bob/.config/systemd/user/mine.service").strip() == "bob"
+    bob("uninstall")
+    assert show("LoadState") == "not-found"
+    assert machine.status("test", "-e", "/home/bob/.local/libexec/ops-agent/mine") != 0
 
 
 @pytest.mark.slow

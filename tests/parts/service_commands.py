@@ -10,6 +10,16 @@ from typing import Any
 from tests.parts.booted_machine import PROGRAM, BootedMachine
 
 CANARY = "hush-canary-4711-planted"
+NATIVE = """name = "web"
+enable = true
+command = ["/bin/sleep", "1000"]
+exposure_budget = 3.5
+"""
+BOXED = """name = "boxed"
+enable = true
+runtime = "podman"
+image = "localhost/web:1"
+"""
 
 
 @contextmanager

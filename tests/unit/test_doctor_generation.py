@@ -144,3 +144,18 @@ def test_a_wrapper_for_macos_has_nothing_that_only_gnu_has():
 
     for more in (NATIVE, BOXED):
         assert gnu_only(make_wrapper(declared(**more), SYSTEM, darwin=True).data.decode()) == []
+
+
+def test_the_other_names_are_the_same_program_and_know_every_command():
+    import tomllib
+    from pathlib import Path
+
+    from agent.cli import _parser
+    from agent.services import change_cli
+
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["sourceos"] == scripts["sourceos-agent"] == scripts["ops-agent"]
+    for command in change_cli.COMMANDS:
+        words = [command] if command == "list" else [command, "web"]
+        parsed = _parser().parse_args([*words, "--json"])
+        assert getattr(parsed, "execute", False) is False, "nothing is changed unless it is asked for"
