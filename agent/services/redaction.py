@@ -10,10 +10,12 @@ import base64
 import binascii
 import json
 import re
+import shlex
 from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
+from agent.services.command_line import split_exec
 from agent.services.secret_shapes import MASK, SECRET_NAME, mask_counted, telling_values
 
 CREDENTIALS = frozenset({
@@ -31,9 +33,15 @@ OPEN_NAMES = frozenset({
 LEAST_KNOWN = 6
 """Shorter values aren't looked for everywhere: they would be found everywhere."""
 
-_UNIT_ENVIRONMENT = re.compile(r"(?m)^([ \t]{0,64}Environment[ \t]{0,8}=)(.*)$")
-_ASSIGNMENT = re.compile(r"(\"|'|\b)([A-Za-z_][A-Za-z0-9_]*)=(\"[^\"]*\"|'[^']*'|[^\s\"']*)")
+_UNIT_ENVIRONMENT = re.compile(r"(?m)^([ \t]{0,64}Environment[ \t]{0,8}=)((?:.*\\\n)*.*)$")
+_CREDENTIAL = re.compile(r"(?m)^([ \t]{0,64}SetCredential(?:Encrypted)?[ \t]{0,8}=[^:\n]{0,255}:)((?:.*\\\n)*.+)$")
+_EXPORT = re.compile(r"(?m)^([ \t]{0,64}export[ \t]{1,8})([A-Za-z_][A-Za-z0-9_]*)=(?!\*\*\*$)(.+)$")
 _ENV_LINE = re.compile(r"(?m)^([ \t]{0,64}(?:export[ \t]{1,8})?)([A-Za-z_][A-Za-z0-9_]*)=(.*)$")
+
+
+def _assignments(value: str) -> list[str]:
+    """Return the words of an Environment= line, as systemd takes them apart: quotes may stand around a whole one."""
+    return split_exec(value.replace("\\\n", " "))[1]
 
 
 class Redactor:
@@ -47,8 +55,11 @@ class Redactor:
         for value in telling_values(text):
             self._know(value)
         for line in _UNIT_ENVIRONMENT.finditer(text):
-            for each in _ASSIGNMENT.finditer(line[2]):
-                self._know_variable(each[2], each[3])
+            for word in _assignments(line[2]):
+                name, _, value = word.partition("=")
+                self._know_variable(name, value)
+        for credential in _CREDENTIAL.finditer(text):
+            self._know(credential[2])
         for line in _ENV_LINE.finditer(text):
             self._know_variable(line[2], line[3])
 
@@ -98,16 +109,24 @@ class Redactor:
         text = self._values(text, counts)
 
         def environment(match: re.Match[str]) -> str:
-            def one(each: re.Match[str]) -> str:
-                if each[2] in OPEN_NAMES or each[3] in ("", MASK):
-                    return each[0]
-                counts["structure"] += 1
-                closing = each[3][-1:] if each[3][:1] in "\"'" else ""
-                return f"{each[1]}{each[2]}={closing}{MASK}{closing}"
+            kept = []
+            for word in _assignments(match[2]):
+                name, equals, value = word.partition("=")
+                known = equals and (name in OPEN_NAMES or value in ("", MASK))
+                counts["structure"] += not known
+                kept.append(shlex.join([word]) if known else f"{name}={MASK}" if equals else MASK)
+            return match[1] + " ".join(kept)
 
-            return match[1] + _ASSIGNMENT.sub(one, match[2])
+        def exported(match: re.Match[str]) -> str:
+            if match[2] in OPEN_NAMES:
+                return match[0]
+            counts["structure"] += 1
+            return f"{match[1]}{match[2]}={MASK}"
 
         text = _UNIT_ENVIRONMENT.sub(environment, text)
+        text = _EXPORT.sub(exported, text)
+        text, found = _CREDENTIAL.subn(rf"\1{MASK}", text)
+        counts["structure"] += found
         text, found = mask_counted(text)
         counts["shape"] += found
         return text, +counts

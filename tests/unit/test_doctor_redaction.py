@@ -68,7 +68,7 @@ def test_a_document_nested_without_end_is_withheld():
 def test_values_of_environments_go_and_their_names_stay():
     unit = '[Service]\nEnvironment=MODE=quick "DSN=pg://u:p4ss@h/x" PATH=/usr/bin\nExecStart=/bin/x\n'
     text, counts = Redactor().text(unit)
-    assert text == '[Service]\nEnvironment=MODE=*** "DSN=***" PATH=/usr/bin\nExecStart=/bin/x\n'
+    assert text == "[Service]\nEnvironment=MODE=*** DSN=*** PATH=/usr/bin\nExecStart=/bin/x\n"
     assert "p4ss" not in text
     assert counts["structure"] >= 1
     inspected, _ = Redactor().json({"Config": {"Env": ["MODE=quick", "PATH=/bin", "EMPTY="]}})
@@ -90,3 +90,14 @@ def test_any_text_can_be_redacted_twice(text):
     redactor.learn(text)
     once, _ = redactor.text(text)
     redactor.text(once)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Environment=A=b \\\n  DSN=hunter2hunter", "SetCredential=db:hunter2hunter", "export DSN=hunter2hunter",
+     "Environment=\"DSN=x hunter2hunter y\"", "  export DSN='a hunter2hunter'"],
+)  # fmt: skip
+def test_values_that_a_definition_sets_go_whatever_they_are_called(line):
+    (found,) = redacted([source("unit", f"[Service]\n{line}\nExecStart=/bin/x\n")])
+    assert b"hunter2" not in found.data
+    assert found.data.endswith(b"\nExecStart=/bin/x\n")
