@@ -53,7 +53,8 @@ class Job(msgspec.Struct, frozen=True):
                 rows.append((theirs, f"append:{path}"))
         env = self.keys.get("EnvironmentVariables")
         for name, value in env.items() if isinstance(env, dict) else ():
-            rows.append(("Environment", f"{name}=" + _quoted(str(value))))
+            if isinstance(value, str):  # others could stand for a text without end
+                rows.append(("Environment", f"{name}=" + _quoted(value)))
         account = self.keys.get("UserName")
         if isinstance(account, str):
             rows.append(("User", account))

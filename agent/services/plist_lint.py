@@ -256,7 +256,10 @@ def _logs(job: dict[str, Any], _: str) -> Iterator[Ruling]:
 def _secrets(job: dict[str, Any], _: str) -> Iterator[Ruling]:
     env = job.get("EnvironmentVariables")
     for name, value in env.items() if isinstance(env, dict) else ():
-        if SECRET_NAME.search(str(name)) or SECRET_VALUE.search(str(value)):
+        # Values of other types are not made text: a binary list's references can stand for a text without end.
+        if not isinstance(value, str):
+            yield warned(f"EnvironmentVariables: {str(name)[:60]} is a {type(value).__name__}")
+        elif SECRET_NAME.search(str(name)) or SECRET_VALUE.search(value):
             yield failed(f"EnvironmentVariables holds what looks like a secret: {str(name)[:60]}")
 
 
@@ -269,7 +272,7 @@ def _stop(job: dict[str, Any], _: str) -> Iterator[Ruling]:
 
 def _session(job: dict[str, Any], path: str) -> Iterator[Ruling]:
     wanted = job.get("LimitLoadToSessionType")
-    kinds = [each for each in wanted if isinstance(each, str)] if isinstance(wanted, list) else [wanted]
+    kinds = [each for each in (wanted if isinstance(wanted, list) else [wanted]) if isinstance(each, str)]
     daemon = path.startswith(DAEMONS)
     if not daemon and any(isinstance(job.get(key), str) for key in ("UserName", "GroupName")):
         yield warned("UserName and GroupName mean nothing in an agent")
@@ -280,9 +283,9 @@ def _session(job: dict[str, Any], path: str) -> Iterator[Ruling]:
         return
     for each in kinds:
         if each not in SESSIONS:
-            yield failed(f"LimitLoadToSessionType {str(each)[:40]!r} is none")
+            yield failed(f"LimitLoadToSessionType {each[:40]!r} is none")
     if daemon != ("System" in kinds):
-        yield failed(f"{'a daemon' if daemon else 'an agent'} with LimitLoadToSessionType {str(wanted)[:80]}")
+        yield failed(f"{'a daemon' if daemon else 'an agent'} with LimitLoadToSessionType {' '.join(kinds)[:80]}")
 
 
 _RULES = (

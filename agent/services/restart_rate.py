@@ -47,8 +47,8 @@ def by_journal(journal: str, now: float) -> Rate | None:
             continue
         message, when = (entry.get("MESSAGE"), entry.get("__REALTIME_TIMESTAMP")) if isinstance(entry, dict) else (0, 0)
         match = COUNTER.search(message) if isinstance(message, str) else None
-        # The service's own words look no different, but only the manager speaks with PID 1, or as a user's manager.
-        own = isinstance(entry, dict) and ("USER_UNIT" in entry or "UNIT" in entry)
+        # Fields that begin with _ are journald's own word on who spoke: a service can write all the others itself.
+        own = isinstance(entry, dict) and (entry.get("_PID") == "1" or entry.get("_SYSTEMD_USER_UNIT") == "init.scope")
         if match and own and isinstance(when, str) and re.fullmatch(r"[0-9]{1,18}", when):
             told.append((int(when) / 1e6, int(match[1])))
     if len(told) < 2:

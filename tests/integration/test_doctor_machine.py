@@ -120,6 +120,7 @@ def test_a_runaway_slower_than_a_short_look_is_one_all_the_same(machine):
     machine.run("systemctl", "stop", "slow")
     assert found["svc.restart-count"]["verdict"] == "fail"
     assert "a runaway" in found["svc.restart-count"]["summary"]
+    assert "by the journal of" in found["svc.restart-count"]["summary"]
 
 
 def test_a_unit_that_can_not_be_loaded_fails_with_the_managers_reason(machine):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +108,54 @@ async def test_what_the_lint_says_arrives_under_the_ids_of_the_checks(name):
         passing = {id for id, each in found.items() if each[0].verdict == "pass"}
         assert passing == set(), passing
     assert "hush-canary" not in repr(found)
+
+
+async def test_a_binary_property_list_whose_references_stand_for_a_text_without_end_takes_no_time():
+    bomb: list[Any] = ["x"]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    keys: dict[str, Any] = {
+        "EnvironmentVariables": {"A": bomb},
+        "LimitLoadToSessionType": {"a": bomb},
+        "KeepAlive": {"PathState": bomb},
+    }
+    keys |= {"Sockets": {"a": bomb}, "StartCalendarInterval": bomb, "WatchPaths": bomb, "Umask": bomb, "Program": bomb}
+    data = references({**keys, "Label": "com.example.good", "ProgramArguments": bomb})
+    begun = time.monotonic()
+    found = await look(FakeLaunchd({f"{DAEMONS}/com.example.good.plist": data}), only=("svc", "lint"))
+    assert time.monotonic() - begun < 5
+    assert "Program is a list" in [each.summary for each in found[SYNTAX]]
+
+
+def references(value: object) -> bytes:
+    """Write a binary property list where every object stands once; plistlib would write shared lists out."""
+    objects: list[bytes] = []
+    places: dict[int, int] = {}
+
+    def put(each) -> int:
+        if id(each) in places:
+            return places[id(each)]
+        at = places[id(each)] = len(objects)
+        objects.append(b"")
+        if isinstance(each, str):
+            text = each.encode()
+            size = bytes([0x50 | len(text)]) if len(text) < 15 else b"\x5f\x11" + struct.pack(">H", len(text))
+            objects[at] = size + text
+        else:
+            inner = [*each, *each.values()] if isinstance(each, dict) else list(each)
+            count = len(each)
+            kind = 0xD0 if isinstance(each, dict) else 0xA0
+            size = bytes([kind | count]) if count < 15 else bytes([kind | 15, 0x10, count])
+            objects[at] = size + b"".join(struct.pack(">H", put(one)) for one in inner)
+        return at
+
+    put(value)
+    body, offsets = b"bplist00", []
+    for each in objects:
+        offsets.append(len(body))
+        body += each
+    table = b"".join(struct.pack(">I", each) for each in offsets)
+    return body + table + struct.pack(">6xBBQQQ", 4, 2, len(objects), 0, len(body))
 
 
 async def test_a_container_run_in_a_shell_is_seen_with_its_image_and_its_log():

@@ -27,10 +27,10 @@ def show(count: int, started_s: float, sub: str = "running") -> str:
     )
 
 
-def told(*restarts: tuple[float, int], unit: str = "UNIT") -> str:
+def told(*restarts: tuple[float, int], speaker: tuple[str, str] = ("_PID", "1")) -> str:
     """The journal's lines: seconds before now, and the counter."""
     lines = [
-        {"MESSAGE": f"web.service: Scheduled restart job, restart counter is at {count}.", unit: "web.service",
+        {"MESSAGE": f"web.service: Scheduled restart job, restart counter is at {count}.", speaker[0]: speaker[1],
          "__REALTIME_TIMESTAMP": str(int((NOW - ago) * 1e6))}
         for ago, count in restarts
     ]  # fmt: skip
@@ -42,7 +42,8 @@ async def look(count, started_s, journal="", *, held=None):
     answers["systemctl --no-pager --no-ask-password show **"] = show(count, started_s)
     host = FakeHost(
         files={"/etc/systemd/system/web.service": UNIT, "/etc/passwd": ""}, answers=answers,
-        facts={**FACTS, "kernel": {**FACTS["kernel"], "uptime_s": UPTIME_S}}, samples=[{"ts": NOW}],
+        facts={**FACTS, "kernel": {"system": "Linux", "machine": "x86_64", "uptime_s": UPTIME_S}},
+        samples=[{"ts": NOW}],
     )  # fmt: skip
     async with fake_executor(host, held or CapabilitySet.everything()) as ex:
         found = await examine(ex, Request("web", ("svc.restart-count",)))
@@ -85,8 +86,12 @@ async def test_without_a_grant_on_the_journal_the_managers_own_numbers_count():
 
 
 def test_what_a_service_itself_says_of_restarts_does_not_count():
-    forged = told((28 * 86400, 1), (60, 4)).replace('"UNIT"', '"_SYSTEMD_UNIT"')
-    assert by_journal(forged, NOW) is None
+    assert by_journal(told((28 * 86400, 1), (60, 4), speaker=("UNIT", "web.service")), NOW) is None
+    assert by_journal(told((28 * 86400, 1), (60, 4), speaker=("_PID", "4711")), NOW) is None
+
+
+def test_a_users_manager_is_believed_too():
+    assert by_journal(told((7200, 1), (60, 4), speaker=("_SYSTEMD_USER_UNIT", "init.scope")), NOW) is not None
 
 
 @pytest.mark.parametrize(
