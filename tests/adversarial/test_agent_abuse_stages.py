@@ -19,7 +19,8 @@ from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import processes_with_argument
 from tests.parts.waiting import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+PATIENCE_S = 60.0
 
 SEEN: dict[str, dict[str, str]] = {"attended": {}, "detached": {}}
 """By kind and stage: what the row of the table says of it, once each stage was seen."""
@@ -115,7 +116,7 @@ async def test_killed_at_any_stage_a_run_is_recorded_ended_and_not_repeated(
     await dies(agent, "attended", stage)
     async with rpc(agent) as ex:
         with pytest.raises(ConnectionLost):
-            await asyncio.wait_for(ex.run(step), 20)
+            await asyncio.wait_for(ex.run(step), PATIENCE_S)
     await revived(agent)
     await eventually(lambda: not processes_with_argument(number), within_s=3, what="what it began is ended")
     did = lines(done)
@@ -144,15 +145,15 @@ async def test_killed_at_any_stage_a_detached_run_is_run_once_or_recorded_as_los
     lost, recorded = DETACHED_ENDS[stage]
     await dies(agent, "detached", stage)
     with pytest.raises(OpsError):
-        await asyncio.wait_for(start_and_follow(agent, step, run), 20)
+        await asyncio.wait_for(start_and_follow(agent, step, run), PATIENCE_S)
     await revived(agent)
     async with rpc(agent) as ex:
-        await asyncio.wait_for(ex.start(step, run=run), 20)  # as a caller does who got no answer
+        await asyncio.wait_for(ex.start(step, run=run), PATIENCE_S)  # as a caller does who got no answer
         if lost:
             with pytest.raises(HostUnsuitable):
-                await asyncio.wait_for(ex.attach(run), 20)
+                await asyncio.wait_for(ex.attach(run), PATIENCE_S)
         else:
-            output = await asyncio.wait_for(ex.attach(run), 20)
+            output = await asyncio.wait_for(ex.attach(run), PATIENCE_S)
             assert (output.exit_code, output.stdout) == (0, b"said\n")
     assert lines(done) == ([] if lost else BOTH)
     found = kinds(agent, run)

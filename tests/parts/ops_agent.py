@@ -21,6 +21,8 @@ from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually_now
 
 TAILNET_PORT = 7227
+DEATH_S = 60.0
+"""Seconds one gets to serve, or to come to where it kills itself, on a machine that does much else."""
 END_S = 20.0
 """Seconds an agent gets to end; its own bound for what runs is half of that."""
 REPOSITORY = Path(__file__).parents[2]
@@ -109,7 +111,7 @@ class OpsAgent:
             self._process = subprocess.Popen(argv, stderr=log, cwd=REPOSITORY, env=self._environment)
         eventually_now(
             lambda: self.said().count("serving") > before or self._process is None or self._process.poll() is not None,
-            within_s=20,
+            within_s=DEATH_S,
             what="the agent serves",
         )
         if self._process.poll() is not None:
@@ -122,7 +124,7 @@ class OpsAgent:
     def died(self) -> int:
         """Wait until it has ended of itself, and return its exit status."""
         assert self._process is not None
-        return self._process.wait(20)
+        return self._process.wait(DEATH_S)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
