@@ -41,11 +41,13 @@ class BundleOutput:
 
     def _line(self, line: str) -> None:
         daemon, _, text = line.partition(" | ")
-        event = _event(text) if daemon == "egress" else None
+        event = _event(text) if daemon in ("egress", "git-gate") else None
         kind = event.get("event") if event else None
-        if event is not None and kind == "egress":
-            self._audit.append(audited(self._identity, event))
-            self._seen(event)
+        record = AUDITED.get((daemon, str(kind)))
+        if event is not None and record is not None:
+            self._audit.append(record(self._identity, event))
+            if kind != "step":
+                self._seen(event)
             return
         if daemon == "init" and self._waiting and " ended unexpectedly " in text:
             self.failed = text.partition(";")[0]
@@ -92,3 +94,33 @@ def audited(identity: str, event: dict[str, Any]) -> dict[str, Any]:
         "decision": "allow" if event.get("decision") == "allow" else "deny",
         "reason": str(event.get("reason", "")),
     }
+
+
+def audited_git(identity: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Return a decision of the git gate as an audit record."""
+    step: dict[str, Any] = {"type": "git"}
+    for key in ("repository", "action", "refs", "commands", "updates"):
+        value = event.get(key)
+        if isinstance(value, (str, int, list)):
+            step[key] = value
+    return {
+        "host": identity,
+        "listener": "git-gate",
+        "principal": f"bottle:{identity}",
+        "layer": "bottle",
+        "step": step,
+        "requires": [f"git:{event.get('repository', '')}"],
+        "decision": "allow" if event.get("decision") == "allow" else "deny",
+        "reason": str(event.get("reason", "")),
+    }
+
+
+def audited_step(identity: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Return what the git gate's own executor recorded of a step, as a record of this bottle's."""
+    record = event.get("record")
+    found = dict(record) if isinstance(record, dict) else {"reason": "a step without a record"}
+    return {**found, "host": identity, "listener": "git-gate", "principal": f"bottle:{identity}", "layer": "bottle"}
+
+
+AUDITED = {("egress", "egress"): audited, ("git-gate", "git"): audited_git, ("git-gate", "step"): audited_step}
+"""(daemon, kind of event) -> the audit record it becomes."""

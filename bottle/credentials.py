@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bottle.errors import CredentialMissing
+from bottle.manifest.model import Repository
 from bottle.plan import BottlePlan
 from bottle.providers.base import HostFacts
 from bottle.providers.codex_auth import read_codex_auth
 from opsexec.secret import Secret
 
 MIN_TOKEN = 8
+MAX_KEY = 64 << 10
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """`tokens`: by slot, for egress alone. `env`: by name, for the guest."""
+    """`tokens`: by slot, for egress alone. `env`: by name, for the guest. `keys`: by repository, for the git gate."""
 
     tokens: Mapping[str, Secret] = field(default_factory=dict)
     env: Mapping[str, Secret] = field(default_factory=dict)
+    keys: Mapping[str, Secret] = field(default_factory=dict)
 
 
 def masked(plan: BottlePlan) -> Credentials:
@@ -29,13 +33,14 @@ def masked(plan: BottlePlan) -> Credentials:
     return Credentials(
         dict.fromkeys(plan.egress.slots, empty),
         {name: empty for name, value in plan.env.items() if value.secret},
+        dict.fromkeys(plan.repositories, empty),
     )
 
 
 def gather(
     plan: BottlePlan, facts: HostFacts, ask: Callable[[str], str], environ: Mapping[str, str] | None = None
 ) -> Credentials:
-    """Read every value; raises CredentialMissing, which names the variable and never a value.
+    """Read every value; raises CredentialMissing, which names the variable or file and never a value.
 
     `ask` gets a question and returns what was typed, unseen.
     """
@@ -54,7 +59,28 @@ def gather(
             env[name] = Secret(source[value.text])
         elif value.kind == "prompt":
             env[name] = Secret(ask(value.text or name))
-    return Credentials(tokens, env)
+    return Credentials(tokens, env, {name: Secret(_key(name, each)) for name, each in plan.repositories.items()})
+
+
+def _key(name: str, repository: Repository) -> str:
+    """Return the private key for an upstream; without a host key to hold that upstream to, none is read."""
+    where = f"git-gate.repos {name}"
+    if not repository.host_key:
+        hint = "ssh-keyscan shows it; compare it with what the host's operator says before it stands in a manifest"
+        raise CredentialMissing(f"{where} has no host_key, so nobody could tell the upstream from another", hint=hint)
+    path = Path(repository.identity).expanduser()
+    if not path.is_absolute():
+        raise CredentialMissing(
+            f"{where}: identity {repository.identity} is no absolute path", hint="or begin it with ~/"
+        )
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_KEY).decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CredentialMissing(f"{where}: identity {path} can't be read as a private key") from error
+    if "PRIVATE KEY" not in text:
+        raise CredentialMissing(f"{where}: identity {path} is no private key", hint="the file without .pub")
+    return text
 
 
 def _token(name: str, source: Mapping[str, str]) -> str:

@@ -84,7 +84,7 @@ async def _run(
     for phase in (bwrap.bundle_files(place, await _host(ex)), bwrap.route_table(plan, place)):
         await _steps(ex, phase.steps)
     launch.say(f"CA {launch.authority.fingerprint}")
-    said = BundleOutput(plan.identity, {"egress"}, launch.audit, launch.log, launch.seen)
+    said = BundleOutput(plan.identity, bwrap.daemons(plan), launch.audit, launch.log, launch.seen)
     async with AsyncExitStack() as stack:
         bundle = asyncio.create_task(
             ex.run_streaming(

@@ -23,6 +23,7 @@ PROMPT = f"{RUN}/prompt.md"
 CA_FILE = f"{RUN}/ca.pem"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
+GIT_PORT = 8878
 PROXY = f"http://127.0.0.1:{EGRESS_PORT}"
 
 Backend = Literal["bwrap", "docker", "smolmachines"]

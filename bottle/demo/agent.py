@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -56,8 +57,37 @@ def raw_tunnel(port: int) -> str:
     return " | ".join(said)
 
 
-def main(port: int) -> None:
-    """Try everything; `port` is a listener on the host's loopback."""
+def git(*words: str) -> str:
+    """Run git as any agent would; returns its status and all it said."""
+
+    async def ran() -> str:
+        process = await asyncio.create_subprocess_exec(
+            "git", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        out, _ = await process.communicate()
+        return f"{process.returncode} {out.decode().strip()}"
+
+    return asyncio.run(ran())
+
+
+def with_git(upstream: str) -> None:
+    """Clone, commit and push; then push a value the bottle holds."""
+    git("clone", "-q", upstream, "site")
+    os.chdir("site")
+    tell("clone through the git gate", git("rev-parse", "HEAD"))
+    for name, text in (("clean", "a line of work\n"), ("secret", os.environ["HELD"] + "\n")):
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(text)
+        git("add", name)
+        git("commit", "-q", "-m", f"add {name}")
+        if name == "clean":
+            tell("the commit", git("rev-parse", "HEAD"))
+        tell(f"push a {name} commit", git("push", "-q", "origin", f"HEAD:refs/heads/{name}"))
+    tell("push to main", git("push", "-q", "origin", "HEAD~1:refs/heads/main"))
+
+
+def main(port: int, upstream: str) -> None:
+    """Try everything; `port` is a listener on the host's loopback, `upstream` the repository's own address."""
     environment = {name: value for name, value in os.environ.items() if "TOKEN" in name or "KEY" in name}
     tell("look for a credential in the environment", json.dumps(environment))
     tell("an allowed request", get("https://api.demo.test/v1/models"))
@@ -68,6 +98,7 @@ def main(port: int) -> None:
     tell("a path that isn't granted", get("https://api.demo.test/v1/../admin"))
     tell("a host that isn't granted", get("https://evil.demo.test/"))
     tell("send a value it holds", get("https://api.demo.test/v1/x", os.environ["HELD"].encode()))
+    with_git(upstream)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         os.environ.pop(name, None)
     tell("the API's address, without the gate", attempt(lambda: socket.create_connection(("127.0.0.1", port), 3)))
@@ -78,4 +109,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

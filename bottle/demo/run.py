@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from bottle.attended import Attended, attend
-from bottle.credentials import Credentials
+from bottle.credentials import gather
 from bottle.demo.stage import ADDRESS, Api, Neighbour, api, neighbour
+from bottle.demo.upstream import Upstream, upstream
 from bottle.manifest.store import load_object
 from bottle.plan import Intent, make_plan
 from bottle.preflight import preflight, shown
-from bottle.runtime import find_runtime
+from bottle.providers.base import HostFacts
+from bottle.runtime import find_runtime, with_git
 from bottle.state import Metadata, State, new_identity, this_process
 from opsexec.audit import verify
 from opsexec.executor import Stream
-from opsexec.secret import Secret
 
 HOST = "api.demo.test"
 TOKEN = "demo-token-4f2a9c7be1d80356"
 HELD = "demo-held-9b1e77aa20c4d3f8"
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "bottles": {
         "demo": {
             "env": {"HELD": "${DEMO_HELD}"},
@@ -69,18 +70,22 @@ class Told:
 
 
 def run() -> int:
-    """Run the demo; returns 0 when every claim was observed, 1 when one was not."""
+    """Run the demo; returns 0 when every claim was observed, 1 when one was not. Raises HostUnready."""
+    return asyncio.run(_demo())
+
+
+async def _demo() -> int:
     begun = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="bottle-demo-") as name,
-        api(HOST, Path(name)) as upstream,
-        neighbour() as listener,
-    ):
+    with tempfile.TemporaryDirectory(prefix="bottle-demo-") as name, api(HOST, Path(name)) as web, neighbour() as near:
         root = Path(name) / "root"
         root.mkdir(mode=0o700)
         told = Told()
-        identity, code = _bottle(root, upstream, listener, told)
-        claims = observe(told, upstream, listener, State(root).directory(identity), code)
+        async with upstream(Path(name) / "git") as git:
+            before = await git.refs()
+            identity, code = await _bottle(root, Outside(web, near, git), told)
+            after = await git.refs()
+        directory = State(root).directory(identity)
+        claims = observe(told, web, near, directory, code) + observe_git(told, git, before, after, directory)
     print(f"\n{'observed':<9} claim\n{'-' * 8}  {'-' * 70}")
     for text, seen in claims:
         print(f"{'yes' if seen else 'NO':<9} {text}")
@@ -89,24 +94,37 @@ def run() -> int:
     return 0 if good == len(claims) else 1
 
 
-def _bottle(root: Path, upstream: Api, listener: Neighbour, told: Told) -> tuple[str, int]:
+@dataclass(frozen=True)
+class Outside:
+    """What stands outside the bottle."""
+
+    web: Api
+    listener: Neighbour
+    git: Upstream
+
+
+async def _bottle(root: Path, outside: Outside, told: Told) -> tuple[str, int]:
     """Start the demo's bottle and wait for its agent; returns identity and exit status."""
     from bottle.backends.bwrap import Place
 
     identity = new_identity("demo")
     script = Path(__file__).with_name("agent.py").read_text("utf-8")
-    arguments = ("/usr/bin/python3", "-c", script, str(listener.port))
-    plan = make_plan(load_object(MANIFEST).load("demo"), Intent(identity, "bwrap", None, arguments))
+    git = outside.git
+    arguments = ("/usr/bin/python3", "-c", script, str(outside.listener.port), git.url)
+    repository = {"url": git.url, "identity": str(git.identity), "host_key": git.host_key}
+    gate = {"user": {"name": "Demo", "email": "demo@demo.test"}, "repos": {"site": repository}}
+    manifest = {**MANIFEST, "bottles": {"demo": {**MANIFEST["bottles"]["demo"], "git-gate": gate}}}
+    plan = make_plan(load_object(manifest).load("demo"), Intent(identity, "bwrap", None, arguments))
     for line in preflight(plan):
         print(f"  {line[:116]}")
     state = State(root)
     metadata = Metadata(identity, "demo", str(root), False, time.time(), "bwrap", launcher=this_process())
     directory = state.make(metadata)
-    place = Place(str(directory), find_runtime(), {HOST: (ADDRESS, upstream.port)}, upstream.ca)
-    secrets = Credentials({"EGRESS_TOKEN_0": Secret(TOKEN)}, {"HELD": Secret(HELD)})
+    place = Place(str(directory), with_git(find_runtime()), {HOST: (ADDRESS, outside.web.port)}, outside.web.ca)
+    secrets = gather(plan, HostFacts(), str, {"DEMO_TOKEN": TOKEN, "DEMO_HELD": HELD})
     with state.held(identity):
         whole = Attended(plan, place, secrets, state, metadata, told, _say, _show)
-        return identity, asyncio.run(attend(whole))
+        return identity, await attend(whole)
 
 
 def observe(told: Told, upstream: Api, listener: Neighbour, directory: Path, code: int) -> list[tuple[str, bool]]:
@@ -117,7 +135,7 @@ def observe(told: Told, upstream: Api, listener: Neighbour, directory: Path, cod
     files = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
     whole = [("GET", "/v1/models", f"Bearer {TOKEN}")] * 2
     return [
-        ("the agent ran to its end", code == 0 and len(told.lines) == 11),
+        ("the agent ran to its end", code == 0 and len(told.lines) == 16),
         ("its requests arrived with the token that egress injected", upstream.arrived[:2] == whole),
         ("the agent's own Authorization was replaced, and nothing else arrived", upstream.arrived == whole),
         ("no credential was in its environment", told.came("look for a credential in the environment") == "{}"),
@@ -139,6 +157,48 @@ def observe(told: Told, upstream: Api, listener: Neighbour, directory: Path, cod
     ]
 
 
+def observe_git(
+    told: Told, git: Upstream, before: dict[str, str], after: dict[str, str], directory: Path
+) -> list[tuple[str, bool]]:
+    """Return the claims about git, by what the upstream holds before and after."""
+    records = [json.loads(line) for line in (directory / "audit.jsonl").read_text("utf-8").splitlines()]
+    decided = [
+        (each["decision"], each["step"]["action"])
+        for each in records
+        if each["listener"] == "git-gate" and (each["step"] or {}).get("type") == "git"
+    ]
+    files = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+    key = git.identity.read_text().splitlines()[1]
+    main = {"refs/heads/main": before["refs/heads/main"]}
+    secret = told.came("push a secret commit")
+    return [
+        (
+            "a clone through the git gate is the upstream as it stands",
+            told.came("clone through the git gate") == f"0 {before['refs/heads/main']}",
+        ),
+        (
+            "a clean push landed on the upstream, behind a real sshd",
+            f"0 {after.get('refs/heads/clean')}" == told.came("the commit"),
+        ),
+        (
+            "nothing else did: neither the secret nor the push to main",
+            after == {**main, "refs/heads/clean": after.get("refs/heads/clean")},
+        ),
+        (
+            "the secret's push was refused with the reason, which doesn't hold it",
+            "git gate: refused" in secret and "HELD" in secret and HELD not in secret,
+        ),
+        (
+            "each of these is in the audit",
+            decided == [("allow", "fetch"), ("allow", "push"), ("deny", "push"), ("deny", "push")],
+        ),
+        (
+            "the upstream's key is in nothing the agent said, and in no file of the bottle",
+            key.encode() not in told.raw and not _holds(files, key),
+        ),
+    ]
+
+
 def _holds(files: list[bytes], *texts: str) -> bool:
     return any(text.encode() in data for text in texts for data in files)
 
@@ -148,5 +208,9 @@ def _say(line: str) -> None:
 
 
 def _show(event: dict[str, Any]) -> None:
+    if event.get("event") == "git":
+        where = shown(f"{event.get('action', '')} {event.get('repository', '')}")
+        print(f"  git gate: {event.get('decision')} {where}: {shown(str(event.get('reason', '')))[:100]}", flush=True)
+        return
     where = shown(f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}".strip())
     print(f"  egress: {event.get('decision')} {where}: {shown(str(event.get('reason', '')))}", flush=True)

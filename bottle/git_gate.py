@@ -1,0 +1,58 @@
+"""What a plan asks of the git gate: the daemon's configuration, and how the guest's git finds its way there. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bottle.credentials import Credentials
+from bottle.plan import GIT_PORT, BottlePlan
+from opsexec.secret import reveal
+
+DAEMON = "git-gate"
+WORK_BYTES = 2 << 30
+"""Of memory, for all mirrors of a bottle and what is being pushed to them."""
+
+MAX_PUSH = 512 << 20
+"""Bytes of one push: it is there twice, packed and unpacked for the scan, beside the mirror."""
+
+
+def configuration(plan: BottlePlan, secrets: Credentials, socket: str, work_dir: str, gitleaks: str) -> dict[str, Any]:
+    """Return what the daemon reads on its stdin. It holds the upstreams' keys and the values that must not leave."""
+    known: Mapping[str, Any] = {**secrets.tokens, **secrets.env}
+    return {
+        "bottle": plan.identity,
+        "socket": socket,
+        "work_dir": work_dir,
+        "gitleaks": gitleaks,
+        "repositories": {
+            name: {
+                "url": repository.url,
+                "identity": reveal(secrets.keys[name]),
+                "host_key": repository.host_key or "",
+            }
+            for name, repository in plan.repositories.items()
+        },
+        "known": [[name, reveal(value)] for name, value in known.items()],
+        "limits": {"body_bytes": MAX_PUSH},
+    }
+
+
+def git_config(plan: BottlePlan) -> str:
+    """Return the guest's `.gitconfig`: who commits, and the gate in the place of each upstream. Empty for neither."""
+    lines = []
+    if plan.git_user is not None:
+        lines.append("[user]")
+        rows = {"name": plan.git_user.name, "email": plan.git_user.email}
+        lines += [f"\t{key} = {_quoted(value)}" for key, value in rows.items() if value]
+    if plan.repositories:
+        # The proxy's variables are egress's, which forwards nothing to loopback.
+        lines += [f'[http "http://127.0.0.1:{GIT_PORT}/"]', '\tproxy = ""']
+    for name, repository in plan.repositories.items():
+        lines += [f'[url "http://127.0.0.1:{GIT_PORT}/{name}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
