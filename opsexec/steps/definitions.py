@@ -10,7 +10,7 @@ from opsexec.errors import BadStep
 from opsexec.steps.base import Step, service_name
 
 DefinitionAction = Literal["reload", "mask", "unmask", "reset-failed", "kill"]
-VERBS: dict[str, str] = {
+VERBS: dict[DefinitionAction, str] = {
     "reload": "service.install",
     "mask": "service.quarantine",
     "unmask": "service.quarantine",
