@@ -7,7 +7,7 @@ OFFLINE := $(shell unshare -n true 2>/dev/null && echo unshare -n || (unshare -r
 .PHONY: help setup setup-tests demo test check format bench docs lock
 
 help:
-	@echo 'make demo    set up, then run the main job over three SSH hosts of its own on loopback'
+	@echo 'make demo    set up, then run the main job over three SSH hosts of its own on loopback, and a bottle'
 	@echo 'make test    set up, then run every test (REQUIRE_ALL=1: a missing part fails instead of skipping)'
 	@echo 'make check   lint, format check, strict types, import contracts'
 	@echo 'make bench   benchmarks beside the peers; JSON to bench/results/ (BENCH="--quick --only ROW")'
@@ -23,6 +23,7 @@ setup-tests:
 
 demo: setup
 	@$(PY) -m demo
+	@$(PY) -m bottle demo
 
 # Two at a time; of the tests that start real servers a file stays on one worker, so that its parts are started once.
 # Every folder is run even after a failure, and any failure fails the target.
