@@ -26,6 +26,9 @@ from opsexec.executor import Stream
 HOST = "api.demo.test"
 TOKEN = "demo-token-4f2a9c7be1d80356"
 HELD = "demo-held-9b1e77aa20c4d3f8"
+REFUSED = ("OSError: [Errno 30]", "PermissionError: [Errno 13]")
+"""How the kernel says no: a read-only mount to who root started, file modes to anybody else."""
+
 MANIFEST: dict[str, Any] = {
     "bottles": {
         "demo": {
@@ -149,7 +152,7 @@ def observe(told: Told, upstream: Api, listener: Neighbour, directory: Path, cod
         ("nobody came to the listener on the host's loopback", listener.visits == 0),
         ("no address outside could be reached", "OSError" in told.came("an address of the internet")),
         ("no name could be looked up", "gaierror" in told.came("DNS")),
-        ("the kernel's settings were read-only", "Read-only" in told.came("the kernel's settings")),
+        ("the kernel's settings couldn't be written", told.came("the kernel's settings").startswith(REFUSED)),
         (
             "each decision is a line of a hash chain that verifies",
             len(egress) >= 7 and verify(directory / "audit.jsonl").ok,
