@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bottle.authority import Authority
 from bottle.credentials import Credentials
+from bottle.errors import HostUnready
 from bottle.git_gate import DAEMON, WORK_BYTES, configuration, git_config
 from bottle.plan import CA_BUNDLE, CA_FILE, EGRESS_PORT, GIT_PORT, GUEST_HOME, GUEST_USER, PROMPT, RUN, BottlePlan
 from bottle.runtime import Runtime
@@ -111,7 +112,9 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
     }
     bound = {tree: f"{tree}/" for tree in place.runtime.trees}
     git = place.runtime.git
-    if plan.repositories and git is not None:
+    if plan.repositories:
+        if git is None:
+            raise HostUnready("a bottle with repositories needs the git gate's programs", hint="run scripts/setup.sh")
         told = configuration(plan, secrets, "/run/bundle/doors/git.sock", "/tmp/git", git.gitleaks)
         argv = [git.python, "-m", "bottle.sidecars.git_gate.serve"]
         running[DAEMON] = {"argv": argv, "env": {**env, "HOME": "/tmp"}, "stdin": json.dumps(told)}

@@ -1,4 +1,6 @@
-"""`FakeLaunchd`: a mac in memory whose `launchctl` keeps a state. What it says is as recorded elsewhere, not on a mac.
+"""`FakeLaunchd`: a mac in memory whose `launchctl` keeps a state.
+
+Its words are written after public descriptions of launchctl(1); none was recorded on a mac.
 
 It knows what the doctor and an install need: bootstrap, bootout, enable, disable, kickstart, kill, print,
 print-disabled, managername, with the exit statuses of launchctl(1).
