@@ -17,8 +17,9 @@ from agent.events.query import events_request
 from agent.far_copy import CopyExecutor, FarCopy
 from agent.marked_host import MarkedHost
 from agent.own_steps import AgentExecutor
+from agent.refusal import refused
 from opsexec.capability import CapabilitySet
-from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError, UsageError
+from opsexec.errors import ConnectionLost, OpsError, UsageError
 from opsexec.handlers.registry import handler_of
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.base import Step
@@ -68,14 +69,14 @@ async def _serve(
                 if not wanted.detach:
                     desk.claim(wanted.run)
             except OpsError as error:
-                return await answer.error(_refused(desk, asker, step, error))
+                return await answer.error(refused(desk, asker, step, error))
             asker.grants = desk.ceiling.grants(asker.principal)  # as they are now: the body may have taken its time
             held = effective(asker.grants, attenuation, step)
             if wanted.detach:
                 return await _detach(desk, asker, answer, held, wanted, step)
             return await _attended(desk, asker, answer, held, wanted, step, body, words)
     except OpsError as error:
-        return await answer.error(_refused(desk, asker, step, error))
+        return await answer.error(refused(desk, asker, step, error))
     finally:
         answer.close()
 
@@ -157,13 +158,3 @@ def _require_runnable(step: Step, wanted: StepRequest, answer: Answer, copies: b
         )
     if copies and (wanted.detach or answer.lines or not wanted.streams_stdin):
         raise UsageError("a copy is frames both ways, while its caller is connected", hint="use opsexec push or pull")
-
-
-def _refused(desk: Desk, asker: Asker, step: Step | None, error: OpsError) -> OpsError:
-    """Audit a refusal; returns what the caller is told, which is that there is no audit when there is none."""
-    shown = {"type": "request"} if step is None else redact(step)
-    try:
-        desk.refuse(asker.listener, asker.principal, shown, error.message)
-    except AuditUnavailable as unavailable:
-        return unavailable
-    return error
