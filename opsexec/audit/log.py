@@ -106,7 +106,8 @@ class AuditLog:
         self._check_process()
         with self._mutex:
             self._check_usable()
-            self._lock()
+            if not self._lock_unchanged():
+                self._lock()
             try:
                 entry = self._append_locked(fields)
             finally:
@@ -164,6 +165,18 @@ class AuditLog:
 
     def _unlock(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _lock_unchanged(self) -> bool:
+        """Lock the log if that takes no waiting; True when it is as we left it, else `_lock` finds out what to do.
+
+        A lock is taken once however often it is asked for (flock(2)), so one that was had here is none too many there.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.stat(self._name)
+        except OSError:
+            return False
+        return status.st_size == self._end and status.st_ino == self._inode and status.st_dev == self._device
 
     def _lock(self) -> None:
         """Lock the file that is the log now, and know its end. Raises AuditUnavailable, unlocked."""
@@ -254,7 +267,9 @@ class AuditLog:
     def _put(self, line: bytes, digest: str) -> AuditEntry:
         """Write one line; when that fails, cut off what got in, so that the chain stays whole."""
         try:
-            write_all(self._fd, line)
+            written = os.write(self._fd, line)
+            if written < len(line):
+                write_all(self._fd, line[written:])
         except OSError as error:
             end, self._end = self._end, _UNKNOWN
             try:
