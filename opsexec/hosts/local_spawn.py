@@ -21,8 +21,11 @@ _SETSID = 0x80
 """POSIX_SPAWN_* flags as <spawn.h> of glibc has them."""
 _OPAQUE = 1024
 """Bytes for posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc, with room."""
-_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Signals that Python ignores and a program does not expect to find ignored, as `subprocess` restores them."""
+_DEFAULTED = (
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD
+)  # fmt: skip
+"""Signals that a program does not expect to find ignored: Python ignores the first two (`subprocess` restores those),
+and a caller that was started in a shell's background the next two."""
 
 Streams = tuple[int, int, int]
 """The descriptors that become the program's stdin, stdout and stderr."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from opsexec import Exec, MakeDir, ReadFile, Stat, WriteFile
 from opsexec.errors import CapabilityDenied, OpsError, StepFailed
 from opsexec.steps import Link, RemoveFile, SetMode
+from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +95,14 @@ async def test_a_mount_in_a_grant_is_part_of_it_but_no_tree_is_removed_across_on
     assert (other / "file").exists()
 
 
+def _group_lives(leader):
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 async def test_a_link_swapped_for_a_directory_again_and_again_never_leads_out(target, shared_dir):
     """The race that a check followed by an open by name loses."""
     inside, outside = shared_dir / "inside", shared_dir / "outside"
@@ -104,18 +114,24 @@ async def test_a_link_swapped_for_a_directory_again_and_again_never_leads_out(ta
     script = (
         f"cd {inside}; while :; do ln -sfn {outside} next && mv -T next way; ln -sfn real next && mv -T next way; done"
     )
-    swapper = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stderr=subprocess.DEVNULL)
+    swapper = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", script, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         seen = set()
-        async with target.connect(f"fs.*:{inside}/**") as ex, asyncio.timeout(30):
+        async with (
+            target.connect(f"fs.*:{inside}/**") as ex,
+            asyncio.timeout(120),
+        ):  # the swapper takes a core for itself
             for _ in range(150):
                 with contextlib.suppress(CapabilityDenied, StepFailed):
                     seen.add((await ex.run(ReadFile(path=f"{inside}/way/file"))).stdout)
                 with contextlib.suppress(CapabilityDenied, StepFailed):
                     await ex.run(WriteFile(path=f"{inside}/way/made", content="x"))
     finally:
-        swapper.kill()
+        os.killpg(swapper.pid, signal.SIGKILL)
         await swapper.wait()
+        await eventually(lambda: not _group_lives(swapper.pid), within_s=10, what="the swapper's programs are gone")
     assert seen <= {b"own"}
     assert sorted(p.name for p in outside.iterdir()) == ["file"]
 
