@@ -122,7 +122,7 @@ async def test_a_link_swapped_for_a_directory_again_and_again_never_leads_out(ta
         async with (
             target.connect(f"fs.*:{inside}/**") as ex,
             asyncio.timeout(120),
-        ):  # the swapper takes a core for itself
+        ):  # it takes a core
             for _ in range(150):
                 with contextlib.suppress(CapabilityDenied, StepFailed):
                     seen.add((await ex.run(ReadFile(path=f"{inside}/way/file"))).stdout)
