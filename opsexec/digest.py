@@ -33,8 +33,12 @@ class StreamDigest:
         self._size += len(data)
         if self._size >= BATCH:
             self._settle()
-            batch, self._blocks, self._size = b"".join(self._blocks), [], 0
-            self._batch = _hasher().submit(self._hash.update, batch)
+            self._batch = _hasher().submit(self._take_in, self._blocks)
+            self._blocks, self._size = [], 0
+
+    def _take_in(self, blocks: list[bytes]) -> None:
+        """Hash a batch in the thread. Joined first: joining and hashing each let go of the interpreter's lock, once."""
+        self._hash.update(b"".join(blocks))
 
     def _settle(self) -> None:
         """Wait for the batch under way."""
