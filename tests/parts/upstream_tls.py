@@ -115,6 +115,7 @@ class Upstream:
 def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes, and the second would wait for an ACK
 
         def answer(self) -> None:
             if self.headers.get("upgrade", "").lower() == "websocket":
