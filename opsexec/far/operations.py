@@ -73,6 +73,12 @@ def _survey(args: list[bytes]) -> list[bytes]:
     return survey.survey(args)
 
 
+def _list_tree(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import listing
+
+    return listing.list_tree(args)
+
+
 def _ping_socket(args: list[bytes]) -> list[bytes]:
     from opsexec.far import socket_ping
 
@@ -90,5 +96,6 @@ OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "facts": named(_facts, "read facts"),
     "observe": named(_observe, "observe"),
     "survey": named(_survey, "list"),
+    "list_tree": named(_list_tree, "list"),
     "ping_socket": named(_ping_socket, "ping"),
 }

@@ -16,6 +16,7 @@ from opsexec.steps.sandbox import SandboxRun
 from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
+from opsexec.steps.trees import ListTree
 from opsexec.steps.tty import Tty
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "GitScan",
     "Inquire",
     "Link",
+    "ListTree",
     "MakeDir",
     "Observe",
     "PingSocket",

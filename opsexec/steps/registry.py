@@ -25,20 +25,21 @@ from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, Sch
 from opsexec.steps.services import ServiceControl, ServiceStatus
 from opsexec.steps.sync import Pull, Push
 from opsexec.steps.text import as_bytes
+from opsexec.steps.trees import ListTree
 from opsexec.steps.tty import Tty
 
 STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
-    GitFetch, GitScan, GitForward, ServiceDefinition, ContainerRemove,
+    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition, ContainerRemove,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
-    | GitFetch | GitScan | GitForward | ServiceDefinition | ContainerRemove
+    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition | ContainerRemove
 )  # fmt: skip
 
 LONG_TEXT = 4096

@@ -22,6 +22,7 @@ from opsexec.steps import (
     GitScan,
     Inquire,
     Link,
+    ListTree,
     MakeDir,
     Observe,
     PingSocket,
@@ -83,6 +84,7 @@ EXAMPLES: tuple[Step, ...] = (
         for name, each in QUESTIONS.items()
     ),
     Survey(path="/a"),
+    ListTree(path="/a"),
     PingSocket(path="/a"),
     *(ServiceDefinition("a", action) for action in DEFINITION_VERBS),
     ContainerRemove("a"),
