@@ -41,7 +41,7 @@ class BundleOutput:
 
     def _line(self, line: str) -> None:
         daemon, _, text = line.partition(" | ")
-        event = _event(text) if daemon in ("egress", "git-gate") else None
+        event = _event(text) if daemon in ("egress", "git-gate", "dns") else None
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
@@ -115,6 +115,25 @@ def audited_git(identity: str, event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def audited_dns(identity: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Return a name that the resolver doesn't know as an audit record."""
+    step: dict[str, Any] = {"type": "dns"}
+    for key in ("host", "kind", "left_out"):
+        value = event.get(key)
+        if isinstance(value, (str, int)):
+            step[key] = value
+    return {
+        "host": identity,
+        "listener": "dns",
+        "principal": f"bottle:{identity}",
+        "layer": "bottle",
+        "step": step,
+        "requires": [f"dns:{event.get('host', '')}"],
+        "decision": "deny",
+        "reason": str(event.get("reason", "")),
+    }
+
+
 def audited_step(identity: str, event: dict[str, Any]) -> dict[str, Any]:
     """Return what the git gate's own executor recorded of a step, as a record of this bottle's."""
     record = event.get("record")
@@ -122,5 +141,10 @@ def audited_step(identity: str, event: dict[str, Any]) -> dict[str, Any]:
     return {**found, "host": identity, "listener": "git-gate", "principal": f"bottle:{identity}", "layer": "bottle"}
 
 
-AUDITED = {("egress", "egress"): audited, ("git-gate", "git"): audited_git, ("git-gate", "step"): audited_step}
+AUDITED = {
+    ("egress", "egress"): audited,
+    ("git-gate", "git"): audited_git,
+    ("git-gate", "step"): audited_step,
+    ("dns", "dns"): audited_dns,
+}
 """(daemon, kind of event) -> the audit record it becomes."""

@@ -15,7 +15,7 @@ from typing import Any
 from bottle import credentials
 from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
-from bottle.backends import bwrap
+from bottle.backends.base import Place, all_steps, backend
 from bottle.errors import BadManifest, HostUnready, LaunchFailed
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
@@ -55,7 +55,7 @@ def facts_for(loaded: Loaded) -> HostFacts:
         return HostFacts(None, now)
 
 
-def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tuple[BottlePlan, bwrap.Place]:
+def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tuple[BottlePlan, Place]:
     """Return a plan that is only looked at: its identity stands for any, a missing command for any command."""
     loaded = load(agent)
     settings = loaded.bottle.agent_provider
@@ -75,9 +75,9 @@ def _runtime_or_sample(plan: BottlePlan) -> Runtime:
         return Runtime("/opt/egress/bin/python", ("/opt/egress",), str(code), git)
 
 
-def place_of(identity: str, runtime: Runtime, resolve: dict[str, tuple[str, int]], trust: str) -> bwrap.Place:
+def place_of(identity: str, runtime: Runtime, resolve: dict[str, tuple[str, int]], trust: str) -> Place:
     """Return where a bottle of this launcher is kept."""
-    return bwrap.Place(str(State(home_root().resolve()).directory(identity)), runtime, resolve, trust)
+    return Place(str(State(home_root().resolve()).directory(identity)), runtime, resolve, trust)
 
 
 def _intent(
@@ -134,7 +134,7 @@ def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
     secrets = credentials.masked(plan)
     place = place_of(plan.identity, _runtime_or_sample(plan), resolve_option(arguments.resolve), "")
     print("steps")
-    for phase, step in bwrap.all_steps(plan, place, secrets, NOBODY):
+    for phase, step in all_steps(backend(plan.backend), plan, place, secrets, NOBODY):
         print(f"  {phase:<15} {shown(json.dumps(redact(step), ensure_ascii=False))}")
     return 0
 
@@ -154,8 +154,7 @@ def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
 def _launch(
     plan: BottlePlan, facts: HostFacts, metadata: Metadata, arguments: argparse.Namespace, *, resume: bool
 ) -> int:
-    if plan.backend != "bwrap":
-        raise LaunchFailed(f"the backend {plan.backend} isn't there yet", hint="use --backend bwrap")
+    backend(plan.backend)
     if plan.supervise or plan.skills:
         raise LaunchFailed(
             "this manifest wants supervise or skills, which bottles don't have yet",
@@ -205,6 +204,8 @@ def refused(event: dict[str, Any]) -> str:
     """Return a gate's denial as one line."""
     if event.get("event") == "git":
         gate, where = "the git gate", f"{event.get('action', '')} {event.get('repository', '')}"
+    elif event.get("event") == "dns":
+        gate, where = "the resolver", f"{event.get('kind', '')} {event.get('host', '')}"
     else:
         gate, where = "egress", f"{event.get('method', '')} {event.get('host', '')}{event.get('path', '')}"
     return f"{gate} refused {shown(where.strip())}: {shown(str(event.get('reason', '')))}"

@@ -1,0 +1,1 @@
+"""The bottle's resolver: it knows the sidecars' names, asks nobody, and writes down what else was asked."""
