@@ -12,11 +12,11 @@ import msgspec
 from agent.services.secret_shapes import mask
 from opsexec.errors import AuditUnavailable, HostUnreachable, OpsError, PrivilegeDenied
 from opsexec.steps import (
-    ContainerRemove,
     Exec,
     Inquire,
     Link,
     MakeDir,
+    PodmanRemove,
     ReadFile,
     RemoveFile,
     ServiceControl,
@@ -78,7 +78,7 @@ def words(step: Step) -> list[str]:
         case ServiceDefinition():
             kill = ["--signal=SIGKILL"] if step.action == "kill" else []
             return ["systemctl", *(["--user"] if step.user else []), step.action, *kill, step.name]
-        case ContainerRemove():
+        case PodmanRemove():
             return ["podman", "rm", "-f", "-t", "0", step.name]
         case Inquire():
             return list(step.argv())

@@ -25,7 +25,7 @@ from agent.services.probe import Probe, Unreadable
 from agent.services.unit_state import unit_state
 from opsexec.errors import OpsError, StepFailed, UsageError
 from opsexec.principal import local_principal
-from opsexec.steps import ContainerRemove, RemoveFile, ServiceControl, ServiceDefinition, Stat
+from opsexec.steps import PodmanRemove, RemoveFile, ServiceControl, ServiceDefinition, Stat
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor
@@ -78,7 +78,7 @@ def containment(scene: Scene, containers: list[str], moved: str | None) -> list[
     link = declared.podman.connection if declared else None
     acts = [Act("stop", ServiceControl(unit, "stop", user, timeout_s=STOP_S), "end it")]
     acts += [
-        Act(f"remove-container.{each}", ContainerRemove(each, link), "it outlived its unit") for each in containers
+        Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers
     ]
     acts.append(Act("disable", ServiceControl(unit, "disable", user), "nothing starts it at boot"))
     if moved is not None:

@@ -13,7 +13,7 @@ from opsexec.steps.base import Step
 
 Handler = Callable[[Any, Context], Awaitable[Outcome]]
 FAMILIES = frozenset({
-    "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "containers", "trees",
+    "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "podman", "trees",
 })  # fmt: skip
 
 

@@ -44,13 +44,13 @@ class ServiceDefinition(Step, frozen=True, tag="service_definition"):
         return (Requirement(VERBS[self.action], self.name),)
 
 
-class ContainerRemove(Step, frozen=True, tag="container_remove"):
+class PodmanRemove(Step, frozen=True, tag="podman_remove"):
     """Stop a podman container at once and remove it; one that isn't there is no error.
 
     `connection`: the podman connection it is reached by, None = podman as it is.
     """
 
-    family = "containers"
+    family = "podman"
 
     name: str
     connection: str | None = None

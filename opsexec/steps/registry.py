@@ -13,11 +13,26 @@ from opsexec.errors import BadStep
 from opsexec.secret import MASK, Secret
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
-from opsexec.steps.definitions import ContainerRemove, ServiceDefinition
+from opsexec.steps.container_copies import ContainerCopyIn, ContainerCopyOut
+from opsexec.steps.containers import (
+    ContainerCreate,
+    ContainerExec,
+    ContainerInspect,
+    ContainerList,
+    ContainerLogs,
+    ContainerRemove,
+    ContainerRun,
+    ContainerSignal,
+    ContainerStart,
+    ContainerStop,
+)
+from opsexec.steps.definitions import PodmanRemove, ServiceDefinition
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.git import GitFetch, GitForward, GitScan
+from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
+from opsexec.steps.networks import NetworkCreate, NetworkRemove
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
 from opsexec.steps.sandbox import SandboxRun
@@ -32,21 +47,30 @@ STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
-    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition, ContainerRemove,
+    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition,
+    PodmanRemove, ContainerRun, ContainerCreate, ContainerStart, ContainerStop, ContainerSignal, ContainerRemove,
+    ContainerExec, ContainerCopyIn, ContainerCopyOut, ContainerInspect, ContainerLogs, ContainerList,
+    ImageBuild, ImageImport, ImageInspect, ImageRemove, NetworkCreate, NetworkRemove,
 )  # fmt: skip
 
 AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
-    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition | ContainerRemove
+    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition
+    | PodmanRemove | ContainerRun | ContainerCreate | ContainerStart | ContainerStop | ContainerSignal | ContainerRemove
+    | ContainerExec | ContainerCopyIn | ContainerCopyOut | ContainerInspect | ContainerLogs | ContainerList
+    | ImageBuild | ImageImport | ImageInspect | ImageRemove | NetworkCreate | NetworkRemove
 )  # fmt: skip
 
 LONG_TEXT = 4096
 LONG_LIST = 64 << 10
 """What a step may add to an audit line of at most 1 MiB, in characters; longer ones stand there by their digest."""
 
-_BULK = frozenset({"content", "data", "script", "stdin", "runbook"})
+LONG_PARTS = 500
+"""How many files or networks of a step an audit line shows."""
+
+_BULK = frozenset({"content", "data", "script", "stdin", "runbook", "dockerfile"})
 """Fields that hold bodies: shown as their length and digest."""
 
 _UNSEEN = frozenset({"updates"})
@@ -77,9 +101,12 @@ def redact(step: Step) -> dict[str, Any]:
 
     Bodies become `{bytes, sha256}`; a Secret's digest is left out, since short secrets can be guessed from it.
     """
-    tag, fields = _shape(type(step))
-    info: dict[str, Any] = {"type": tag}
-    for name, default in fields:
+    return {"type": str(type(step).__struct_config__.tag), **_redact_fields(step)}
+
+
+def _redact_fields(step: msgspec.Struct) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    for name, default in _shape(type(step)):
         value = getattr(step, name)
         if value is None or value == default:
             continue
@@ -94,7 +121,7 @@ def redact(step: Step) -> dict[str, Any]:
         elif name in _UNSEEN:
             info[name] = {"count": len(value), "sha256": _digest("\n".join(value))}
         elif isinstance(value, tuple):
-            info[name] = [redact(each) for each in value] if name == "steps" else _brief_list(value)
+            info[name] = [redact(each) for each in value] if name == "steps" else _brief_parts(value)
         else:
             info[name] = brief(value) if isinstance(value, str) else value
     return info
@@ -105,6 +132,14 @@ def brief(text: str) -> str:
     if len(text) > LONG_TEXT:
         text = f"{text[:LONG_TEXT]}... ({len(text)} characters, sha256 {_digest(text)})"
     return str(printable(text))
+
+
+def _brief_parts(values: Sequence[Any]) -> list[Any]:
+    """Return a tuple's values: texts, each brief; structs, like a step, with their bodies and secrets left out."""
+    if not any(isinstance(each, msgspec.Struct) for each in values):
+        return _brief_list(values)
+    shown = [_redact_fields(each) for each in values[:LONG_PARTS]]
+    return shown if len(values) == len(shown) else [*shown, f"... ({len(values) - len(shown)} more)"]
 
 
 def _brief_list(texts: Sequence[str]) -> list[str]:
@@ -136,6 +171,6 @@ def printable(value: Any) -> Any:
 
 
 @cache
-def _shape(kind: type[Step]) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    """Return the tag and (name, default) pairs of a Step type; reading them from msgspec each time costs 100 us."""
-    return str(kind.__struct_config__.tag), tuple((f.name, f.default) for f in msgspec.structs.fields(kind))
+def _shape(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """Return the (name, default) pairs of a Step type; reading them from msgspec each time costs 100 us."""
+    return tuple((f.name, f.default) for f in msgspec.structs.fields(kind))

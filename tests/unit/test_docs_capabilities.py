@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,20 +13,39 @@ from opsexec.capability import SAFE_PATH, CapabilitySet, Requirement
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    Attachment,
     AuditRead,
+    ContainerCopyIn,
+    ContainerCopyOut,
+    ContainerCreate,
+    ContainerExec,
+    ContainerInspect,
+    ContainerList,
+    ContainerLogs,
     ContainerRemove,
+    ContainerRun,
+    ContainerSignal,
+    ContainerStart,
+    ContainerStop,
     Events,
     Exec,
     Facts,
     GitFetch,
     GitForward,
     GitScan,
+    ImageBuild,
+    ImageImport,
+    ImageInspect,
+    ImageRemove,
     Inquire,
     Link,
     ListTree,
     MakeDir,
+    NetworkCreate,
+    NetworkRemove,
     Observe,
     PingSocket,
+    PodmanRemove,
     Pull,
     Push,
     ReadFile,
@@ -46,6 +66,7 @@ from opsexec.steps import (
     Tty,
     WriteFile,
 )
+from opsexec.steps.containers import Kind
 from opsexec.steps.definitions import VERBS as DEFINITION_VERBS
 from opsexec.steps.questions import QUESTIONS
 from opsexec.verbs import VERBS
@@ -55,6 +76,8 @@ ROWS = re.findall(r"^\| (.*) \|$", TEXT, re.MULTILINE)
 LOADING: dict[str, str | Secret] = {"LD_PRELOAD": "x"}
 QUARANTINE = "/g/a/mirror.git/objects/q"
 UPDATES = (f"{'0' * 40} {'1' * 40} refs/heads/x",)
+OURS = {"a": "b"}
+INNER = Attachment("inner")
 ABOUT = {"": "", "path": "/a"}
 
 EXAMPLES: tuple[Step, ...] = (
@@ -87,7 +110,25 @@ EXAMPLES: tuple[Step, ...] = (
     ListTree(path="/a"),
     PingSocket(path="/a"),
     *(ServiceDefinition("a", action) for action in DEFINITION_VERBS),
-    ContainerRemove("a"),
+    PodmanRemove("a"),
+    ContainerRun(name="aa", image="a", labels=OURS, read_only={"/a": "/a/"}, writable={"/b": "/b"}, networks=(INNER,)),
+    ContainerCreate(name="aa", image="a", labels=OURS, writable={"/b": "/b"}, networks=(INNER,)),
+    ContainerStart(name="aa", labels=OURS),
+    ContainerStop(name="aa", labels=OURS),
+    ContainerSignal(name="aa", labels=OURS, signal="SIGHUP"),
+    ContainerRemove(name="aa", labels=OURS),
+    ContainerExec(name="aa", labels=OURS, argv=["id"]),
+    ContainerCopyIn(name="aa", labels=OURS, dest="/a"),
+    ContainerCopyOut(name="aa", labels=OURS, path="/a"),
+    ContainerInspect(name="aa"),
+    ContainerLogs(name="aa"),
+    *(ContainerList(labels=OURS, kind=kind) for kind in get_args(Kind)),
+    ImageBuild(name="a", labels=OURS, dockerfile="FROM b", context="/c/", network="inner"),
+    ImageImport(name="a", labels=OURS),
+    ImageInspect(name="a"),
+    ImageRemove(name="a", labels=OURS),
+    NetworkCreate(name="inner", labels=OURS),
+    NetworkRemove(name="inner", labels=OURS),
     SandboxRun("a", ["id"], read_only={"/a": "/a/"}, writable={"/b": "/b"}, network=True),
     GitFetch(repository="a", place="/g/a"),
     GitScan(repository="a", place="/g/a", quarantine=QUARANTINE, updates=UPDATES, scanner="/g"),

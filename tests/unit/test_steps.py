@@ -16,20 +16,39 @@ from opsexec.errors import BadStep
 from opsexec.secret import Secret
 from opsexec.steps import (
     STEP_TYPES,
+    Attachment,
     AuditRead,
+    ContainerCopyIn,
+    ContainerCopyOut,
+    ContainerCreate,
+    ContainerExec,
+    ContainerInspect,
+    ContainerList,
+    ContainerLogs,
     ContainerRemove,
+    ContainerRun,
+    ContainerSignal,
+    ContainerStart,
+    ContainerStop,
     Events,
     Exec,
     Facts,
     GitFetch,
     GitForward,
     GitScan,
+    ImageBuild,
+    ImageImport,
+    ImageInspect,
+    ImageRemove,
     Inquire,
     Link,
     ListTree,
     MakeDir,
+    NetworkCreate,
+    NetworkRemove,
     Observe,
     PingSocket,
+    PodmanRemove,
     Pull,
     Push,
     ReadFile,
@@ -56,6 +75,8 @@ from opsexec.steps import (
 from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES
 
 HUSH = "correct-horse-battery"
+OURS = {"test.of": "steps"}
+INNER = Attachment("inner", ipv4="10.89.1.2", aliases=("web",))
 PUSHED: dict[str, Any] = {
     "quarantine": "/g/a/mirror.git/./objects/incoming",
     "updates": (f"{'0' * 40} {'1' * 40} refs/heads/x",),
@@ -83,7 +104,36 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     ListTree: (ListTree(path="/etc/../srv"), ["fs.read:/srv"]),
     SandboxRun: (SandboxRun("a", ["/bin/id"]), ["sandbox.run:a"]),
     ServiceDefinition: (ServiceDefinition("web.service", "mask"), ["service.quarantine:web.service"]),
-    ContainerRemove: (ContainerRemove("web"), ["container.remove:web"]),
+    PodmanRemove: (PodmanRemove("web"), ["container.remove:web"]),
+    ContainerRun: (
+        ContainerRun(
+            name="web", image="a:1", labels=OURS, read_only={"/i": "/h/"}, writable={"/w": "/x"}, networks=(INNER,)
+        ),
+        ["container.run:web", "image.read:a:1", "network.join:inner", "fs.read:/h/**", "fs.read:/x", "fs.write:/x"],
+    ),
+    ContainerCreate: (
+        ContainerCreate(name="web", image="a:1", labels=OURS),
+        ["container.run:web", "image.read:a:1"],
+    ),
+    ContainerStart: (ContainerStart(name="web", labels=OURS), ["container.run:web"]),
+    ContainerStop: (ContainerStop(name="web", labels=OURS), ["container.remove:web"]),
+    ContainerSignal: (ContainerSignal(name="web", labels=OURS, signal="SIGHUP"), ["container.remove:web"]),
+    ContainerRemove: (ContainerRemove(name="web", labels=OURS), ["container.remove:web"]),
+    ContainerExec: (ContainerExec(name="web", labels=OURS, argv=["id"]), ["container.exec:web"]),
+    ContainerCopyIn: (ContainerCopyIn(name="web", labels=OURS, dest="/srv"), ["container.copy:web"]),
+    ContainerCopyOut: (ContainerCopyOut(name="web", labels=OURS, path="/srv"), ["container.copy:web"]),
+    ContainerInspect: (ContainerInspect(name="web"), ["container.read:web"]),
+    ContainerLogs: (ContainerLogs(name="web"), ["container.read:web"]),
+    ContainerList: (ContainerList(labels=OURS, names="web-*"), ["container.read:web-*"]),
+    ImageBuild: (
+        ImageBuild(name="a:1", labels=OURS, dockerfile="FROM b:2\n", context="/c/", network="outer"),
+        ["image.build:a:1", "image.read:b:2", "network.join:outer", "fs.read:/c/**"],
+    ),
+    ImageImport: (ImageImport(name="a:1", labels=OURS), ["image.build:a:1"]),
+    ImageInspect: (ImageInspect(name="a:1"), ["image.read:a:1"]),
+    ImageRemove: (ImageRemove(name="a:1", labels=OURS), ["image.build:a:1"]),
+    NetworkCreate: (NetworkCreate(name="inner", labels=OURS), ["network.manage:inner"]),
+    NetworkRemove: (NetworkRemove(name="inner", labels=OURS), ["network.manage:inner"]),
     PingSocket: (PingSocket(path="/run//p.sock"), ["fs.read:/run/p.sock", "container.read:podman"]),
     GitFetch: (GitFetch(repository="a", place="/g/./a"), ["git.fetch:a", "fs.read:/g/a/**", "fs.write:/g/a/**"]),
     GitScan: (

@@ -1,4 +1,4 @@
-"""Container steps, through podman: looked at first, changed only where there is something to change."""
+"""A doctor's container step, through podman: looked at first, changed only where there is something to change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opsexec.handlers.limits import call, within
 from opsexec.hosts.port import ProcessExit, ProcessSpec
 from opsexec.recorder import Recorder
 from opsexec.steps.base import Step
-from opsexec.steps.definitions import ContainerRemove
+from opsexec.steps.definitions import PodmanRemove
 
 MISSING = 1
 """What `podman container exists` ends with where there is none, podman-container-exists(1)."""
@@ -18,12 +18,12 @@ MISSING = 1
 
 async def handle(step: Step, context: Context) -> Outcome:
     """Do one step of the family."""
-    if isinstance(step, ContainerRemove):
+    if isinstance(step, PodmanRemove):
         return await within(f"removing container {step.name}", _remove(step, context), context)
     raise BadStep(f"{type(step).__name__} is no container step")
 
 
-async def _remove(step: ContainerRemove, context: Context) -> Outcome:
+async def _remove(step: PodmanRemove, context: Context) -> Outcome:
     ended, _ = await _podman(step, context, "container", "exists", "--", step.name)
     if ended.exit_code == MISSING:
         return Outcome(value={"name": step.name, "removed": False})
@@ -36,7 +36,7 @@ async def _remove(step: ContainerRemove, context: Context) -> Outcome:
     return Outcome(changed=True, value={"name": step.name, "removed": True})
 
 
-async def _podman(step: ContainerRemove, context: Context, *words: str) -> tuple[ProcessExit, str]:
+async def _podman(step: PodmanRemove, context: Context, *words: str) -> tuple[ProcessExit, str]:
     """Run podman. The grant is container.remove, so the program needs no exec grant."""
     programs = program_candidates("podman")
     env = {"LC_ALL": "C"}
