@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from bottle import launch
 from bottle.authority import mint
-from bottle.backends import bwrap
+from bottle.backends.base import Place
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
 from bottle.plan import BottlePlan
@@ -28,7 +28,7 @@ class Attended:
     """One bottle to attend to. `running`: the metadata to write once its agent runs; `output`: where its words go."""
 
     plan: BottlePlan
-    place: bwrap.Place
+    place: Place
     secrets: Credentials
     state: State
     running: Metadata

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bottle.authority import Authority
-from bottle.backends import bwrap
+from bottle.backends.base import Backend, Phase, Place, all_steps, backend
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
@@ -31,7 +31,7 @@ class Launch:
     """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made."""
 
     plan: BottlePlan
-    place: bwrap.Place
+    place: Place
     secrets: Credentials
     authority: Authority
     audit: AuditSink
@@ -41,9 +41,9 @@ class Launch:
     resume: bool = False
 
 
-def capabilities(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> list[str]:
+def capabilities(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> list[str]:
     """Return the least that a host must grant for this plan."""
-    steps = bwrap.all_steps(plan, place, secrets, authority)
+    steps = all_steps(backend(plan.backend), plan, place, secrets, authority)
     found = least([need for _, step in steps for need in step.requires()])
     # What works on a tree is asked for by its top, and held to the grants again at every entry.
     trees = [need for _, step in steps if _works_on_a_tree(step) for need in step.requires()]
@@ -54,7 +54,7 @@ def _works_on_a_tree(step: Step) -> bool:
     return isinstance(step, Push) or (isinstance(step, RemoveFile) and step.recursive)
 
 
-def ceiling(plan: BottlePlan, place: bwrap.Place, secrets: Credentials, authority: Authority) -> CapabilitySet:
+def ceiling(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> CapabilitySet:
     """Return the set a launch runs under: that least, and nothing beside it."""
     return CapabilitySet.of(*capabilities(plan, place, secrets, authority))
 
@@ -65,50 +65,79 @@ async def run(launch: Launch, ex: Executor, output: LogSink, on_running: Callabl
     Raises LaunchFailed when the bundle isn't ready within READY_S seconds, or ends before the agent. What was made is
     taken away again when the agent never ran; a failure of that is told, and the first error stays the one raised.
     """
-    undo: list[bwrap.Phase] = []
+    undo: list[Phase] = []
+    ending: list[Phase] = []
     try:
-        return await _run(launch, ex, output, on_running, undo)
+        return await _run(launch, ex, output, on_running, undo, ending)
     except BaseException:
         if not launch.resume:
-            await asyncio.shield(_undo(launch, ex, undo))
+            await asyncio.shield(_undo(launch, ex, [(phase.name, phase.teardown) for phase in reversed(undo)]))
         raise
+    finally:
+        await asyncio.shield(_undo(launch, ex, [(phase.name, phase.ending) for phase in reversed(ending)]))
 
 
 async def _run(
-    launch: Launch, ex: Executor, output: LogSink, on_running: Callable[[], None], undo: list[bwrap.Phase]
+    launch: Launch,
+    ex: Executor,
+    output: LogSink,
+    on_running: Callable[[], None],
+    undo: list[Phase],
+    ending: list[Phase],
 ) -> RunOutput:
     plan, place = launch.plan, launch.place
-    layout = bwrap.lay_out(place)
+    how = backend(plan.backend)
+    layout = how.lay_out(place)
     undo.append(layout)
     await _steps(ex, layout.steps)
-    for phase in (bwrap.bundle_files(place, await _host(ex)), bwrap.route_table(plan, place)):
-        await _steps(ex, phase.steps)
+    around = how.surroundings(plan, place)
+    undo += around
+    ending += around
+    await _side_by_side(_bundle_files(how, launch, ex), *(_steps(ex, phase.steps) for phase in around))
     launch.say(f"CA {launch.authority.fingerprint}")
-    said = BundleOutput(plan.identity, bwrap.daemons(plan), launch.audit, launch.log, launch.seen)
+    said = BundleOutput(plan.identity, how.daemons(plan), launch.audit, launch.log, launch.seen)
     async with AsyncExitStack() as stack:
-        bundle = asyncio.create_task(
-            ex.run_streaming(
-                bwrap.bundle_run(plan, place, launch.secrets, launch.authority), said, stdin=_line_held_open()
-            )
-        )
+        step = how.bundle_run(plan, place, launch.secrets, launch.authority)
+        bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=_line_held_open()))
         stack.push_async_callback(_end, bundle)
-        for phase in bwrap.provision(plan, place, launch.authority):
+        for phase in how.provision(plan, place, launch.authority):
             await _steps(ex, phase.steps)
+        guest = how.guest_run(plan, place)
+        if guest is not None:
+            guest_task = asyncio.create_task(ex.run_streaming(guest, stdin=_line_held_open()))
+            stack.push_async_callback(_end, guest_task)
         await _until_ready(bundle, said)
         for argv in (*plan.provider.before, *plan.provider.verify):
-            out = await _beside(bundle, ex.run_streaming(bwrap.agent_run(plan, place, launch.secrets, argv)))
+            out = await _beside(bundle, ex.run_streaming(how.agent_run(plan, place, launch.secrets, argv)))
             if not out.ok:
                 last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
                 raise LaunchFailed(f"{plan.provider.name}'s {' '.join(argv[:3])} failed: {last}", host=plan.identity)
         undo.clear()  # from here on there is something to resume
         on_running()
-        return await _beside(bundle, ex.run_streaming(bwrap.agent_run(plan, place, launch.secrets), output))
+        return await _beside(bundle, ex.run_streaming(how.agent_run(plan, place, launch.secrets), output))
 
 
-async def _host(ex: Executor) -> dict[str, bytes]:
+async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
+    """Do them all; the first that fails ends the others, and is what is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _bundle_files(how: Backend, launch: Launch, ex: Executor) -> None:
+    read = await _host(ex, how.host_reads())
+    for phase in (how.bundle_files(launch.place, read), how.route_table(launch.plan, launch.place)):
+        await _steps(ex, phase.steps)
+
+
+async def _host(ex: Executor, steps: Sequence[ReadFile]) -> dict[str, bytes]:
     """Read what the bundle takes from its host; what isn't there stands empty."""
     found = {}
-    for step in bwrap.host_reads():
+    for step in steps:
         try:
             found[step.path] = await _read_whole(ex, step)
         except OpsError as error:
@@ -191,10 +220,10 @@ async def _end(task: asyncio.Task[RunOutput]) -> None:
     await asyncio.wait([task], timeout=LEAVE_S)
 
 
-async def _undo(launch: Launch, ex: Executor, phases: list[bwrap.Phase]) -> None:
-    for phase in reversed(phases):
-        for step in phase.teardown:
+async def _undo(launch: Launch, ex: Executor, work: Sequence[tuple[str, Sequence[Step]]]) -> None:
+    for name, steps in work:
+        for step in steps:
             try:
                 await ex.run(step)
             except OpsError as error:
-                launch.say(f"warning: {launch.plan.identity}: undoing {phase.name} failed: {error}")
+                launch.say(f"warning: {launch.plan.identity}: undoing {name} failed: {error}")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from bottle.authority import Authority
+from bottle.backends.base import UID, Phase, Place
 from bottle.credentials import Credentials
 from bottle.errors import HostUnready
 from bottle.git_gate import DAEMON, WORK_BYTES, configuration, git_config
 from bottle.plan import CA_BUNDLE, CA_FILE, EGRESS_PORT, GIT_PORT, GUEST_HOME, GUEST_USER, PROMPT, RUN, BottlePlan
-from bottle.runtime import Runtime
 from opsexec.secret import Secret, reveal
-from opsexec.steps import MakeDir, Push, ReadFile, RemoveFile, SandboxRun, Step, WriteFile
+from opsexec.steps import MakeDir, Push, ReadFile, RemoveFile, SandboxRun, WriteFile
 
 CODE = "/run/bundle/code"
 CONFIG = "/run/bundle/config"
@@ -21,33 +20,6 @@ SYSTEM = {"/usr": "/usr/"}
 LINKS = {"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64"}
 HOST_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 TRUST = "/etc/ssl/certs/ca-certificates.crt"
-UID = 1000
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one bottle is kept on its host. `resolve`: host -> (address, port) that egress dials instead of asking DNS.
-
-    `trust`: PEM of further authorities that egress trusts upstream.
-    """
-
-    state: str
-    runtime: Runtime
-    resolve: Mapping[str, tuple[str, int]]
-    trust: str = ""
-
-    def at(self, *parts: str) -> str:
-        """Return a path below the bottle's own directory."""
-        return "/".join([self.state, *parts])
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Some Steps that belong together, in order, and how they are undone."""
-
-    name: str
-    steps: tuple[Step, ...]
-    teardown: tuple[Step, ...] = ()
 
 
 def lay_out(place: Place) -> Phase:
@@ -59,6 +31,11 @@ def lay_out(place: Place) -> Phase:
         # Audit and log stay: they say why it failed. `bottle cleanup` removes them.
         tuple(RemoveFile(place.at(name), recursive=True) for name in names if name),
     )
+
+
+def surroundings(plan: BottlePlan, place: Place) -> list[Phase]:
+    """Return nothing: a sandbox needs no image, and no network but the kernel's own."""
+    return []
 
 
 def host_reads() -> tuple[ReadFile, ...]:
@@ -184,6 +161,10 @@ def _in_home(place: Place, path: str) -> str:
     return place.at("home", *inside.split("/"))
 
 
+def guest_run(plan: BottlePlan, place: Place) -> None:
+    """Return None: each program of the agent's has a sandbox of its own."""
+
+
 def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[str, ...] | None = None) -> SandboxRun:
     """Return the agent's own sandbox; `argv`: another program in the same place, like the provider's checks."""
     guest = {
@@ -218,18 +199,3 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         tmpfs=("/tmp", "/var/tmp"),
         doors=doors,
     )
-
-
-def all_steps(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> list[tuple[str, Step]]:
-    """Return every Step of a launch with its phase's name: what `--dry-run` prints and `capabilities` adds up."""
-    found: list[tuple[str, Step]] = []
-    for phase in (lay_out(place), Phase("host", host_reads()), bundle_files(place, {}), route_table(plan, place)):
-        found += [(phase.name, step) for step in phase.steps]
-    for phase in provision(plan, place, authority):
-        found += [(phase.name, step) for step in phase.steps]
-    found.append(("bundle", bundle_run(plan, place, secrets, authority)))
-    for words in (*plan.provider.before, *plan.provider.verify):
-        found.append(("provider", agent_run(plan, place, secrets, words)))
-    found.append(("agent", agent_run(plan, place, secrets)))
-    found += [("teardown", step) for step in lay_out(place).teardown]
-    return found

@@ -108,7 +108,7 @@ class Outside:
 
 async def _bottle(root: Path, outside: Outside, told: Told) -> tuple[str, int]:
     """Start the demo's bottle and wait for its agent; returns identity and exit status."""
-    from bottle.backends.bwrap import Place
+    from bottle.backends.base import Place
 
     identity = new_identity("demo")
     script = Path(__file__).with_name("agent.py").read_text("utf-8")

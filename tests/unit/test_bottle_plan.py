@@ -12,6 +12,7 @@ import pytest
 from bottle import credentials, launch
 from bottle.authority import Authority
 from bottle.backends import bwrap
+from bottle.backends.base import Place, all_steps
 from bottle.egress import effective_egress
 from bottle.errors import BadManifest, CredentialMissing
 from bottle.manifest import load_object
@@ -26,7 +27,7 @@ from opsexec.steps import SandboxRun, redact
 from opsexec.testing import MemoryAudit
 
 NOW = 1_800_000_000.0
-PLACE = bwrap.Place("/state/a-00000000", Runtime("/opt/e/bin/python", ("/opt/e",), "/opt/bottle"), {})
+PLACE = Place("/state/a-00000000", Runtime("/opt/e/bin/python", ("/opt/e",), "/opt/bottle"), {})
 AUTHORITY = Authority("CERT", "AA:BB", Secret("KEY"))
 
 
@@ -86,7 +87,7 @@ class TestPlan:
             }
         )
         held = credentials.Credentials({"EGRESS_TOKEN_0": Secret("tok-12345678")}, {"HELD": Secret("held-12345678")})
-        steps = bwrap.all_steps(plan, PLACE, held, AUTHORITY)
+        steps = all_steps(bwrap, plan, PLACE, held, AUTHORITY)
         text = json.dumps([redact(step) for _, step in steps])
         for value in ("tok-12345678", "held-12345678", "KEY"):
             assert value not in text
@@ -116,10 +117,10 @@ class TestPlan:
         plan = plan_of({"egress": {"routes": [{"host": "a.x"}]}}, copy_cwd="/src")
         secrets = credentials.masked(plan)
         granted = launch.ceiling(plan, PLACE, secrets, AUTHORITY)
-        for _, step in bwrap.all_steps(plan, PLACE, secrets, AUTHORITY):
+        for _, step in all_steps(bwrap, plan, PLACE, secrets, AUTHORITY):
             for need in step.requires():
                 assert granted.admits(need), need
-        other = bwrap.agent_run(plan, bwrap.Place("/state/b-00000000", PLACE.runtime, {}), secrets)
+        other = bwrap.agent_run(plan, Place("/state/b-00000000", PLACE.runtime, {}), secrets)
         assert not all(granted.admits(need) for need in other.requires())
 
     def test_the_digest_tells_a_changed_manifest(self) -> None:
