@@ -1,0 +1,1 @@
+"""Supervise: an MCP server by which the agent asks its operator for more. It decides nothing and keeps nothing."""
