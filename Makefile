@@ -26,9 +26,10 @@ demo: setup
 	@$(PY) -m bottle demo
 
 # Two at a time; of the tests that start real servers a file stays on one worker, so that its parts are started once.
-# Every folder is run even after a failure, and any failure fails the target.
+# Every folder is run even after a failure, and any failure fails the target. It writes docs/attack-results.md.
 test: setup-tests
 	@status=0; \
+	export ATTACK_RESULTS=1; \
 	$(OFFLINE) $(PY) -m pytest -q -n 2 tests/unit || status=$$?; \
 	serial="$$(find tests/integration tests/adversarial -name 'test_*.py' -print 2>/dev/null | head -n 1)"; \
 	if [ -n "$$serial" ]; then \

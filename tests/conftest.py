@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.parts.attack_table import AttackTable
+
 # Wall-clock deadlines per example measure the machine, not the code; pytest-timeout bounds the whole test.
 settings.register_profile("opsexec", deadline=None, print_blob=True)
 settings.load_profile("opsexec")
 
 # sshd and other daemons live here, and a plain user's PATH often lacks it.
 SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tie tests to the attacks they show: tests/parts/attacks.py says how."""
+    config.pluginmanager.register(AttackTable(config), "attack-table")
 
 
 @pytest.fixture
