@@ -34,7 +34,8 @@ class Desk:
         if len(self._asked) >= MAX_ASKS:
             return {"status": "refused", "reason": f"over {MAX_ASKS} questions at once"}
         ask, self._next = self._next, self._next + 1
-        answered = self._asked[ask] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[ask] = answered
         say({"event": "ask", "ask": ask, "kind": kind, "candidate": candidate, "why": why})
         try:
             async with asyncio.timeout(ANSWER_S):

@@ -32,6 +32,10 @@ class Refused(Exception):
         self.status = status
 
 
+class UnknownVersion(Refused):
+    """How a client finds out which revisions there are: nothing to write down."""
+
+
 class Door:
     """`versions`: what MCP-Protocol-Version may say. `refused`: is told of each refusal."""
 
@@ -67,7 +71,8 @@ class Door:
                 said = await self._answer(body)
                 status, data = (202, b"") if said is None else (200, json.dumps(said).encode())
             except Refused as error:
-                self._refused(str(error))
+                if not isinstance(error, UnknownVersion):
+                    self._refused(str(error))
                 status, data = error.status, json.dumps(_rejection(str(error))).encode()
             except h11.RemoteProtocolError as error:
                 self._refused("no readable HTTP request")
@@ -119,12 +124,11 @@ class Door:
             raise Refused(404, "no such path")
         if head.method != b"POST":
             raise Refused(405, "POST alone is served")
-        if [each.partition(b";")[0].strip().lower() for each in found.get(b"content-type", [])] != [
-            b"application/json"
-        ]:
+        kinds = [each.partition(b";")[0].strip().lower() for each in found.get(b"content-type", [])]
+        if kinds != [b"application/json"]:
             raise Refused(415, "the body is not application/json")
         if any(each not in self._versions for each in found.get(b"mcp-protocol-version", [])):
-            raise Refused(400, "a protocol version that isn't known here")
+            raise UnknownVersion(400, "a protocol version that isn't known here")
         length = found.get(b"content-length", [b"0"])[0]
         if int(length) > MAX_BODY:
             raise Refused(413, f"a body over {MAX_BODY >> 10} KiB")

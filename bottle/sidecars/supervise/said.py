@@ -1,4 +1,4 @@
-"""What the daemon says: one JSON line an event. What can be repeated without end is said the 1st, 2nd, 4th, ... time."""
+"""What the daemon says: one JSON line an event. What can be repeated for ever is said the 1st, 2nd, 4th, ... time."""
 
 from __future__ import annotations
 

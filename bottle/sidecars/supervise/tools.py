@@ -62,7 +62,7 @@ _PROPOSALS = {
     ),
     "capability": _tool(
         "propose_capability_change",
-        "Ask the operator for one thing that needs the bottle rebuilt: a directory of programs of the host (read_only), "
+        "Ask the operator for one thing that needs the bottle rebuilt: a directory of the host's programs (read_only), "
         "or one environment variable (env). When it is approved this agent is stopped and resumed.",
         {
             "read_only": {"type": "string", "maxLength": MAX_TEXT, "description": "A directory of the host."},
