@@ -47,10 +47,10 @@ def git_config(plan: BottlePlan) -> str:
         rows = {"name": plan.git_user.name, "email": plan.git_user.email}
         lines += [f"\t{key} = {_quoted(value)}" for key, value in rows.items() if value]
     if plan.repositories:
-        # The proxy's variables are egress's, which forwards nothing to loopback.
-        lines += [f'[http "http://127.0.0.1:{GIT_PORT}/"]', '\tproxy = ""']
+        # The proxy's variables are egress's, which forwards nothing to the gate.
+        lines += [f'[http "http://{plan.door(GIT_PORT)}/"]', '\tproxy = ""']
     for name, repository in plan.repositories.items():
-        lines += [f'[url "http://127.0.0.1:{GIT_PORT}/{name}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
+        lines += [f'[url "http://{plan.door(GIT_PORT)}/{name}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
     return "\n".join([*lines, ""]) if lines else ""
 
 

@@ -24,10 +24,11 @@ CA_FILE = f"{RUN}/ca.pem"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
 GIT_PORT = 8878
-PROXY = f"http://127.0.0.1:{EGRESS_PORT}"
 
 Backend = Literal["bwrap", "docker", "smolmachines"]
 BACKENDS: tuple[Backend, ...] = ("bwrap", "docker", "smolmachines")
+BUNDLE = "bundle"
+"""The bundle's name where it is a machine of its own, on a network with the agent's."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class BottlePlan:
         ]
         return hashlib.sha256("\0".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
+    def door(self, port: int) -> str:
+        """Return where the agent finds one of the bundle's doors, as `host:port`."""
+        return f"{'127.0.0.1' if self.backend == 'bwrap' else BUNDLE}:{port}"
+
     def guest_env(self) -> dict[str, str]:
         """Return the variables of the guest that are no secret: the provider's, the literals, proxy and trust store."""
         env = {
@@ -103,7 +108,7 @@ class BottlePlan:
         }
         if self.egress.routes:
             for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-                env[name] = PROXY
+                env[name] = f"http://{self.door(EGRESS_PORT)}"
         env.update(self.provider.env)
         env.update({name: value.text for name, value in self.env.items() if not value.secret})
         return env

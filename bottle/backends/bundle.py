@@ -1,0 +1,123 @@
+"""What runs in a bundle, whatever it is isolated by: its daemons, what each is told, and the files they stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bottle import dns
+from bottle.authority import Authority
+from bottle.backends.base import UID, Phase, Place
+from bottle.credentials import Credentials
+from bottle.errors import HostUnready
+from bottle.git_gate import DAEMON, configuration
+from bottle.plan import EGRESS_PORT, GIT_PORT, BottlePlan
+from opsexec.secret import Secret, reveal
+from opsexec.steps import ReadFile, WriteFile
+
+CODE = "/run/bundle/code"
+CONFIG = "/run/bundle/config"
+DOORS = "/run/bundle/doors"
+HOST_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+TRUST = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`argv`, `env`: the supervisor. `told`: the first line of its stdin. `trees`: what is bound, inside -> host."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    told: Secret
+    trees: Mapping[str, str]
+
+
+def doors(plan: BottlePlan) -> dict[int, str]:
+    """Return what the agent may reach: a port -> the name of the bundle's socket behind it."""
+    found = {EGRESS_PORT: "egress.sock"} if plan.egress.routes else {}
+    if plan.repositories:
+        found[GIT_PORT] = "git.sock"
+    return found
+
+
+def daemons(plan: BottlePlan, address: str | None) -> set[str]:
+    """Return the names of the daemons that a plan's bundle runs; `address`: where the agent finds it on a network."""
+    found = {"egress", DAEMON} if plan.repositories else {"egress"}
+    return found | {dns.DAEMON, "doors"} if address else found
+
+
+def bundle(
+    plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority, address: str | None = None
+) -> Bundle:
+    """Return the bundle of a plan. With an `address` its doors are ports there, and a resolver answers beside them."""
+    python = place.runtime.python
+    env = {
+        "PYTHONPATH": CODE,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "BOTTLE_IDENTITY": plan.identity,
+    }
+    trees = {tree: f"{tree}/" for tree in place.runtime.trees} | {f"{CODE}/bottle": f"{place.runtime.code}/"}
+    running: dict[str, dict[str, Any]] = {}
+
+    def run(name: str, by: str, module: str, told: Mapping[str, Any]) -> None:
+        argv = [by, "-m", f"bottle.sidecars.{module}"]
+        running[name] = {"argv": argv, "env": {**env, "HOME": "/tmp"}, "stdin": json.dumps(told)}
+
+    run("egress", python, "egress.serve", _egress(plan, place, secrets, authority))
+    git = place.runtime.git
+    if plan.repositories:
+        if git is None:
+            raise HostUnready("a bottle with repositories needs the git gate's programs", hint="run scripts/setup.sh")
+        told = configuration(plan, secrets, f"{DOORS}/git.sock", "/tmp/git", git.gitleaks)
+        run(DAEMON, git.python, "git_gate.serve", told)
+        trees |= {tree: f"{tree}/" for tree in git.trees} | {f"{CODE}/opsexec": f"{git.opsexec}/"}
+    if address is not None:
+        behind = {str(port): f"{DOORS}/{name}" for port, name in doors(plan).items()}
+        run("doors", python, "doors", {"address": address, "doors": behind})
+        run(dns.DAEMON, python, "dns.serve", dns.configuration(plan, secrets, [address], address))
+    told_all = Secret(json.dumps({"daemons": running}) + "\n")
+    return Bundle((python, "-m", "bottle.sidecars.init"), env, told_all, trees)
+
+
+def _egress(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> dict[str, Any]:
+    return {
+        "bottle": plan.identity,
+        "socket": f"{DOORS}/egress.sock",
+        "table": f"{CONFIG}/routes.json",
+        "trust": f"{CONFIG}/trust.pem",
+        "work_dir": "/tmp/egress",
+        "routes": plan.egress.table(),
+        "resolve": {host: [address, port] for host, (address, port) in place.resolve.items()},
+        "ca": authority.key_and_certificate.reveal(),
+        "tokens": {slot: value.reveal() for slot, value in secrets.tokens.items()},
+        "known": [[name, reveal(value)] for name, value in secrets.env.items()],
+    }
+
+
+def host_reads() -> tuple[ReadFile, ...]:
+    """Return what is read of the host for the bundle: how it looks names up, and whom it trusts."""
+    return tuple(ReadFile(path, max_bytes=4 << 20) for path in (*HOST_FILES, TRUST))
+
+
+def bundle_files(place: Place, read: Mapping[str, bytes], uid: int = UID, owner: str | None = None) -> Phase:
+    """Return the bundle's own copies of those; `uid`: who it is inside; `owner`: whose they are, None = the maker's."""
+    files = {path.rpartition("/")[2]: read.get(path, b"") for path in HOST_FILES}
+    files["trust.pem"] = read.get(TRUST, b"").rstrip(b"\n") + b"\n" + place.trust.encode()
+    # ssh asks who it is before it does anything.
+    files["passwd"] = f"bundle:x:{uid}:{uid}:bundle:/tmp:/usr/sbin/nologin\n".encode()
+    steps = (
+        WriteFile(place.at("bundle", name), data=data, mode="0644", owner=owner, group=owner)
+        for name, data in files.items()
+    )
+    return Phase("bundle files", tuple(steps))
+
+
+def route_table(plan: BottlePlan, place: Place, owner: str | None = None) -> Phase:
+    """Return the rendered table, which a reload reads again."""
+    text = json.dumps(plan.egress.table(), indent=1) + "\n"
+    path = place.at("bundle", "routes.json")
+    return Phase("routes", (WriteFile(path, content=text, mode="0600", owner=owner, group=owner),))
