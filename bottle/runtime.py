@@ -27,13 +27,14 @@ class GitRuntime:
 class Runtime:
     """`python`: absolute. `trees`: directories it needs, bound at their own paths. `code`: the `bottle` package.
 
-    `git`: what the git gate runs on, None where it isn't looked for.
+    `git`: what the git gate runs on, None where it isn't looked for. `tools`: the agent's tree of programs, if any.
     """
 
     python: str
     trees: tuple[str, ...]
     code: str
     git: GitRuntime | None = None
+    tools: str | None = None
 
 
 def find_runtime() -> Runtime:

@@ -11,7 +11,7 @@ from bottle.backends.base import UID, Phase, Place
 from bottle.backends.bundle import CONFIG, DOORS, HOST_FILES
 from bottle.credentials import Credentials
 from bottle.git_gate import WORK_BYTES
-from bottle.plan import GUEST_HOME, RUN, BottlePlan
+from bottle.plan import GUEST_HOME, RUN, TOOLS, BottlePlan
 from opsexec.steps import ReadFile, SandboxRun
 
 SYSTEM = {"/usr": "/usr/"}
@@ -94,6 +94,7 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         read_only={
             **SYSTEM,
             "/etc/alternatives": "/etc/alternatives/",
+            **({TOOLS: f"{place.runtime.tools}/"} if place.runtime.tools else {}),
             **{inside: place.at("guest", name) for inside, name in guest.FILES.items()},
             f"{RUN}/doors": place.at("doors") + "/",
         },

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from opsexec.far import git_objects, git_policy, git_tokens, git_views
 from opsexec.far.git_archives import Budget, members
-from opsexec.far.git_known import KnownValues
 from opsexec.far.git_leaks import Gitleaks
-from opsexec.far.git_run import Declared, Refused
+from opsexec.far.git_run import Declared, Refused, told
+from opsexec.far.known_values import KnownValues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ class Examination:
 class Scan:
     """One push being judged; what is wrong gathers in `reasons`, in words that hold nothing of what was found."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
-        self._declared = Declared(request["place"])
-        self._quarantine = self._declared.held(str(request["quarantine"]))
+    def __init__(self, declared: Declared, second: Gitleaks, request: dict[str, Any]) -> None:
+        self._declared = declared
+        self._quarantine = declared.held(str(request["quarantine"]))
         self._updates = [str(update) for update in request["updates"]]
-        self._policy = git_policy.settings(self._declared)
-        self._second = Gitleaks(self._declared, str(request["scanner"]))
+        self._policy = git_policy.settings(declared)
+        self._second = second
         self._examination = Examination(KnownValues(request.get("known", {})), self._second.add)
         self._paths = {}  # type: dict[str, bytes]
         self._tainted = set()  # type: set[bytes]
@@ -230,5 +230,15 @@ def _limit_self() -> None:
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """`{place, quarantine, updates, scanner, known}` -> `{accepted, reasons, objects, bytes}`."""
-    return Scan(request).run()
+    """`{place, quarantine, updates, scanner, known}` -> `{accepted, reasons, objects, bytes}`.
+
+    Without a quarantine its scanner is started, and the push is told on the input; `{accepted: false}` where none is.
+    """
+    declared = Declared(request["place"])
+    second = Gitleaks(declared, str(request["scanner"]))
+    if request["quarantine"] is None:
+        word = told()
+        if word is None:
+            return {"accepted": False, "reasons": ["there was no push"], "objects": 0, "bytes": 0}
+        request = dict(request, **word)
+    return Scan(declared, second, request).run()

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from opsexec.far import git_policy, git_tokens, git_views
 from opsexec.far.git_archives import Budget, members
-from opsexec.far.git_known import KnownValues
 from opsexec.far.git_objects import Change, tree_entries
 from opsexec.far.git_run import Refused, said
 from opsexec.far.git_scan import Examination
+from opsexec.far.known_values import KnownValues
 
 SECRET = "Zq7vT2mX9kLw4RbN8sYc"
 LONG = "a7Fq-Zt29_pLx8Vw3Kd0RmN5bYc6Hs1Ju4Ge"

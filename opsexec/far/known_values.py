@@ -1,0 +1,158 @@
+"""Values that must not leave, found in whatever spelling stands in front of us, and masked in what comes back.
+
+Matching is against values that are known, never by how a secret might look, so nothing else is ever refused. The git
+gate's scan and the egress gate both go by this. Standard library alone, Python 3.8 on: it is sent to where it runs.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIN_BYTES = 8
+"""Shorter values are too common in ordinary text to be looked for."""
+
+PIECE = 10
+"""A piece of a value this long, cut at its multiples, is told too: so any 19 bytes of it in a row are found."""
+
+OVERLAP = 2048
+"""How much of what has passed is looked at again with the next block, in bytes: spellings with something between."""
+
+_NOT_ALNUM = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
+
+
+def spellings(secret: bytes) -> set[bytes]:
+    """Return the texts a value may stand as: plain, backwards, base64 and base32 at each offset, hex, escaped."""
+    import base64
+    import json
+    from urllib.parse import quote
+
+    found = {secret, secret[::-1], secret.hex().encode(), secret.hex().upper().encode()}
+    for offset in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            whole = encode(b"\0" * offset + secret).rstrip(b"=")
+            found.add(whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6])
+    for offset in range(5):
+        whole = base64.b32encode(b"\0" * offset + secret).rstrip(b"=")
+        inner = whole[-(-offset * 8 // 5) : (offset + len(secret)) * 8 // 5]
+        found |= {inner, inner.lower()}
+    text = secret.decode("latin-1")
+    found |= {quote(text, safe="", encoding="latin-1").encode(), quote(text, encoding="latin-1").encode()}
+    found |= {"".join(form % byte for byte in secret).encode() for form in ("%%%02X", "%%%02x")}
+    try:
+        plain = secret.decode("utf-8")
+    except UnicodeDecodeError:
+        plain = ""
+    found |= {json.dumps(plain)[1:-1].encode(), plain.encode("utf-16-le"), plain.encode("utf-16-be")}
+    return {each for each in found if len(each) >= MIN_BYTES}
+
+
+def pieces(secret: bytes) -> set[bytes]:
+    """Return pieces of a long value that hardly stand anywhere else: letters and digits mixed, few of them twice.
+
+    What a value shares with others of its kind is no piece of it: a JSON web token's head, an address, a word.
+    """
+    found = set()
+    head = secret.find(b".") if secret.startswith(b"eyJ") else 0
+    for at in range(0, len(secret) - PIECE + 1, PIECE):
+        piece = secret[at : at + PIECE]
+        letters = piece.isascii() and piece.isalnum() and not piece.isalpha() and not piece.isdigit()
+        if at >= head and letters and len(set(piece)) >= 7:
+            found.add(piece)
+    return found if len(secret) >= 2 * PIECE else set()
+
+
+class KnownValues:
+    """`name -> value`; the name is what a refusal says, never the value."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._spelled = []  # type: list[tuple[bytes, str]]
+        self._pieces = []  # type: list[tuple[bytes, str]]
+        self._squeezed = []  # type: list[tuple[bytes, str]]
+        for name, value in values.items():
+            secret = value.encode("utf-8", "surrogateescape")
+            if len(secret) < MIN_BYTES:
+                continue
+            spelled = spellings(secret)
+            self._spelled += [(each, name) for each in sorted(spelled)]
+            self._pieces += [(each, name) for each in sorted(pieces(secret) - spelled)]
+            tight = secret.translate(None, _NOT_ALNUM).lower()
+            if len(tight) >= 2 * MIN_BYTES:
+                self._squeezed += [(each, name) for each in (tight, tight[::-1], secret.hex().encode())]
+        self.longest = max((len(each) for each, _ in self._spelled), default=0)
+        self.whole = sorted((each for each, _ in self._spelled), key=len, reverse=True)
+        """Every spelling of whole values, longest first."""
+
+    def __bool__(self) -> bool:
+        return bool(self._spelled)
+
+    def find(self, data: bytes) -> str | None:
+        """Return the name of a value that stands in `data` as it is, whole or a good part of it."""
+        for needle, name in self._spelled:
+            if needle in data:
+                return name
+        for needle, name in self._pieces:
+            if needle in data:
+                return name
+        return None
+
+    def find_scattered(self, text: bytes) -> str | None:
+        """Return the name of a value that stands in `text` once case and all but letters and digits are left out."""
+        if not self._squeezed:
+            return None
+        tight = text.translate(None, _NOT_ALNUM).lower()
+        for needle, name in self._squeezed:
+            if needle in tight:
+                return name
+        return None
+
+
+class Stream:
+    """Looks for values in a stream, across its blocks: what might be the beginning of one is held back."""
+
+    def __init__(self, values: KnownValues, *, mask: bool) -> None:
+        self._values = values
+        self._mask = mask
+        self._held = b""
+        self._passed = b""
+        self.found = None  # type: str | None
+        """The name of what was found; "" where it was masked."""
+
+    def feed(self, block: bytes) -> bytes:
+        """Return what may pass by now; an empty block is the end. Unmasked, nothing passes once a value was found."""
+        data = self._held + block
+        self._held = b""
+        if self._mask:
+            for needle in self._values.whole:
+                if needle in data:
+                    self.found = ""
+                    data = data.replace(needle, b"*" * len(needle))
+        else:
+            if self.found is None:
+                text = self._passed + data
+                self.found = self._values.find(text) or self._values.find_scattered(text)
+            if self.found is not None:
+                return b""
+        if not block:
+            return data
+        keep = self._beginning(data)
+        if keep:
+            self._held = data[-keep:]
+            data = data[:-keep]
+        if not self._mask:
+            self._passed = (self._passed + data)[-OVERLAP:]
+        return data
+
+    def _beginning(self, data: bytes) -> int:
+        """Return how many bytes at the end could be the beginning of a value."""
+        window = data[-self._values.longest :] if self._values.longest else b""
+        longest = 0
+        for needle in self._values.whole:
+            at = window.find(needle[:1])
+            while at >= 0 and len(window) - at > longest:
+                if needle.startswith(window[at:]):
+                    longest = len(window) - at
+                    break
+                at = window.find(needle[:1], at + 1)
+        return longest
