@@ -1,9 +1,13 @@
-"""SandboxRun: the process is bubblewrap, told to unshare everything and to bind what the step names."""
+"""SandboxRun: bubblewrap, told to unshare everything and to bind what the step names, and a keeper around it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import base64
+import importlib.util
+import marshal
+import zlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -13,6 +17,7 @@ from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.far_answers import Entry, Existence, answered
 from opsexec.handlers.limits import call
+from opsexec.hosts.bootstrap import needed
 from opsexec.hosts.port import ProcessSpec
 from opsexec.secret import reveal
 from opsexec.steps.base import Step
@@ -48,35 +53,34 @@ async def handle(step: Step, context: Context) -> Outcome:
     sources |= {path: await _source(path, "fs.write", step, context) for path in step.writable.values()}
     if context.check:
         return Outcome(changed=True, skipped="check mode: programs are not run")
-    masked = await _there(MASKED, step, context)
-    programs = program_candidates("bwrap")
+    masked = await _there(MASKED, ("/proc/*",), step, context)
+    candidates = program_candidates("bwrap")
+    found = await _there(candidates, candidates, step, context)
+    if not found:
+        raise HostUnsuitable("there is no bwrap", host=context.host.name, hint="apt-get install bubblewrap")
+    programs = program_candidates("python3")
     header = environment_header({name: reveal(value) for name, value in step.env.items()})
     given = b"" if step.stdin is None else as_bytes(reveal(step.stdin))
     spec = ProcessSpec(
         run=context.run,
         programs=programs,
         admitted=programs,
-        argv=(*words(step, sources, masked),),
+        argv=(*keeper_words(step, sources), "--", *words(step, sources, masked, found[0])),
         stdin=header + given,
         run_as=step.run_as,
         timeout_s=context.timeout_s,
     )
     try:
-        ended = await context.host.run_process(spec, context.recorder, _rest(context.stdin))
+        ended = await context.host.run_process(spec, context.recorder, context.stdin)
     except ProgramNotFound as error:
-        hint = "apt-get install bubblewrap"
-        raise HostUnsuitable("there is no bwrap", host=context.host.name, hint=hint) from error
+        raise HostUnsuitable("there is no python3", host=context.host.name, hint="install it") from error
     return Outcome(exit=ended, changed=True)
 
 
-def _rest(stdin: AsyncIterator[bytes] | None) -> AsyncIterator[bytes] | None:
-    return stdin
-
-
-async def _there(paths: tuple[str, ...], step: SandboxRun, context: Context) -> list[str]:
-    """Return those of the kernel's own files that this host has: bubblewrap can't cover one that isn't there."""
-    grants = pack_layers((("/proc/*",),))
-    asked = (call("stat", [as_bytes(path), grants], step.run_as, context, items=1) for path in paths)
+async def _there(paths: Sequence[str], grants: Sequence[str], step: SandboxRun, context: Context) -> list[str]:
+    """Return those of these paths that this host has."""
+    layer = pack_layers((tuple(grants),))
+    asked = (call("stat", [as_bytes(path), layer], step.run_as, context, items=1) for path in paths)
     answers = await asyncio.gather(*asked)
     return [path for path, (answer,) in zip(paths, answers, strict=True) if answered(answer, Existence, context).exists]
 
@@ -123,14 +127,26 @@ def _covers(pattern: str, tree: str) -> bool:
     return any(path_matches(pattern, "/".join(parts[:at])) for at in range(2, len(parts) + 1))
 
 
-def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = ()) -> list[str]:
-    """Return the whole argv. No value of the environment is in it. `masked`: files that are to be unreadable."""
-    argv = ["bwrap", *(f"--unshare-{name}" for name in UNSHARE)]
+def keeper_words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
+    """Return the argv of the process that stays outside: limits, and the trees it watches."""
+    argv = ["python3", "-I", "-S", "-c", keeper(), step.name]
+    argv += [f"processes={step.max_processes}", f"memory={step.max_memory_bytes}", f"cpus={step.max_cpus:g}"]
+    argv += [f"bytes={step.max_tree_bytes}", f"files={step.max_tree_files}", f"expendable={int(step.expendable)}"]
+    return argv + [f"tree={sources[host]}" for host in dict.fromkeys(step.writable.values()) if is_tree(host)]
+
+
+def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = (), program: str = "bwrap") -> list[str]:
+    """Return bubblewrap's argv. No value of the environment is in it. `masked`: files that are to be unreadable."""
+    argv = [program, *(f"--unshare-{name}" for name in UNSHARE)]
     if not step.network:
         argv.append("--unshare-net")
     argv += ["--disable-userns", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     argv += ["--uid", str(step.uid), "--gid", str(step.gid), "--hostname", step.hostname]
+    if step.pid_one:
+        argv.append("--as-pid-1")
     argv += ["--proc", "/proc", "--dev", "/dev"]
+    # The /dev that bubblewrap makes is a tmpfs of half the machine's memory.
+    argv += ["--size", str(step.tmpfs_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     for path in COVERED:
         argv += ["--ro-bind", path, path]
     for path in COVERED_IF_THERE:
@@ -147,11 +163,43 @@ def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = ())
     argv += ["--remount-ro", "/"]
     doors = ",".join(f"{port}={clean_path(path)}" for port, path in step.doors.items()) or "-"
     argv += ["--", FIRST, "-I", "-S", "-c", first_program()]
-    argv += [clean_path(step.cwd), str(step.max_open_files), str(step.max_file_bytes), doors, "--", *step.argv]
-    return argv
+    argv += [clean_path(step.cwd), str(step.max_open_files), str(step.max_file_bytes), str(step.max_processes), doors]
+    return [*argv, "--", *step.argv]
 
 
 @cache
 def first_program() -> str:
     """Return the source of what runs first inside."""
     return files("opsexec.far").joinpath("doors.py").read_text("utf-8")
+
+
+@cache
+def keeper() -> str:
+    """Return the program that stays outside: the far modules it is made of, in one text that needs no file.
+
+    Each goes as source, and compiled for the frequent case that both Pythons have one byte code.
+    """
+    stems = sorted(needed("sandbox_keep"), key=lambda stem: (stem == "sandbox_keep", stem))
+    sources = {f"opsexec.far.{stem}": files("opsexec.far").joinpath(f"{stem}.py").read_bytes() for stem in stems}
+    compiled = [
+        (name, marshal.dumps(compile(text, name, "exec", dont_inherit=True, optimize=2)))
+        for name, text in sources.items()
+    ]
+    blob = marshal.dumps((importlib.util.MAGIC_NUMBER, tuple(compiled), tuple(sources.items())), 2)
+    whole = base64.b64encode(zlib.compress(blob, 9)).decode()
+    return _LOADER.replace("WHOLE", repr(whole))
+
+
+_LOADER = """import binascii,marshal,sys,zlib
+import _frozen_importlib_external as X
+G,C,T=marshal.loads(zlib.decompress(binascii.a2b_base64(WHOLE)))
+K=type(sys)
+for n in ("opsexec","opsexec.far"):
+ m=sys.modules[n]=K(n);m.__path__=[]
+O=getattr(X,"MAGIC_NUMBER",b"")==G
+for n,t in C if O else T:
+ m=sys.modules[n]=K(n)
+ setattr(sys.modules["opsexec.far"],n.rpartition(".")[2],m)
+ exec(marshal.loads(t) if O else compile(t,n,"exec",dont_inherit=True),m.__dict__)
+m.main(sys.argv[1:])
+"""

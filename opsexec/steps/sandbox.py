@@ -16,6 +16,7 @@ from opsexec.steps.base import Step
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+MOST_CPUS = 4096.0
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 
 
@@ -26,7 +27,13 @@ class SandboxRun(Step, frozen=True, tag="sandbox_run"):
     `read_only`, `writable`: what is bound. `links`: symbolic links to make inside. `tmpfs`: empty directories in
     memory, each of at most `tmpfs_bytes`. `doors`: a port of the sandbox's own loopback -> the unix socket inside that
     it leads to; they are the only way out unless `network`, which shares the host's network. `env` is the whole
-    environment. `uid`, `gid`: who the program is inside. `max_file_bytes`: the largest file it may make.
+    environment. `uid`, `gid`: who the program is inside. `pid_one`: it is the sandbox's first process and reaps
+    orphans. `expendable`: a machine out of memory ends it first.
+
+    `max_file_bytes`: the largest file it may make. `max_processes`, `max_memory_bytes`, `max_cpus` (1.5: one processor
+    and a half): of all its processes together, 0: without; where the host lets the user make a control group these
+    hold, elsewhere as far as process limits go (docs/bottle.md). `max_tree_bytes`, `max_tree_files`: of each writable
+    tree; over it the sandbox is ended, with exit status 122.
     """
 
     family = "sandbox"
@@ -47,6 +54,13 @@ class SandboxRun(Step, frozen=True, tag="sandbox_run"):
     gid: int = 1000
     max_open_files: int = 16384
     max_file_bytes: int = 64 << 30
+    max_processes: int = 0
+    max_memory_bytes: int = 0
+    max_cpus: float = 0.0
+    max_tree_bytes: int = 0
+    max_tree_files: int = 0
+    expendable: bool = False
+    pid_one: bool = False
     stdin: str | Secret | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +88,11 @@ class SandboxRun(Step, frozen=True, tag="sandbox_run"):
             raise BadStep("uid and gid are not those of a plain user", hint="leave them out")
         if min(self.tmpfs_bytes, self.max_open_files, self.max_file_bytes) <= 0:
             raise BadStep("a limit is not positive")
+        more = (self.max_processes, self.max_memory_bytes, self.max_tree_bytes, self.max_tree_files)
+        if min(more) < 0 or not 0 <= self.max_cpus <= MOST_CPUS:
+            raise BadStep("a limit is negative, or no number of processors", hint="0 is without that limit")
+        if self.pid_one and self.doors:
+            raise BadStep("the first process of a sandbox can't have doors", hint="leave pid_one out")
 
     def requires(self) -> tuple[Requirement, ...]:
         needs = [Requirement("sandbox.run", self.name)]

@@ -19,6 +19,8 @@ STEP = SandboxRun(
     writable={"/home": "/srv/home/"},
     env={"TOKEN": Secret("s3cret-value")},
 )
+BWRAP = "/usr/bin/bwrap"
+STARTS = {"python3 **": 0}
 SOURCES = {"/usr/": "/usr", "/srv/hosts": "/srv/hosts", "/srv/home/": "/srv/home"}
 
 
@@ -46,7 +48,7 @@ def test_it_needs_its_name_and_every_path_it_binds() -> None:
 )
 @pytest.mark.anyio
 async def test_a_tree_is_bound_under_a_grant_for_the_whole_tree_alone(granted: tuple[str, ...]) -> None:
-    host = FakeHost(dirs=["/usr"], answers={"bwrap **": 0})
+    host = FakeHost(dirs=["/usr"], files={BWRAP: ""}, answers=STARTS)
     async with fake_executor(host, CapabilitySet.of(*granted)) as ex:
         with pytest.raises(CapabilityDenied):
             await ex.run(SandboxRun("bot-1", ["true"], read_only={"/usr": "/usr/"}))
@@ -56,7 +58,7 @@ async def test_a_tree_is_bound_under_a_grant_for_the_whole_tree_alone(granted: t
 @pytest.mark.anyio
 async def test_with_its_grants_it_is_one_process_and_its_secrets_go_by_stdin() -> None:
     """CR1."""
-    host = FakeHost(dirs=["/usr", "/srv/home"], files={"/srv/hosts": ""}, answers={"bwrap **": 0})
+    host = FakeHost(dirs=["/usr", "/srv/home"], files={"/srv/hosts": "", BWRAP: ""}, answers=STARTS)
     audit = MemoryAudit()
     async with fake_executor(host, CapabilitySet.of("sandbox.run:bot-*", "fs.*:/**"), audit=audit) as ex:
         await ex.run(STEP)
@@ -69,7 +71,7 @@ async def test_with_its_grants_it_is_one_process_and_its_secrets_go_by_stdin() -
 
 @pytest.mark.anyio
 async def test_a_link_or_the_wrong_kind_is_not_bound() -> None:
-    host = FakeHost(dirs=["/srv/dir"], files={"/srv/file": ""}, answers={"bwrap **": 0})
+    host = FakeHost(dirs=["/srv/dir"], files={"/srv/file": "", BWRAP: ""}, answers=STARTS)
     async with fake_executor(host) as ex:
         for source in ("/srv/dir", "/srv/file/", "/srv/none"):
             with pytest.raises(BadStep):

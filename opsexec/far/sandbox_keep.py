@@ -1,0 +1,166 @@
+"""The process outside a sandbox: gives it its limits, starts bubblewrap, watches its files, and takes away after it.
+
+Runs as `main(["NAME", "processes=N", "memory=BYTES", "cpus=SHARE", "bytes=N", "files=N", "tree=PATH", ..., "--",
+"bwrap", ...])`. Whoever ends this process ends the sandbox: bubblewrap is told to die with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+
+from opsexec.far import syscall_filter
+from opsexec.far.sandbox_groups import Groups
+from opsexec.far.sandbox_room import Room
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Mapping, Sequence
+    from types import FrameType
+else:
+    import _signal as signal  # the module behind `signal`, which costs 5 ms of a start
+
+LOOK_EVERY_S = 0.2
+OVER = 122
+"""Exit status of a sandbox that was ended for its files."""
+NOT_STARTED = 127
+KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+"""A terminal's signals: for the program, not for its keeper."""
+PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
+"""What Python ignores, and a program must not find ignored."""
+LEAVE_MEMORY = 0.8
+"""The most of the machine's memory that one sandbox's limit may be."""
+
+
+class Wanted:
+    """What the caller asks for. A number that is 0: without that limit."""
+
+    __slots__ = ("name", "numbers", "trees")
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.name = words[0]
+        self.numbers = {}  # type: dict[str, float]
+        self.trees = []  # type: list[str]
+        for word in words[1:]:
+            key, _, value = word.partition("=")
+            if key == "tree":
+                self.trees.append(value)
+            else:
+                self.numbers[key] = float(value)
+        memory = self.numbers.get("memory")
+        if memory:
+            most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * LEAVE_MEMORY
+            self.numbers["memory"] = min(memory, most)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Keep one sandbox to its end, and end as it ended."""
+    middle = argv.index("--")
+    wanted = Wanted(argv[:middle])
+    words = list(argv[middle + 1 :])
+    groups = Groups(wanted.name, {key: wanted.numbers.get(key, 0) for key in ("processes", "memory", "cpus")})
+    try:
+        status = _keep(wanted, words, groups)
+    finally:
+        groups.end()
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.WEXITSTATUS(status))
+
+
+def _keep(wanted: Wanted, words: list[str], groups: Groups) -> int:
+    # A signal that comes before the sandbox is there must not be lost, nor end us before the groups are removed.
+    ending = (signal.SIGTERM, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    for number in KEYS:
+        signal.signal(number, signal.SIG_IGN)
+    most_bytes, most_files = int(wanted.numbers.get("bytes", 0)), int(wanted.numbers.get("files", 0))
+    rooms = [Room(tree, most_bytes, most_files) for tree in wanted.trees if most_bytes or most_files]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(words, wanted.numbers, groups)
+        except OSError as error:
+            _say(wanted.name, f"can't be started: {error.strerror}: {error.filename or words[0]}")
+        finally:
+            os._exit(NOT_STARTED)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    for number in ending:
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    return _watch(pid, rooms, wanted.name)
+
+
+def _become(words: list[str], numbers: Mapping[str, float], groups: Groups) -> None:
+    """Become bubblewrap, inside the groups and under the filter."""
+    groups.enter()
+    for number in (*KEYS, *PYTHONS_OWN):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if numbers.get("expendable"):
+        _expendable()
+    if numbers.get("memory") and "memory" not in groups.held:
+        # Each process for itself, which is all that there is without a group of its own.
+        most = int(numbers["memory"])
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    os.closerange(3, 1 << 16)
+    code = syscall_filter.program()
+    if code is not None:
+        reading, writing = os.pipe()
+        os.write(writing, code)  # far less than a pipe holds
+        os.close(writing)
+        os.set_inheritable(reading, True)
+        words[1:1] = ["--seccomp", str(reading)]
+    os.execvp(words[0], words)
+
+
+def _expendable() -> None:
+    """When the machine itself runs out of memory, this goes first."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+
+
+def _watch(pid: int, rooms: list[Room], name: str) -> int:
+    """Wait for the end; when files are over their bound, bring it about. Returns the wait status."""
+    handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    over = None
+    while True:
+        timeout = LOOK_EVERY_S if rooms and over is None else None
+        if handle >= 0:
+            select.select([handle], [], [], timeout)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        elif timeout is None:
+            ended, status = os.waitpid(pid, 0)
+        else:
+            select.select([], [], [], timeout)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return OVER << 8 if over else status
+        over = over or _first_over(rooms)
+        if over is not None:
+            _say(name, f"{over}: ended")
+            os.kill(pid, signal.SIGKILL)
+
+
+def _first_over(rooms: list[Room]) -> str | None:
+    for room in rooms:
+        said = room.over()
+        if said is not None:
+            return said
+    return None
+
+
+def _say(name: str, text: str) -> None:
+    os.write(2, f"sandbox {name}: {text}\n".encode("utf-8", "backslashreplace"))
