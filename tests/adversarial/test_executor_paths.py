@@ -114,15 +114,12 @@ async def test_a_link_swapped_for_a_directory_again_and_again_never_leads_out(ta
     script = (
         f"cd {inside}; while :; do ln -sfn {outside} next && mv -T next way; ln -sfn real next && mv -T next way; done"
     )
-    swapper = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", script, stderr=subprocess.DEVNULL, start_new_session=True
+    swapper = await asyncio.create_subprocess_exec(  # nice: it would take a core for itself
+        "nice", "-n", "10", "/bin/sh", "-c", script, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         seen = set()
-        async with (
-            target.connect(f"fs.*:{inside}/**") as ex,
-            asyncio.timeout(120),
-        ):  # it takes a core
+        async with target.connect(f"fs.*:{inside}/**") as ex, asyncio.timeout(30):
             for _ in range(150):
                 with contextlib.suppress(CapabilityDenied, StepFailed):
                     seen.add((await ex.run(ReadFile(path=f"{inside}/way/file"))).stdout)
