@@ -21,6 +21,8 @@ GUEST_HOME = "/home/agent"
 RUN = "/run/bottle"
 PROMPT = f"{RUN}/prompt.md"
 CA_FILE = f"{RUN}/ca.pem"
+TOOLS = "/opt/bottle/tools"
+GUEST_PATH = f"{TOOLS}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
 GIT_PORT = 8878
@@ -98,7 +100,7 @@ class BottlePlan:
             "HOME": GUEST_HOME,
             "USER": GUEST_USER,
             "LOGNAME": GUEST_USER,
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": GUEST_PATH,
             "LANG": "C.UTF-8",
             "TMPDIR": "/tmp",
             "NODE_EXTRA_CA_CERTS": CA_FILE,

@@ -23,6 +23,7 @@ from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
+from bottle.tools import with_tools
 from opsexec.errors import UsageError
 from opsexec.secret import Secret
 from opsexec.steps import redact
@@ -64,10 +65,15 @@ def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tu
     return plan, place_of(plan.identity, _runtime_or_sample(plan), {}, "")
 
 
+def _runtime(plan: BottlePlan) -> Runtime:
+    found = with_git(find_runtime()) if plan.repositories else find_runtime()
+    return with_tools(found, plan) if plan.backend == "bwrap" else found
+
+
 def _runtime_or_sample(plan: BottlePlan) -> Runtime:
     code = Path(__file__).parent.resolve()
     try:
-        return with_git(find_runtime()) if plan.repositories else find_runtime()
+        return _runtime(plan)
     except HostUnready:
         git = GitRuntime(
             "/opt/bottle/bin/python", ("/opt/bottle",), str(code.parent / "opsexec"), "/opt/bottle/gitleaks"
@@ -160,7 +166,7 @@ def _launch(
             "this manifest wants supervise or skills, which bottles don't have yet",
             hint="`bottle info` shows what it wants",
         )
-    runtime = with_git(find_runtime()) if plan.repositories else find_runtime()
+    runtime = _runtime(plan)
     trust = _trust(arguments.upstream_ca)
     for line in preflight(plan):
         say(line)

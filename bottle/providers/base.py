@@ -62,12 +62,14 @@ class HostFacts:
 class ProviderPlan:
     """Everything a backend needs to set up and start one agent.
 
-    `resume`: words that replace those of a first start. `before`: argvs run before the files are copied. `verify`:
-    argvs that must succeed before the agent starts. `hidden`: names of placeholders, left out of the preflight.
+    `programs`: what must be found in the guest. `resume`: words that replace those of a first start. `before`: argvs
+    run before the files are copied. `verify`: argvs that must succeed before the agent starts. `hidden`: names of
+    placeholders, left out of the preflight.
     """
 
     name: str
     command: tuple[str, ...]
+    programs: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
     image: str = ""
     dockerfile: str = ""

@@ -36,6 +36,7 @@ def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> Pro
     return ProviderPlan(
         name="claude",
         command=first,
+        programs=("claude",),
         resume=(*first, "--continue"),
         image="bottle-claude",
         dockerfile=settings.dockerfile or "claude.Dockerfile",

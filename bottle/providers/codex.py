@@ -29,6 +29,7 @@ def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> Pro
     return ProviderPlan(
         name="codex",
         command=start,
+        programs=("codex",),
         resume=(*start, "resume", "--last"),
         image="bottle-codex",
         dockerfile=settings.dockerfile or "codex.Dockerfile",
