@@ -36,6 +36,11 @@ class Runtime:
     git: GitRuntime | None = None
     tools: str | None = None
 
+    @property
+    def opsexec(self) -> str:
+        """The `opsexec` package, whose far half the sidecars share: it is installed beside `bottle`."""
+        return str(Path(self.code).with_name("opsexec"))
+
 
 def find_runtime() -> Runtime:
     """Return what the bundle runs on: `$BOTTLE_EGRESS_ENV`, else the environment beside this one, named `<it>-egress`.

@@ -60,7 +60,8 @@ def bundle(
         "LANG": "C.UTF-8",
         "BOTTLE_IDENTITY": plan.identity,
     }
-    trees = {tree: f"{tree}/" for tree in place.runtime.trees} | {f"{CODE}/bottle": f"{place.runtime.code}/"}
+    code = {f"{CODE}/bottle": f"{place.runtime.code}/", f"{CODE}/opsexec": f"{place.runtime.opsexec}/"}
+    trees = {tree: f"{tree}/" for tree in place.runtime.trees} | code
     running: dict[str, dict[str, Any]] = {}
 
     def run(name: str, by: str, module: str, told: Mapping[str, Any]) -> None:
@@ -74,7 +75,7 @@ def bundle(
             raise HostUnready("a bottle with repositories needs the git gate's programs", hint="run scripts/setup.sh")
         told = configuration(plan, secrets, f"{DOORS}/git.sock", "/tmp/git", git.gitleaks)
         run(DAEMON, git.python, "git_gate.serve", told)
-        trees |= {tree: f"{tree}/" for tree in git.trees} | {f"{CODE}/opsexec": f"{git.opsexec}/"}
+        trees |= {tree: f"{tree}/" for tree in git.trees}
     if address is not None:
         behind = {str(port): f"{DOORS}/{name}" for port, name in doors(plan).items()}
         run("doors", python, "doors", {"address": address, "doors": behind})
