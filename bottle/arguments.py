@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="show what a bottle's daemons said")
     logs.add_argument("identity", metavar="ID")
     logs.add_argument("daemon", metavar="DAEMON", nargs="?")
+    diff = commands.add_parser("diff", help="show what an agent did to its copy of a directory, as a patch")
+    _bringing_back(diff)
+    pull = commands.add_parser("pull", help="bring that back: as a patch, or applied to the directory")
+    _bringing_back(pull)
+    how = pull.add_mutually_exclusive_group()
+    how.add_argument("-o", "--output", metavar="FILE", help="the patch's file (default: ID.patch; - is stdout)")
+    how.add_argument("--apply", action="store_true", help="change the directory that the copy was made from")
+    pull.add_argument("-y", "--yes", action="store_true", help="don't ask")
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
@@ -77,8 +85,23 @@ def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _bringing_back(command: argparse.ArgumentParser) -> None:
+    command.add_argument("identity", metavar="ID")
+    command.add_argument(
+        "--take", action="append", default=[], metavar="PATH", help="a path that is held back, or all below it"
+    )
+    _json(command)
+
+
 def _launching(command: argparse.ArgumentParser) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    command.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="processes, memory, cpus, home, files: 4g, 512m, 1.5; 0 = none",
+    )
     command.add_argument(
         "--resolve",
         action="append",

@@ -207,6 +207,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run()
 
 
+def _diff(arguments: argparse.Namespace) -> int:
+    from bottle.commands.workspace import diff
+
+    return diff(arguments)
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from bottle.commands.workspace import pull
+
+    return pull(arguments)
+
+
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=True))
 
@@ -222,4 +234,6 @@ _COMMANDS = {
     "logs": _logs,
     "cleanup": _cleanup,
     "demo": _demo,
+    "diff": _diff,
+    "pull": _pull,
 }

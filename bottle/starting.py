@@ -17,6 +17,7 @@ from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
 from bottle.backends.base import Place, all_steps, backend
 from bottle.errors import BadManifest, HostUnready, LaunchFailed
+from bottle.limits import held_here, limits
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
@@ -24,6 +25,7 @@ from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from bottle.tools import with_tools
+from bottle.workspace.keeping import kept, looked_at
 from opsexec.errors import UsageError
 from opsexec.secret import Secret
 from opsexec.steps import redact
@@ -100,7 +102,7 @@ def start(arguments: argparse.Namespace) -> int:
     facts = facts_for(loaded)
     identity = new_identity(arguments.agent)
     intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
-    plan = make_plan(loaded, intent)
+    plan = dataclasses.replace(make_plan(loaded, intent), limits=limits(arguments.limit))
     if arguments.dry_run:
         return _dry_run(plan, arguments)
     metadata = Metadata(
@@ -112,6 +114,7 @@ def start(arguments: argparse.Namespace) -> int:
         backend=arguments.backend,
         arguments=tuple(arguments.arguments),
         digest=plan.digest,
+        limits=plan.limits.words,
     )
     return _launch(plan, facts, metadata, arguments, resume=False)
 
@@ -125,12 +128,13 @@ def resume(arguments: argparse.Namespace) -> int:
     loaded = manifests.load(metadata.agent)
     facts = facts_for(loaded)
     plan = make_plan(loaded, _intent(metadata.identity, backend, None, tuple(metadata.arguments), facts, resume=True))
+    plan = dataclasses.replace(plan, limits=limits([*metadata.limits, *arguments.limit]))
     if metadata.copy_cwd:
         path = plan.workspace.path
         plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, workdir=path))
     if plan.digest != metadata.digest:
         say("note: the manifests or the agent's words changed since this bottle ran; the summary shows them as now")
-    metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time())
+    metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time(), limits=plan.limits.words)
     return _launch(plan, facts, metadata, arguments, resume=True)
 
 
@@ -168,13 +172,14 @@ def _launch(
         )
     runtime = _runtime(plan)
     trust = _trust(arguments.upstream_ca)
-    for line in preflight(plan):
+    state = State(home_root().resolve())
+    bounds = held_here(plan.limits) if plan.backend == "bwrap" else None
+    for line in (*preflight(plan, bounds), *looked_at(plan, state.root)):
         say(line)
-    if not arguments.yes and not _confirmed():
+    if not arguments.yes and not confirmed():
         say("not started")
         return 1
     secrets = credentials.gather(plan, facts, _ask)
-    state = State(home_root().resolve())
     place = place_of(plan.identity, runtime, resolve_option(arguments.resolve), trust)
     directory = state.directory(plan.identity)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,6 +187,7 @@ def _launch(
         metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process())
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
+        plan = kept(plan, directory)
         whole = Attended(plan, place, secrets, state, running, Through(), say, Refusals(), resume)
         code = asyncio.run(attend(whole))
         if directory.exists():
@@ -226,10 +232,11 @@ def _trust(file: str | None) -> str:
         raise UsageError(f"--upstream-ca {file}: can't be read as PEM") from error
 
 
-def _confirmed() -> bool:
+def confirmed(question: str = "start it?") -> bool:
+    """Ask the operator; raises UsageError where nobody is there."""
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", hint="-y starts it without a question")
-    print("start it? [y/N] ", end="", file=sys.stderr, flush=True)
+        raise UsageError("there is nobody to ask", hint="-y goes on without a question")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -1,0 +1,102 @@
+"""What a person gets to see of a workspace: a patch, and what is not in it. Reads the agent's copy by Steps alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bottle.errors import NoSuchBottle
+from bottle.workspace.changes import MAX_FILE, Change, Compared, Held, compare
+from bottle.workspace.copy_in import MAX_ENTRIES, OBJECTS, Kept, list_tree
+from bottle.workspace.ignore import rules_of
+from bottle.workspace.patch import as_bytes, patch_of
+from bottle.workspace.tree import Entry, Tree, read_tree
+from opsexec.errors import OpsError
+from opsexec.executor import Executor
+from opsexec.steps import ListTree, ReadFile
+
+MAX_PATCH = 256 << 20
+"""Bytes of all contents in one patch."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The state at start: `root`, a copy that the agent never sees."""
+
+    root: Path
+    tree: Tree
+
+    def content(self, entry: Entry) -> bytes:
+        """Return what a path held; a link's content is its target."""
+        path = self.root / entry.path
+        return os.fsencode(os.readlink(path)) if entry.kind == "link" else path.read_bytes()
+
+
+@dataclass
+class Review:
+    """`patch`: all that comes back; `contents`: what each path is to hold. `whole`: False where not all was seen."""
+
+    compared: Compared
+    patch: bytes = b""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    whole: bool = True
+    unreadable: int = 0
+
+
+def read_base(directory: Path, identity: str) -> Base:
+    """Return a bottle's state at start; raises NoSuchBottle where none was kept."""
+    try:
+        lines = (directory / "base.jsonl").read_bytes()
+    except OSError as error:
+        hint = "a bottle that is started with --cwd works on a copy of a directory"
+        raise NoSuchBottle(f"{identity} has no copy of a directory", hint=hint) from error
+    return Base(directory / "base", read_tree(lines, {}, "the base"))
+
+
+def needs(workspace: str) -> list[str]:
+    """Return the capabilities that `review` uses on the bottle's host."""
+    return [f"fs.read:{workspace}", f"fs.read:{workspace}/**"]
+
+
+async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str] = ()) -> Review:
+    """Compare the agent's copy with the state at start. `workspace`: where that copy is on its host."""
+    now = await list_tree(ex, ListTree(path=workspace, excludes=OBJECTS, max_entries=2 * MAX_ENTRIES))
+    ignored = rules_of(base.tree, lambda path: (base.root / path).read_bytes())
+    compared = compare(base.tree, now, ignored, asked)
+    found = Review(compared, whole=now.whole, unreadable=now.unreadable)
+    room, kept, told = MAX_PATCH, [], []
+    for change in compared.changes:
+        room -= sum(entry.size for entry in (change.old, change.new) if entry is not None and entry.kind == "file")
+        if room < 0:
+            compared.held.append(
+                Held(change.path, change.kind, f"the patch holds {MAX_PATCH >> 20} MiB already", False)
+            )
+            continue
+        old = b"" if change.old is None else base.content(change.old)
+        try:
+            change, new = await _present(ex, workspace, change)
+        except OpsError as error:
+            compared.held.append(Held(change.path, change.kind, f"it couldn't be read: {error.message}", False))
+            continue
+        kept.append(change)
+        found.contents[change.path] = new
+        told.append(patch_of(change, old, new))
+    compared.changes = kept
+    found.patch = b"".join(told)
+    return found
+
+
+async def _present(ex: Executor, workspace: str, change: Change) -> tuple[Change, bytes]:
+    """Return what a path holds now. What was read is what counts, should the agent have gone on since the listing."""
+    if change.new is None:
+        return change, b""
+    if change.new.kind == "link":
+        return change, as_bytes(change.new.target or "")
+    kept = Kept()
+    await ex.run(ReadFile(f"{workspace}/{change.path}", max_bytes=MAX_FILE), kept)
+    data = bytes(kept.data)
+    entry = replace(change.new, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return replace(change, new=entry), data
