@@ -15,6 +15,7 @@ import msgspec
 from agent.asker import LAYER, Asker
 from agent.marked_host import new_mark
 from agent.run_store import LOST, RunRecord, RunStatus, RunStore, whole_frames
+from opsexec.audit_heads.lines import with_outcome
 from opsexec.capability import CapabilitySet
 from opsexec.errors import (
     AuditUnavailable,
@@ -44,6 +45,8 @@ from opsexec.steps.registry import encode_step, redact
 from opsexec.wire import Result
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.config import Limits
 
 LOOK_S = 0.1
@@ -124,11 +127,19 @@ class Detached:
         self.spared: set[str] = set()
         """Runs that are not forgotten however old they are: someone has yet to note how they ended."""
 
-    def recover(self) -> int:
-        """Take up every run that has no outcome in the audit yet; returns how many."""
+    def recover(self, log: Path) -> int:
+        """Take up every run that has no outcome in the audit yet, which is kept at `log`; returns how many.
+
+        An agent that died between recording an outcome and noting that it had left the note to be made here.
+        """
         self.store.clear_unwritten()
-        for record in self.store.records():
-            if not self.store.is_settled(record.run):
+        open_runs = [record for record in self.store.records() if not self.store.is_settled(record.run)]
+        ended = {record.run: record for record in open_runs if self.store.status(record.run) is not None}
+        recorded = with_outcome(log, ended, min((record.begun for record in ended.values()), default=0.0))
+        for record in open_runs:
+            if record.run in recorded:
+                self.store.settle(record.run, self.store.status(record.run) or LOST)
+            else:
                 self.watch(record)
         return len(self._live)
 

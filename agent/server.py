@@ -107,7 +107,7 @@ class Agent:
         if self._signer is not None:
             background.append(asyncio.create_task(self._signer.attend()))
         try:
-            taken_up = self.desk.detached.recover()
+            taken_up = self.desk.detached.recover(self.desk.audit_path)
             settle_cut(self.desk)
             kept = self.desk.schedules.recover()
             for address in agent.addresses:

@@ -1,9 +1,9 @@
-"""The records of one run, from every segment of a log."""
+"""The records of runs, from every segment of a log."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +20,21 @@ def of_run(log: Path, run: str) -> Iterator[dict[str, Any]]:
                     record = json.loads(raw)
                     if str(record.get("run", "")).startswith(run):
                         yield record
+
+
+def with_outcome(log: Path, runs: Collection[str], since: float) -> set[str]:
+    """Return which of these runs have an outcome in the log. `since`: nothing older (Unix seconds) is looked at.
+
+    Raises OSError.
+    """
+    found: set[str] = set()
+    if not runs:
+        return found
+    for file in [*(path for _, path in closed_segments(log)), log]:
+        if file.stat().st_mtime < since:
+            continue
+        with file.open("rb") as stream:
+            for raw in stream:
+                if b'"outcome":{' in raw and (run := json.loads(raw).get("run")) in runs:
+                    found.add(run)
+    return found

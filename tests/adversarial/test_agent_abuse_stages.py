@@ -45,7 +45,7 @@ DETACHED_ENDS: dict[str, tuple[bool, list[str]]] = {
     "started, not answered": (False, ["allow", "allow", "outcome"]),
     "output under way": (False, ["allow", "allow", "outcome"]),
     "ended, before its outcome line": (False, ["allow", "allow", "outcome"]),
-    "outcome line, not noted": (False, ["allow", "outcome", "allow", "outcome"]),
+    "outcome line, not noted": (False, ["allow", "outcome", "allow"]),
     "noted, before the answer": (False, ["allow", "outcome", "allow"]),
 }
 """By stage, with the run asked for again by its id after it: whether it is lost, and the audit's decisions on starting

@@ -119,7 +119,7 @@ class Kept:
         return [line["outcome"] for line in self.lines() if line["run"] == run and line["outcome"]]
 
     async def __aenter__(self) -> Self:
-        self.detached.recover()
+        self.detached.recover(self.directory / "audit.jsonl")
         self.keeper.recover()
         self._tasks = [asyncio.create_task(self.detached.attend()), asyncio.create_task(self.keeper.attend())]
         await asyncio.sleep(0)
