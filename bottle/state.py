@@ -48,6 +48,7 @@ class Metadata:
     digest: str = ""
     phase: Phase = "launching"
     launcher: dict[str, int] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
 
 
 class State:
@@ -82,7 +83,8 @@ class State:
         path = self.directory(identity) / METADATA
         try:
             found: Any = json.loads(path.read_text("utf-8"))
-            metadata = Metadata(**{**found, "arguments": tuple(found.get("arguments", ()))})
+            lists = {name: tuple(found.get(name, ())) for name in ("arguments", "limits")}
+            metadata = Metadata(**{**found, **lists})
         except FileNotFoundError:
             raise NoSuchBottle(f"there is no bottle {identity}", hint="`bottle list --all` shows them") from None
         except (OSError, ValueError, TypeError) as error:
