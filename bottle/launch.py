@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bottle.authority import Authority
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 READY_S = 30.0
 LEAVE_S = 5.0
+ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,12 @@ async def _run(
     undo: list[Phase],
     ending: list[Phase],
 ) -> RunOutput:
-    plan, place = launch.plan, launch.place
+    plan = launch.plan
     how = backend(plan.backend)
-    layout = how.lay_out(place)
+    layout = how.lay_out(launch.place)
     undo.append(layout)
     await _steps(ex, layout.steps)
-    around = how.surroundings(plan, place)
-    undo += around
-    ending += around
-    await _side_by_side(_bundle_files(how, launch, ex), *(_steps(ex, phase.steps) for phase in around))
+    place = await _surround(how, launch, ex, undo, ending)
     launch.say(f"CA {launch.authority.fingerprint}")
     said = BundleOutput(plan.identity, how.daemons(plan), launch.audit, launch.log, launch.seen)
     async with AsyncExitStack() as stack:
@@ -104,8 +102,10 @@ async def _run(
             await _steps(ex, phase.steps)
         guest = how.guest_run(plan, place)
         if guest is not None:
-            guest_task = asyncio.create_task(ex.run_streaming(guest, stdin=_line_held_open()))
+            stood = _Spoke()
+            guest_task = asyncio.create_task(ex.run_streaming(guest, stood, stdin=_line_held_open()))
             stack.push_async_callback(_end, guest_task)
+            await _until(stood.ready, [guest_task, bundle], "the agent's place")
         await _until_ready(bundle, said)
         for argv in (*plan.provider.before, *plan.provider.verify):
             out = await _beside(bundle, ex.run_streaming(how.agent_run(plan, place, launch.secrets, argv)))
@@ -128,10 +128,47 @@ async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.wait(tasks)
 
 
+async def _surround(how: Backend, launch: Launch, ex: Executor, undo: list[Phase], ending: list[Phase]) -> Place:
+    """Make what stands around the bundle and the agent, and the bundle's files beside it; returns where they are now.
+
+    Addresses that somebody else has are tried elsewhere, ATTEMPTS times in all.
+    """
+    files = asyncio.create_task(_bundle_files(how, launch, ex))
+    try:
+        for attempt in range(ATTEMPTS):
+            place = replace(launch.place, attempt=attempt)
+            around = how.surroundings(launch.plan, place)
+            undo += around
+            ending[:] = around
+            try:
+                await _side_by_side(*(_steps(ex, phase.steps) for phase in around))
+            except OpsError as error:
+                if attempt == ATTEMPTS - 1 or not how.elsewhere(error):
+                    raise
+                del undo[-len(around) :]
+                continue
+            break
+        await files
+    finally:
+        await _end(files)
+    return place
+
+
 async def _bundle_files(how: Backend, launch: Launch, ex: Executor) -> None:
     read = await _host(ex, how.host_reads())
     for phase in (how.bundle_files(launch.place, read), how.route_table(launch.plan, launch.place)):
         await _steps(ex, phase.steps)
+
+
+class _Spoke:
+    """A sink that notes the first word of what it is given, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+
+    async def write(self, stream: str, data: bytes) -> None:
+        """Take a block."""
+        self.ready.set()
 
 
 async def _host(ex: Executor, steps: Sequence[ReadFile]) -> dict[str, bytes]:
@@ -176,17 +213,23 @@ async def _line_held_open() -> AsyncIterator[bytes]:
 
 
 async def _until_ready(bundle: asyncio.Task[RunOutput], said: BundleOutput) -> None:
-    ready = asyncio.create_task(said.ready.wait())
+    await _until(said.ready, [bundle], "the bundle")
+    if said.failed is not None:
+        raise LaunchFailed(f"the bundle didn't come up: {said.failed}", hint="`bottle logs` shows why")
+
+
+async def _until(ready: asyncio.Event, runs: Sequence[asyncio.Task[RunOutput]], what: str) -> None:
+    """Wait for an event, at most READY_S seconds and no longer than all of these runs last."""
+    waiting = asyncio.create_task(ready.wait())
     try:
-        await asyncio.wait([ready, bundle], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-        if bundle.done():
-            raise _ended_early(bundle)
-        if said.failed is not None:
-            raise LaunchFailed(f"the bundle didn't come up: {said.failed}", hint="`bottle logs` shows why")
-        if not ready.done():
-            raise LaunchFailed(f"the bundle wasn't ready within {READY_S:g} s", hint="`bottle logs` shows why")
+        await asyncio.wait([waiting, *runs], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        for run in runs:
+            if run.done():
+                raise _ended_early(run, what if run is runs[0] else "the bundle")
+        if not waiting.done():
+            raise LaunchFailed(f"{what} wasn't ready within {READY_S:g} s", hint="`bottle logs` shows why")
     finally:
-        ready.cancel()
+        waiting.cancel()
 
 
 async def _beside(bundle: asyncio.Task[RunOutput], work: Any) -> RunOutput:
@@ -201,19 +244,19 @@ async def _beside(bundle: asyncio.Task[RunOutput], work: Any) -> RunOutput:
         await _end(task)
 
 
-def _ended_early(bundle: asyncio.Task[RunOutput]) -> LaunchFailed:
+def _ended_early(bundle: asyncio.Task[RunOutput], what: str = "the bundle") -> LaunchFailed:
     error = bundle.exception()
     if error is not None:
-        failed = LaunchFailed(f"the bundle failed: {error}", hint=getattr(error, "hint", None))
+        failed = LaunchFailed(f"{what} failed: {error}", hint=getattr(error, "hint", None))
         failed.__cause__ = error
         return failed
     out = bundle.result()
     last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
     how = out.signal or f"exit status {out.exit_code}"
-    return LaunchFailed(f"the bundle ended ({how}){': ' + last if last else ''}", hint="`bottle logs` shows more")
+    return LaunchFailed(f"{what} ended ({how}){': ' + last if last else ''}", hint="`bottle logs` shows more")
 
 
-async def _end(task: asyncio.Task[RunOutput]) -> None:
+async def _end(task: asyncio.Task[Any]) -> None:
     """Cancel a run and wait until its process tree is gone."""
     if not task.done():
         task.cancel()

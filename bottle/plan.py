@@ -10,6 +10,8 @@ from typing import Literal
 
 from bottle.egress import EffectiveEgress, effective_egress
 from bottle.errors import BadManifest
+from bottle.images import AgentImage
+from bottle.limits import Limits
 from bottle.manifest.extends import merge_user
 from bottle.manifest.model import AgentProvider, EnvValue, GitUser, Repository, Source
 from bottle.manifest.store import Loaded
@@ -26,6 +28,7 @@ GUEST_PATH = f"{TOOLS}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
 GIT_PORT = 8878
+SUPERVISE_PORT = 8879
 
 Backend = Literal["bwrap", "docker", "smolmachines"]
 BACKENDS: tuple[Backend, ...] = ("bwrap", "docker", "smolmachines")
@@ -58,7 +61,10 @@ class Workspace:
 
 @dataclass(frozen=True)
 class BottlePlan:
-    """One bottle, everything decided. Values of secrets aren't in it, only where the launcher finds them."""
+    """One bottle, everything decided. Values of secrets aren't in it, only where the launcher finds them.
+
+    `image`: what the agent's image is built of, None where the backend needs none.
+    """
 
     identity: str
     agent: str
@@ -77,6 +83,10 @@ class BottlePlan:
     supervise: bool
     sources: tuple[Source, ...]
     warnings: tuple[str, ...] = field(default=())
+    image: AgentImage | None = None
+    limits: Limits = field(default=Limits())
+    host_trees: tuple[str, ...] = ()
+    supervise_wait_s: float = 30.0
 
     @property
     def digest(self) -> str:
@@ -87,6 +97,9 @@ class BottlePlan:
             *self.command,
             *(source.where + source.digest for source in self.sources),
             json.dumps(self.egress.table(), sort_keys=True),
+            *([self.image.digest] if self.image else []),
+            *self.limits.words,
+            *self.host_trees,
         ]
         return hashlib.sha256("\0".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -100,7 +113,7 @@ class BottlePlan:
             "HOME": GUEST_HOME,
             "USER": GUEST_USER,
             "LOGNAME": GUEST_USER,
-            "PATH": GUEST_PATH,
+            "PATH": ":".join([GUEST_PATH, *(f"{tree}/bin" for tree in self.host_trees)]),
             "LANG": "C.UTF-8",
             "TMPDIR": "/tmp",
             "NODE_EXTRA_CA_CERTS": CA_FILE,
@@ -108,9 +121,13 @@ class BottlePlan:
             "REQUESTS_CA_BUNDLE": CA_BUNDLE,
             "BOTTLE_IDENTITY": self.identity,
         }
-        if self.egress.routes:
+        if self.egress.routes or self.supervise:
             for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
                 env[name] = f"http://{self.door(EGRESS_PORT)}"
+        if self.supervise:
+            env["BOTTLE_SUPERVISE"] = f"http://{self.door(SUPERVISE_PORT)}/mcp"
+            for name in ("NO_PROXY", "no_proxy"):
+                env[name] = f"localhost,{self.door(SUPERVISE_PORT).partition(':')[0]}"
         env.update(self.provider.env)
         env.update({name: value.text for name, value in self.env.items() if not value.secret})
         return env

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 
+from bottle.limits import named
 from bottle.plan import BottlePlan
 
 
-def preflight(plan: BottlePlan) -> list[str]:
-    """Return the summary's lines. Characters that steer a terminal or reorder text stand as escapes."""
+def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
+    """Return the summary's lines. Characters that steer a terminal or reorder text stand as escapes.
+
+    `limits`: the bounds with what holds each, where that is known.
+    """
     user = plan.git_user
     hidden = plan.provider.hidden
     names = sorted({*plan.env, *plan.provider.env} - hidden)
@@ -18,6 +22,7 @@ def preflight(plan: BottlePlan) -> list[str]:
         ("command", " ".join(plan.command)),
         ("bottle", plan.bottle),
         ("backend", plan.backend),
+        *([("image", f"{plan.image.where} sha256:{plan.image.digest}")] if plan.image else []),
         ("env", ", ".join(names) or "none"),
         ("skills", ", ".join(plan.skills) or "none"),
         ("workspace", _workspace(plan)),
@@ -31,6 +36,7 @@ def preflight(plan: BottlePlan) -> list[str]:
     if not plan.repositories:
         rows.append(("git", "none"))
     rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]
+    rows.append(("limits", limits or named(plan.limits)))
     rows.append(("supervise", "yes" if plan.supervise else "no"))
     rows += [("from", source.where + ("" if source.trusted else " (not yours)")) for source in plan.sources]
     rows.append(("plan", f"sha256:{plan.digest}"))

@@ -17,6 +17,7 @@ from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
 from bottle.backends.base import Place, all_steps, backend
 from bottle.errors import BadManifest, HostUnready, LaunchFailed
+from bottle.images import agent_image
 from bottle.limits import held_here, limits
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
@@ -63,7 +64,7 @@ def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tu
     loaded = load(agent)
     settings = loaded.bottle.agent_provider
     command = arguments or (("true",) if settings is None or settings.template == "command" else ())
-    plan = make_plan(loaded, _intent(f"{agent}-{SAMPLE}", backend, None, command, facts_for(loaded), resume=False))
+    plan = planned(loaded, _intent(f"{agent}-{SAMPLE}", backend, None, command, facts_for(loaded), resume=False))
     return plan, place_of(plan.identity, _runtime_or_sample(plan), {}, "")
 
 
@@ -85,7 +86,8 @@ def _runtime_or_sample(plan: BottlePlan) -> Runtime:
 
 def place_of(identity: str, runtime: Runtime, resolve: dict[str, tuple[str, int]], trust: str) -> Place:
     """Return where a bottle of this launcher is kept."""
-    return Place(str(State(home_root().resolve()).directory(identity)), runtime, resolve, trust)
+    plain = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    return Place(str(State(home_root().resolve()).directory(identity)), runtime, resolve, trust, plain)
 
 
 def _intent(
@@ -95,6 +97,15 @@ def _intent(
     return Intent(identity, chosen, cwd, arguments, resume, facts)
 
 
+def planned(loaded: Loaded, intent: Intent) -> BottlePlan:
+    """Return the plan of a launch, with the Dockerfile that its image is built of where the backend needs one."""
+    plan = make_plan(loaded, intent)
+    if plan.backend != "docker":
+        return plan
+    image = agent_image(loaded.bottle.agent_provider, plan.provider.dockerfile, home_root())
+    return dataclasses.replace(plan, image=image)
+
+
 def start(arguments: argparse.Namespace) -> int:
     """Start an agent in a new bottle; returns the agent's exit status."""
     loaded = load(arguments.agent)
@@ -102,7 +113,7 @@ def start(arguments: argparse.Namespace) -> int:
     facts = facts_for(loaded)
     identity = new_identity(arguments.agent)
     intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
-    plan = dataclasses.replace(make_plan(loaded, intent), limits=limits(arguments.limit))
+    plan = dataclasses.replace(planned(loaded, intent), limits=limits(arguments.limit))
     if arguments.dry_run:
         return _dry_run(plan, arguments)
     metadata = Metadata(
@@ -127,7 +138,7 @@ def resume(arguments: argparse.Namespace) -> int:
     manifests = load_directories(home_root(), Path(metadata.cwd))
     loaded = manifests.load(metadata.agent)
     facts = facts_for(loaded)
-    plan = make_plan(loaded, _intent(metadata.identity, backend, None, tuple(metadata.arguments), facts, resume=True))
+    plan = planned(loaded, _intent(metadata.identity, backend, None, tuple(metadata.arguments), facts, resume=True))
     plan = dataclasses.replace(plan, limits=limits([*metadata.limits, *arguments.limit]))
     if metadata.copy_cwd:
         path = plan.workspace.path

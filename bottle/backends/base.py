@@ -11,6 +11,7 @@ from bottle.credentials import Credentials
 from bottle.plan import Backend as Name
 from bottle.plan import BottlePlan
 from bottle.runtime import Runtime
+from opsexec.errors import OpsError
 from opsexec.steps import ReadFile, Step
 
 UID = 1000
@@ -22,6 +23,8 @@ class Place:
     """Where one bottle is kept on its host. `resolve`: host -> (address, port) that egress dials instead of asking DNS.
 
     `trust`: PEM of further authorities that egress trusts upstream. `plain`: (uid, gid) of a launcher that isn't root.
+    `attempt`: counts the tries to find addresses that nobody has. `engine_runtime`: what a container engine is to run
+    the agent with, None = its default.
     """
 
     state: str
@@ -29,6 +32,13 @@ class Place:
     resolve: Mapping[str, tuple[str, int]]
     trust: str = ""
     plain: tuple[int, int] | None = None
+    attempt: int = 0
+    engine_runtime: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """The bottle's."""
+        return self.state.rpartition("/")[2]
 
     def at(self, *parts: str) -> str:
         """Return a path below the bottle's own directory."""
@@ -57,6 +67,10 @@ class Backend(Protocol):
 
     def surroundings(self, plan: BottlePlan, place: Place) -> list[Phase]:
         """Return what must stand before the bundle and the agent: images, networks. May be made side by side."""
+        ...
+
+    def elsewhere(self, error: OpsError) -> bool:
+        """True for an error of those that another `attempt` may not meet."""
         ...
 
     def host_reads(self) -> tuple[ReadFile, ...]:
@@ -118,10 +132,11 @@ def all_steps(
 
 
 def backend(name: Name) -> Backend:
-    """Return a backend by its name."""
-    from bottle.backends import bwrap
+    """Return a backend by its name; raises LaunchFailed for one that isn't there yet."""
+    from bottle.backends import bwrap, docker
     from bottle.errors import LaunchFailed
 
-    if name == "bwrap":
-        return bwrap
-    raise LaunchFailed(f"the backend {name} isn't there yet", hint="use --backend bwrap")
+    found: dict[Name, Backend] = {"bwrap": bwrap, "docker": docker}
+    if name not in found:
+        raise LaunchFailed(f"the backend {name} isn't there yet", hint="known: " + ", ".join(found))
+    return found[name]

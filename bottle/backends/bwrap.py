@@ -11,7 +11,9 @@ from bottle.backends.base import UID, Phase, Place
 from bottle.backends.bundle import CONFIG, DOORS, HOST_FILES
 from bottle.credentials import Credentials
 from bottle.git_gate import WORK_BYTES
+from bottle.limits import BUNDLE
 from bottle.plan import GUEST_HOME, RUN, TOOLS, BottlePlan
+from opsexec.errors import OpsError
 from opsexec.steps import ReadFile, SandboxRun
 
 SYSTEM = {"/usr": "/usr/"}
@@ -26,6 +28,11 @@ def lay_out(place: Place) -> Phase:
 def surroundings(plan: BottlePlan, place: Place) -> list[Phase]:
     """Return nothing: a sandbox needs no image, and no network but the kernel's own."""
     return []
+
+
+def elsewhere(error: OpsError) -> bool:
+    """Return False: nothing of a sandbox's is anybody else's too."""
+    return False
 
 
 def host_reads() -> tuple[ReadFile, ...]:
@@ -67,6 +74,9 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
         links=LINKS,
         tmpfs=("/tmp",),
         tmpfs_bytes=WORK_BYTES if plan.repositories else 64 << 20,
+        max_processes=BUNDLE.processes,
+        max_memory_bytes=BUNDLE.memory,
+        pid_one=True,
         stdin=made.told,
     )
 
@@ -95,6 +105,7 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
             **SYSTEM,
             "/etc/alternatives": "/etc/alternatives/",
             **({TOOLS: f"{place.runtime.tools}/"} if place.runtime.tools else {}),
+            **{tree: f"{tree}/" for tree in plan.host_trees},
             **{inside: place.at("guest", name) for inside, name in guest.FILES.items()},
             f"{RUN}/doors": place.at("doors") + "/",
         },
@@ -102,4 +113,10 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         links=LINKS,
         tmpfs=("/tmp", "/var/tmp"),
         doors=behind,
+        max_processes=plan.limits.processes,
+        max_memory_bytes=plan.limits.memory,
+        max_cpus=plan.limits.cpus,
+        max_tree_bytes=plan.limits.home,
+        max_tree_files=plan.limits.files,
+        expendable=True,
     )

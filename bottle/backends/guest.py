@@ -23,12 +23,16 @@ FILES = {
 """What is bound into the guest, read-only: inside -> its name in the state's `guest` directory."""
 
 
-def lay_out(place: Place, *more: str) -> Phase:
-    """Return the bottle's directories, all of them the launcher's alone."""
+def lay_out(place: Place, *more: str, owners: Mapping[str, str | None] | None = None) -> Phase:
+    """Return the bottle's directories, each of them one user's alone: the launcher's, or the one in `owners`."""
+    owned = owners or {}
     names = ("", "bundle", "guest", "home", *more)
     return Phase(
         "state",
-        tuple(MakeDir(place.at(name).rstrip("/"), mode="0700", parents=True) for name in names),
+        tuple(
+            MakeDir(place.at(name).rstrip("/"), mode="0700", owner=owned.get(name), group=owned.get(name))
+            for name in names
+        ),
         # Audit and log stay: they say why it failed. `bottle cleanup` removes them.
         tuple(RemoveFile(place.at(name), recursive=True) for name in names if name),
     )

@@ -185,7 +185,24 @@ def _attempt(path: Path, *, owned: bool) -> Document | BadManifest:
         return error
 
 
+def read_ours(path: Path, max_bytes: int) -> bytes:
+    """Return a plain file's bytes that only its owner or root may change, nor the directory it is in."""
+    _require_ours(path.parent)
+    return _bytes(path, max_bytes, owned=True)
+
+
 def _read(path: Path, *, owned: bool) -> Document:
+    """Read one manifest."""
+    data = _bytes(path, MAX_BYTES, owned=owned)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadManifest(f"{path}:{line}: not UTF-8", hint="save it as UTF-8") from error
+    return parse_markdown(text, str(path))
+
+
+def _bytes(path: Path, max_bytes: int, *, owned: bool) -> bytes:
     """Read one file, opened once, so that what was checked is what is read."""
     if owned:
         _require_ours(path)
@@ -196,12 +213,7 @@ def _read(path: Path, *, owned: bool) -> Document:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise BadManifest(f"{path}: not a plain file", hint="a manifest is a plain file")
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadManifest(f"{path}: over {MAX_BYTES >> 10} KiB", hint="a manifest is short")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadManifest(f"{path}:{line}: not UTF-8", hint="save it as UTF-8") from error
-    return parse_markdown(text, str(path))
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise BadManifest(f"{path}: over {max_bytes >> 10} KiB", hint="a manifest is short")
+    return data
