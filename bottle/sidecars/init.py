@@ -1,8 +1,9 @@
-"""The bundle's supervisor: starts the daemons a bottle needs, forwards their output, restarts or stops them as told.
+"""The bundle's supervisor, its PID 1: starts the daemons a bottle needs, forwards their output, does as it is told.
 
 Its stdin is the operator's line to the bundle: first one JSON object, `{"daemons": {name: {"argv", "env", "stdin"}}}`,
-then a word a line: `reload`, `restart NAME`, `stop`. The end of stdin is the end of the launcher, and so of the bundle.
-Signals say the same: SIGHUP reloads egress, SIGUSR1 restarts pipelock, SIGTERM and SIGINT stop everything.
+then a word a line: `reload`, `restart NAME`, `stop`, or `tell NAME TEXT` for a daemon whose spec has `"line": true`:
+its stdin stays open, `stdin` is its first line, and TEXT another. The end of stdin is the end of the launcher, and so
+of the bundle. Signals say the same: SIGHUP reloads egress, SIGUSR1 restarts pipelock, SIGTERM and SIGINT stop all.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
+from bottle.sidecars.children import NOT_STARTED, Child, Children
+
 GRACE_S = 1.0
+LAST_WORDS_S = 1.0
 MAX_CONFIG = 8 << 20
-LINE = 1 << 20
 
 
 def exit_status(codes: list[int]) -> int:
@@ -28,7 +33,8 @@ class Bundle:
 
     def __init__(self, daemons: dict[str, dict[str, Any]]) -> None:
         self._daemons = daemons
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._children = Children()
+        self._running: dict[str, Child] = {}
         self._codes: list[int] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._wanted: set[str] = set()
@@ -43,6 +49,17 @@ class Bundle:
             self._wanted.add(word)
         self._news.set()
 
+    def tell(self, text: str) -> None:
+        """Hand `NAME LINE` on to a daemon; one that isn't running, or takes none, misses it."""
+        name, _, line = text.partition(" ")
+        child = self._running.get(name)
+        if child is None or child.stdin is None or not self._daemons[name].get("line"):
+            tell("init", f"nobody to tell at {name[:80]!r}")
+        elif child.stdin.get_write_buffer_size() > MAX_CONFIG:
+            tell("init", f"{name} doesn't read its line; what it is told is left out")
+        else:
+            child.stdin.write(line.encode() + b"\n")
+
     async def run(self) -> int:
         """Start the daemons, act on intents until told to stop, and return the bundle's status."""
         for name in self._daemons:
@@ -56,8 +73,9 @@ class Bundle:
                     break
                 await self._act(word)
         await self._stop(list(self._running))
-        for task in list(self._tasks):
-            await task
+        # Something a daemon left behind may hold its output open for ever.
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS_S)
         return exit_status(self._codes)
 
     def _told_to_stop(self) -> bool:
@@ -66,38 +84,39 @@ class Bundle:
     async def _act(self, word: str) -> None:
         verb, _, name = word.partition(" ")
         if verb == "reload" and "egress" in self._running:
-            self._running["egress"].send_signal(signal.SIGHUP)
+            self._running["egress"].signal(signal.SIGHUP)
         elif verb == "restart" and name in self._daemons:
             await self._stop([name])
-            await self._start(name)
+            if not self._told_to_stop():
+                await self._start(name)
         else:
             tell("init", f"nothing to do for {word[:80]!r}")
 
     async def _start(self, name: str) -> None:
         spec = self._daemons[name]
-        process = await asyncio.create_subprocess_exec(
-            *spec["argv"],
-            env=spec["env"],
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=LINE,
-        )
-        self._running[name] = process
-        assert process.stdin is not None
-        process.stdin.write(spec["stdin"].encode())
-        process.stdin.close()
-        self._follow(self._forward(name, process.stdout))
-        self._follow(self._forward(name, process.stderr))
-        self._follow(self._reap(name, process))
+        try:
+            child = await self._children.start(spec["argv"], spec["env"])
+        except OSError as error:
+            self._codes.append(NOT_STARTED)
+            tell("init", f"{name} ended unexpectedly (can't be started: {error.strerror}); the others go on")
+            return
+        self._running[name] = child
+        assert child.stdin is not None
+        child.stdin.write(spec["stdin"].encode())
+        if spec.get("line"):
+            child.stdin.write(b"\n")
+        else:
+            child.stdin.close()
+        for output in child.outputs:
+            self._follow(self._forward(name, output))
+        self._follow(self._reap(name, child))
 
-    def _follow(self, work: Any) -> None:
+    def _follow(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, name: str, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
+    async def _forward(self, name: str, stream: asyncio.StreamReader) -> None:
         while True:
             try:
                 line = await stream.readline()
@@ -108,32 +127,31 @@ class Bundle:
                 return
             tell(name, line.decode("utf-8", "backslashreplace").rstrip("\n"))
 
-    async def _reap(self, name: str, process: asyncio.subprocess.Process) -> None:
-        code = await process.wait()
-        expected = self._running.get(name) is not process
-        if not expected:
+    async def _reap(self, name: str, child: Child) -> None:
+        code = await child.ended
+        if self._running.get(name) is child:
             del self._running[name]
+            child.sweep()
             self._codes.append(code)
             tell("init", f"{name} ended unexpectedly ({code}); the others go on")
 
     async def _stop(self, names: list[str]) -> None:
-        ending = {name: self._running.pop(name) for name in names if name in self._running}
-        for process in ending.values():
-            if process.returncode is None:
-                process.terminate()
-        for process in ending.values():
-            try:
-                async with asyncio.timeout(GRACE_S):
-                    self._codes.append(await process.wait())
-            except TimeoutError:
-                process.kill()
-                self._codes.append(await process.wait())
+        ending = [self._running.pop(name) for name in names if name in self._running]
+        for child in ending:
+            child.signal(signal.SIGTERM)
+        if ending:
+            await asyncio.wait([child.ended for child in ending], timeout=GRACE_S)
+        for child in ending:
+            child.signal(signal.SIGKILL)
+            self._codes.append(await child.ended)
+            child.sweep()
 
 
 def tell(name: str, line: str) -> None:
-    """Forward one line under its daemon's name."""
-    sys.stdout.write(f"{name} | {line}\n")
-    sys.stdout.flush()
+    """Forward one line under its daemon's name; when nobody listens any more, the end of stdin is on its way."""
+    with suppress(BrokenPipeError):
+        sys.stdout.buffer.write(f"{name} | {line}\n".encode())
+        sys.stdout.buffer.flush()
 
 
 async def main() -> int:
@@ -152,7 +170,11 @@ async def main() -> int:
 
     async def listen() -> None:
         while line := await reader.readline():
-            bundle.want(line.decode("utf-8", "replace").strip())
+            verb, _, rest = line.decode("utf-8", "replace").strip().partition(" ")
+            if verb == "tell":
+                bundle.tell(rest)
+            else:
+                bundle.want(f"{verb} {rest}".strip())
         bundle.want("stop")
 
     listening = asyncio.create_task(listen())
