@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="show what a bottle's daemons said")
     logs.add_argument("identity", metavar="ID")
     logs.add_argument("daemon", metavar="DAEMON", nargs="?")
+    beside = commands.add_parser(
+        "exec", help="run another program in a running bottle", usage="bottle exec ID [OPTION...] -- PROGRAM [ARG...]"
+    )
+    beside.add_argument("identity", metavar="ID")
+    beside.add_argument(
+        "--tty", action=argparse.BooleanOptionalAction, help="a terminal for it (default: when there is one here)"
+    )
+    beside.set_defaults(arguments=[])
     diff = commands.add_parser("diff", help="show what an agent did to its copy of a directory, as a patch")
     _bringing_back(diff)
     pull = commands.add_parser("pull", help="bring that back: as a patch, or applied to the directory")

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     arguments = whole.parse_args(own)
-    if rest and arguments.command != "start":
-        whole.error("words after -- are for `start` only")
+    if rest and arguments.command not in ("start", "exec"):
+        whole.error("words after -- are for `start` and `exec` only")
     if rest:
         arguments.arguments = rest
     if arguments.version:
@@ -219,6 +219,12 @@ def _pull(arguments: argparse.Namespace) -> int:
     return pull(arguments)
 
 
+def _exec(arguments: argparse.Namespace) -> int:
+    from bottle.commands.exec import execute
+
+    return execute(arguments)
+
+
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=True))
 
@@ -236,4 +242,5 @@ _COMMANDS = {
     "demo": _demo,
     "diff": _diff,
     "pull": _pull,
+    "exec": _exec,
 }

@@ -1,0 +1,111 @@
+"""`bottle exec`: a second program in a running agent's bottle, with the same home, doors, environment and bounds."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from bottle import screen
+from bottle.attended import Through
+from bottle.control import connect, frame, read_frame
+from bottle.errors import HostUnready, LaunchFailed
+from bottle.manifest.store import home_root
+from bottle.state import State
+from opsexec.errors import OpsError, UsageError
+from opsexec.executor import LogSink
+
+BLOCK = 64 << 10
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run it to its end; returns its exit status, 128 and the number for a signal."""
+    argv = tuple(arguments.arguments)
+    if not argv:
+        raise UsageError("there is no program to run", hint="bottle exec ID -- PROGRAM ARGUMENTS")
+    wants = arguments.tty if arguments.tty is not None else screen.is_there()
+    if wants and not screen.is_there():
+        raise UsageError("--tty needs a terminal on both input and output", hint="leave it out")
+    if not wants:
+        return asyncio.run(run(arguments.identity, argv, Through(), _stdin()))
+    shown = screen.Screen()
+    with shown.raw():
+        return asyncio.run(run(arguments.identity, argv, shown, shown.frames(), screen.size()))
+
+
+async def run(
+    identity: str, argv: tuple[str, ...], sink: LogSink, stdin: AsyncIterator[bytes], size: Any = None
+) -> int:
+    """Have a bottle's launcher run a program; raises NoSuchBottle where none runs, LaunchFailed when it goes away."""
+    state = State(home_root().resolve())
+    state.read(identity)
+    reader, writer = await connect(state.directory(identity))
+    asked: dict[str, Any] = {"argv": argv}
+    if size is not None:
+        asked |= {"columns": size.columns, "rows": size.rows, "term": size.term}
+    writer.write(frame(b"?", json.dumps(asked).encode()))
+    giving = asyncio.create_task(_give(writer, stdin))
+    try:
+        while (found := await read_frame(reader)) is not None:
+            kind, data = found
+            if kind in (b"o", b"e"):
+                await sink.write("stdout" if kind == b"o" else "stderr", data)
+                continue
+            told = json.loads(data)
+            if kind == b"f":
+                raise _failure(told)
+            return _status(told)
+        raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
+    finally:
+        giving.cancel()
+        await asyncio.wait([giving])
+        writer.close()
+
+
+def _failure(told: dict[str, Any]) -> OpsError:
+    kind = {2: UsageError, 3: HostUnready}.get(told.get("exit_code", 1), OpsError)
+    return kind(str(told.get("message")), hint=told.get("hint"))
+
+
+def _status(told: dict[str, Any]) -> int:
+    import signal
+
+    if told.get("signal") is None:
+        return int(told.get("exit_code") or 0)
+    return 128 + signal.Signals[str(told["signal"])]
+
+
+async def _give(writer: asyncio.StreamWriter, stdin: AsyncIterator[bytes]) -> None:
+    async for data in stdin:
+        writer.write(frame(b"i", data))
+        await writer.drain()
+    writer.write(frame(b"i", b""))
+    await writer.drain()
+
+
+async def _stdin() -> AsyncIterator[bytes]:
+    """Yield this process's stdin, read beside the loop: it may be a file, a pipe or a terminal."""
+    if sys.stdin.isatty():
+        return
+    queue: asyncio.Queue[bytes] = asyncio.Queue(4)
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(0, BLOCK)
+            except OSError:
+                data = b""
+            asyncio.run_coroutine_threadsafe(queue.put(data), loop).result()
+            if not data:
+                return
+
+    import threading
+
+    threading.Thread(target=read, daemon=True).start()
+    while data := await queue.get():
+        yield data

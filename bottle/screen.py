@@ -1,0 +1,104 @@
+"""The operator's own terminal while it shows an agent's: raw, resized along, put back; the agent only draws on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from bottle import terminal
+from opsexec.cli.screen import Escape, Modes, keys, raw_mode, size_of
+from opsexec.executor import Stream
+from opsexec.recording import Recording
+from opsexec.safe_screen import SafeScreen
+
+
+def is_there() -> bool:
+    """True when this process talks to a person: a terminal on stdin and stdout."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def size() -> terminal.Size:
+    """Return the size and kind of this process's terminal."""
+    columns, rows = size_of(0)
+    return terminal.Size(columns, rows, os.environ.get("TERM") or "xterm-256color")
+
+
+class Screen:
+    """A sink for what the agent draws, and the frames of what a person types. `recording`: keeps what was drawn."""
+
+    def __init__(self, recording: Recording | None = None) -> None:
+        self._recording = recording
+        self._safe = SafeScreen()
+        self._modes = Modes()
+        self._held: list[str] = []
+        self.joined = False
+
+    def say(self, line: str) -> None:
+        """Tell the operator: now, or when the screen is theirs again."""
+        if self.joined:
+            self._held.append(line)
+            return
+        print(f"bottle: {line}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def raw(self) -> Iterator[None]:
+        """Pass each key on as it is typed, while this lasts."""
+        with raw_mode(0):
+            self.joined = True
+            try:
+                yield
+            finally:
+                self.joined = False
+                sys.stdout.buffer.write(self._modes.undo())
+                sys.stdout.buffer.flush()
+        held, self._held = self._held, []
+        for line in held:
+            self.say(line)
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Record a block, and show of it what draws."""
+        if self._recording is not None and stream == "stdout":
+            self._recording.output(data)
+        shown = self._safe.pass_on(data)
+        self._modes.watch(shown)
+        await asyncio.to_thread(_write, shown)
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield what is typed and each new size; ends when the person leaves with `~.`, or the terminal is gone."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        loop.add_signal_handler(signal.SIGWINCH, changed.set)
+        escape = Escape()
+        typing = asyncio.ensure_future(keys(0))
+        turning = asyncio.ensure_future(changed.wait())
+        try:
+            while True:
+                await asyncio.wait([typing, turning], return_when=asyncio.FIRST_COMPLETED)
+                if turning.done():
+                    changed.clear()
+                    turning = asyncio.ensure_future(changed.wait())
+                    columns, rows = size_of(0)
+                    if self._recording is not None:
+                        self._recording.resized(columns, rows)
+                    yield terminal.resized(columns, rows)
+                if typing.done():
+                    data = typing.result()
+                    passed = escape.passes(data) if data else None
+                    if passed is None:
+                        return
+                    typing = asyncio.ensure_future(keys(0))
+                    if passed:
+                        yield terminal.keys(passed)
+        finally:
+            loop.remove_signal_handler(signal.SIGWINCH)
+            typing.cancel()
+            turning.cancel()
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
