@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from opsexec.executor import AuditSink, Stream
@@ -15,11 +15,21 @@ MAX_LOG = 16 << 20
 
 
 class BundleOutput:
-    """A LogSink for the bundle's run. `ready`: set once every daemon said so, or one `failed` to."""
+    """A LogSink for the bundle's run. `ready`: set once every daemon said so, or one `failed` to.
+
+    `listening`: who takes a daemon's events, as they are said. They are the daemon's word, and nothing more.
+    """
 
     def __init__(
-        self, identity: str, daemons: set[str], audit: AuditSink, log: TextIO, seen: Callable[[dict[str, Any]], None]
+        self,
+        identity: str,
+        daemons: set[str],
+        audit: AuditSink,
+        log: TextIO,
+        seen: Callable[[dict[str, Any]], None],
+        listening: Mapping[str, Callable[[dict[str, Any]], None]] | None = None,
     ) -> None:
+        self._listening = dict(listening or {})
         self._identity = identity
         self._waiting = set(daemons)
         self._audit = audit
@@ -41,7 +51,7 @@ class BundleOutput:
 
     def _line(self, line: str) -> None:
         daemon, _, text = line.partition(" | ")
-        event = _event(text) if daemon in ("egress", "git-gate", "dns") else None
+        event = _event(text) if daemon in ("egress", "git-gate", "dns", "supervise") else None
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
@@ -49,6 +59,10 @@ class BundleOutput:
             if kind != "step":
                 self._seen(event)
             return
+        if event is not None and kind != "ready" and daemon in self._listening:
+            self._listening[daemon](event)
+            if daemon == "supervise":
+                return
         if daemon == "init" and self._waiting and " ended unexpectedly " in text:
             self.failed = text.partition(";")[0]
             self.ready.set()

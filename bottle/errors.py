@@ -29,6 +29,12 @@ class LaunchFailed(OpsError):
     code = "launch_failed"
 
 
+class PolicyInDoubt(LaunchFailed):
+    """Neither a new policy nor the old one is known to be in force: the bottle can't go on."""
+
+    code = "policy_in_doubt"
+
+
 class HostUnready(OpsError):
     """This host lacks a part that the bottle needs."""
 

@@ -13,7 +13,10 @@ from bottle.backends.base import Backend, Phase, Place, all_steps, backend
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
+from bottle.line import Line
+from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
+from bottle.reloading import Reloading
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -27,9 +30,17 @@ LEAVE_S = 5.0
 ATTEMPTS = 8
 
 
+class Rebuild(Exception):
+    """A person approved what needs the bottle taken down, and brought up again with another plan."""
+
+
 @dataclass(frozen=True)
 class Launch:
-    """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made."""
+    """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made.
+
+    `attendant`: who takes the agent's proposals, where there is supervise. `command`: the agent's words, where they
+    aren't the plan's own; `stdin`: what it is given.
+    """
 
     plan: BottlePlan
     place: Place
@@ -40,6 +51,9 @@ class Launch:
     say: Callable[[str], None]
     seen: Callable[[dict[str, Any]], None]
     resume: bool = False
+    attendant: Attendant | None = None
+    command: tuple[str, ...] | None = None
+    stdin: Callable[[], AsyncIterator[bytes]] | None = None
 
 
 def capabilities(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> list[str]:
@@ -93,10 +107,17 @@ async def _run(
     await _steps(ex, layout.steps)
     place = await _surround(how, launch, ex, undo, ending)
     launch.say(f"CA {launch.authority.fingerprint}")
-    said = BundleOutput(plan.identity, how.daemons(plan), launch.audit, launch.log, launch.seen)
+    line = Line()
+    reloading = Reloading(how, plan, place, ex, line)
+    attendant = launch.attendant
+    listening: dict[str, Callable[[dict[str, Any]], None]] = {"egress": reloading.heard}
+    if attendant is not None:
+        attendant.attach(lambda text: line.send(f"tell supervise {text}"))
+        listening["supervise"] = attendant.take
+    said = BundleOutput(plan.identity, how.daemons(plan), launch.audit, launch.log, launch.seen, listening)
     async with AsyncExitStack() as stack:
         step = how.bundle_run(plan, place, launch.secrets, launch.authority)
-        bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=_line_held_open()))
+        bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=line.words()))
         stack.push_async_callback(_end, bundle)
         for phase in how.provision(plan, place, launch.authority):
             await _steps(ex, phase.steps)
@@ -114,7 +135,12 @@ async def _run(
                 raise LaunchFailed(f"{plan.provider.name}'s {' '.join(argv[:3])} failed: {last}", host=plan.identity)
         undo.clear()  # from here on there is something to resume
         on_running()
-        return await _beside(bundle, ex.run_streaming(how.agent_run(plan, place, launch.secrets), output))
+        watching = None if attendant is None else asyncio.create_task(attendant.watch(reloading.apply))
+        if watching is not None:
+            stack.push_async_callback(_end, watching)
+        agent = how.agent_run(plan, place, launch.secrets, launch.command)
+        given = None if launch.stdin is None else launch.stdin()
+        return await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching)
 
 
 async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
@@ -125,7 +151,8 @@ async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def _surround(how: Backend, launch: Launch, ex: Executor, undo: list[Phase], ending: list[Phase]) -> Place:
@@ -232,11 +259,18 @@ async def _until(ready: asyncio.Event, runs: Sequence[asyncio.Task[RunOutput]], 
         waiting.cancel()
 
 
-async def _beside(bundle: asyncio.Task[RunOutput], work: Any) -> RunOutput:
-    """Await a run of the agent's; when the bundle ends first, so does the agent, and nothing goes on without a gate."""
+async def _beside(bundle: asyncio.Task[RunOutput], work: Any, watching: asyncio.Task[None] | None = None) -> RunOutput:
+    """Await a run of the agent's; when the bundle ends first, so does the agent, and nothing goes on without a gate.
+
+    The end of `watching` ends the agent too: by Rebuild, or by what went wrong there.
+    """
     task: asyncio.Task[RunOutput] = asyncio.ensure_future(work)
     try:
-        await asyncio.wait([task, bundle], return_when=asyncio.FIRST_COMPLETED)
+        beside = [bundle] if watching is None else [bundle, watching]
+        await asyncio.wait([task, *beside], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and watching is not None and watching.done():
+            watching.result()
+            raise Rebuild
         if not task.done():
             raise _ended_early(bundle)
         return task.result()

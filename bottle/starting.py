@@ -25,6 +25,7 @@ from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
+from bottle.supervise import wait_s
 from bottle.tools import with_tools
 from bottle.workspace.keeping import kept, looked_at
 from opsexec.errors import UsageError
@@ -176,9 +177,10 @@ def _launch(
     plan: BottlePlan, facts: HostFacts, metadata: Metadata, arguments: argparse.Namespace, *, resume: bool
 ) -> int:
     backend(plan.backend)
-    if plan.supervise or plan.skills:
+    plan = dataclasses.replace(plan, supervise_wait_s=wait_s(os.environ))
+    if plan.skills:
         raise LaunchFailed(
-            "this manifest wants supervise or skills, which bottles don't have yet",
+            "this manifest wants skills, which bottles don't have yet",
             hint="`bottle info` shows what it wants",
         )
     runtime = _runtime(plan)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bottle import dns
+from bottle import dns, supervise
 from bottle.authority import Authority
 from bottle.backends.base import UID, Phase, Place
 from bottle.credentials import Credentials
 from bottle.errors import HostUnready
 from bottle.git_gate import DAEMON, configuration
-from bottle.plan import EGRESS_PORT, GIT_PORT, BottlePlan
+from bottle.plan import EGRESS_PORT, GIT_PORT, SUPERVISE_PORT, BottlePlan
 from opsexec.secret import Secret, reveal
 from opsexec.steps import ReadFile, WriteFile
 
@@ -36,15 +36,19 @@ class Bundle:
 
 def doors(plan: BottlePlan) -> dict[int, str]:
     """Return what the agent may reach: a port -> the name of the bundle's socket behind it."""
-    found = {EGRESS_PORT: "egress.sock"} if plan.egress.routes else {}
+    found = {EGRESS_PORT: "egress.sock"} if plan.egress.routes or plan.supervise else {}
     if plan.repositories:
         found[GIT_PORT] = "git.sock"
+    if plan.supervise:
+        found[SUPERVISE_PORT] = "supervise.sock"
     return found
 
 
 def daemons(plan: BottlePlan, address: str | None) -> set[str]:
     """Return the names of the daemons that a plan's bundle runs; `address`: where the agent finds it on a network."""
     found = {"egress", DAEMON} if plan.repositories else {"egress"}
+    if plan.supervise:
+        found.add(supervise.DAEMON)
     return found | {dns.DAEMON, "doors"} if address else found
 
 
@@ -76,6 +80,9 @@ def bundle(
         told = configuration(plan, secrets, f"{DOORS}/git.sock", "/tmp/git", git.gitleaks)
         run(DAEMON, git.python, "git_gate.serve", told)
         trees |= {tree: f"{tree}/" for tree in git.trees}
+    if plan.supervise:
+        run(supervise.DAEMON, python, "supervise.serve", supervise.configuration(plan, f"{DOORS}/supervise.sock"))
+        running[supervise.DAEMON]["line"] = True
     if address is not None:
         behind = {str(port): f"{DOORS}/{name}" for port, name in doors(plan).items()}
         run("doors", python, "doors", {"address": address, "doors": behind})

@@ -12,13 +12,13 @@ KINDS = ("route", "pipelock", "capability")
 
 @dataclass(frozen=True)
 class SuperviseConfig:
-    """`socket`: where it listens. `port`: the agent's own loopback port that leads there. `wait_s`: of one call.
+    """`socket`: where it listens. `door`: `host:port` by which the agent comes there. `wait_s`: of one call.
 
     `offered`: which kinds of change may be proposed here. `routes`: what the agent is told of its egress.
     """
 
     socket: Path
-    port: int
+    door: str
     wait_s: float
     offered: tuple[str, ...]
     routes: tuple[dict[str, Any], ...]
@@ -27,11 +27,11 @@ class SuperviseConfig:
 def read_config(line: bytes) -> SuperviseConfig:
     """Return the configuration; raises ValueError for one of another shape."""
     data = json.loads(line)
-    if not isinstance(data, dict) or set(data) != {"socket", "port", "wait_s", "offered", "routes"}:
+    if not isinstance(data, dict) or set(data) != {"socket", "door", "wait_s", "offered", "routes"}:
         raise ValueError("the configuration has other keys")
     wait_s = float(data["wait_s"])
     if not 0 < wait_s <= 3600 or any(kind not in KINDS for kind in data["offered"]):
         raise ValueError("the configuration has a value out of range")
     return SuperviseConfig(
-        Path(data["socket"]), int(data["port"]), wait_s, tuple(data["offered"]), tuple(data["routes"])
+        Path(data["socket"]), str(data["door"]), wait_s, tuple(data["offered"]), tuple(data["routes"])
     )

@@ -37,29 +37,42 @@ class UnknownVersion(Refused):
 
 
 class Door:
-    """`versions`: what MCP-Protocol-Version may say. `refused`: is told of each refusal."""
+    """`door`: `host:port` of itself, as the agent sees it. `versions`: what MCP-Protocol-Version may say.
 
-    def __init__(self, answer: Answer, port: int, versions: tuple[str, ...], refused: Callable[[str], None]) -> None:
+    `refused` is told of each refusal.
+    """
+
+    def __init__(self, answer: Answer, door: str, versions: tuple[str, ...], refused: Callable[[str], None]) -> None:
         self._answer = answer
-        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
+        port = door.rpartition(":")[2]
+        self._hosts = {door.encode(), f"localhost:{port}".encode()}
         self._versions = {each.encode() for each in versions}
         self._refused = refused
-        self._open = 0
+        self._open: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end."""
-        if self._open >= MAX_CLIENTS:
+        if len(self._open) >= MAX_CLIENTS:
             self._refused(f"over {MAX_CLIENTS} connections")
             writer.close()
             return
-        self._open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError):  # it went away, or said nothing for too long
             pass
         finally:
-            self._open -= 1
+            del self._open[task]
             writer.close()
+
+    async def aclose(self) -> None:
+        """End every connection."""
+        for writer in self._open.values():
+            writer.transport.abort()
+        if self._open:
+            await asyncio.wait(list(self._open), timeout=1.0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)

@@ -22,7 +22,7 @@ async def serve(config: SuperviseConfig, news: asyncio.StreamReader) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     desk = Desk(config.wait_s, config.routes)
-    door = Door(Server(desk, config.offered).answer, config.port, VERSIONS, Refusals())
+    door = Door(Server(desk, config.offered).answer, config.door, VERSIONS, Refusals())
     config.socket.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(door.accept, path=config.socket, limit=BLOCK)
     os.chmod(config.socket, 0o666)
@@ -39,6 +39,7 @@ async def serve(config: SuperviseConfig, news: asyncio.StreamReader) -> None:
     finally:
         listening.cancel()
         server.close()
+        await door.aclose()
 
 
 async def main() -> None:

@@ -1,0 +1,122 @@
+"""`bottle proposals`, `bottle approve`, `bottle reject`, `bottle dashboard`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bottle.manifest.store import home_root
+from bottle.operator.deciding import approve, edited, reject
+from bottle.operator.shown import Shown, find, waiting
+from bottle.preflight import shown as plain
+from bottle.state import State
+from opsexec.errors import UsageError
+
+MAX_EDIT = 64 << 10
+
+
+def _state() -> State:
+    return State(home_root().resolve())
+
+
+def proposals(arguments: argparse.Namespace) -> int:
+    """Show what waits for a decision; exits 1 when a queue can't be read."""
+    seen = waiting(_state())
+    if arguments.json:
+        data = {"proposals": [each.rendered() for each in seen.waiting], "unreadable": seen.unreadable}
+        print(json.dumps(data, ensure_ascii=True))
+        return 1 if seen.unreadable else 0
+    for each in seen.waiting:
+        print("\n".join(lines(each, time.time())))
+    for text in seen.unreadable:
+        print(f"bottle: {plain(text)}", file=sys.stderr)
+    if not seen.waiting and not seen.unreadable:
+        print("nothing waits")
+    return 1 if seen.unreadable else 0
+
+
+def lines(shown: Shown, now: float) -> list[str]:
+    """Return a proposal as a person reads it. Nothing is left out or cut short, and no character hides or steers."""
+    proposal = shown.proposal
+    again = f", asked {proposal.times} times" if proposal.times > 1 else ""
+    found = [
+        f"{shown.token}  {shown.bottle}  {proposal.candidate.kind} {plain(shown.candidate.subject)}",
+        f"  {_ago(now - proposal.asked_at)}{again}; the agent says: {plain(proposal.why)}",
+        *(f"  {plain(line)}" for line in shown.difference),
+        *(f"  ! {plain(risk)}" for risk in shown.risks),
+    ]
+    if shown.problem:
+        found.append(f"  it can't be carried out: {plain(shown.problem)}")
+    return found
+
+
+def _ago(seconds: float) -> str:
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {name} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def approve_one(arguments: argparse.Namespace) -> int:
+    """Approve the one proposal that this name stands for, as it was shown, or as edited."""
+    state = _state()
+    shown = find(state, arguments.proposal)
+    if arguments.edited is not None:
+        shown = edited(shown, _body(arguments.edited))
+    print("\n".join(lines(shown, time.time())))
+    print(plain(approve(state, shown, accept_risks=arguments.accept_risks)))
+    return 0
+
+
+def _body(name: str) -> dict[str, Any]:
+    hint = "`bottle proposals --json` shows how a change is written"
+    try:
+        text = sys.stdin.read(MAX_EDIT) if name == "-" else Path(name).read_text("utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--as {name}: can't be read as JSON", hint=hint) from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--as {name}: not one JSON object", hint=hint)
+    return found
+
+
+def reject_one(arguments: argparse.Namespace) -> int:
+    """Reject a proposal."""
+    state = _state()
+    print(plain(reject(state, find(state, arguments.proposal), arguments.reason)))
+    return 0
+
+
+def dashboard(arguments: argparse.Namespace) -> int:
+    """Show bottles, proposals and refusals until the person leaves."""
+    from bottle.operator.dashboard import run
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the dashboard needs a terminal", hint="`bottle proposals --json` says the same to a program")
+    return run(_state(), home_root(), getpass.getuser())
+
+
+def parsers(commands: Any) -> None:
+    """Add these commands to `bottle`'s."""
+    listing = commands.add_parser("proposals", help="show what agents ask for and nobody has decided")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    listing.set_defaults(run=proposals)
+    yes = commands.add_parser("approve", help="carry out one proposal, as `bottle proposals` showed it")
+    yes.add_argument("proposal", metavar="P", help="its name in `bottle proposals`: another once anything changes")
+    yes.add_argument("--as", dest="edited", metavar="FILE", help="another change in its place, as JSON; - is stdin")
+    yes.add_argument("--accept-risks", action="store_true", help="also where there are reasons to look twice")
+    yes.set_defaults(run=approve_one)
+    no = commands.add_parser("reject", help="reject one proposal; asked again, it stays rejected")
+    no.add_argument("proposal", metavar="P")
+    no.add_argument("--reason", default="", metavar="TEXT", help="the agent is told")
+    no.set_defaults(run=reject_one)
+    board = commands.add_parser("dashboard", help="watch bottles, proposals and refusals, and decide")
+    board.set_defaults(run=dashboard)
+
+
+COMMANDS = {"proposals": proposals, "approve": approve_one, "reject": reject_one, "dashboard": dashboard}
