@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from agent.principal import alternatives
 from opsexec.capability import CapabilitySet, Layer
+from opsexec.errors import CapabilityDenied
 from opsexec.steps.base import Step
 
 if TYPE_CHECKING:
@@ -84,3 +85,15 @@ def deciding(
         if score > best_score:
             grant, best, best_score = held, narrowed, score
     return grant, best
+
+
+def still_admits(grants: Iterable[GrantSet], attenuation: CapabilitySet | None, step: Step) -> bool:
+    """True when one grant admits all that a step needs, as it must have when the step began."""
+    held = effective(grants, attenuation, step)
+    try:
+        for need in step.requires():
+            held.require(need)
+        held.require_user(step.run_as)
+    except CapabilityDenied:
+        return False
+    return True

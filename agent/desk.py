@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.asker import LAYER, Asker
-from agent.ceiling import Ceiling
+from agent.ceiling import Ceiling, deciding, still_admits
 from agent.detached import Detached
 from agent.events.containers import Containers
 from agent.events.hub import Hub
@@ -21,27 +21,33 @@ from agent.marked_host import new_mark
 from agent.refusals import BoundedRefusals
 from agent.schedule.keeper import Keeper
 from agent.tty.live import Terminals
-from opsexec.errors import LimitExceeded, OpsError, UsageError
+from opsexec.errors import CapabilityDenied, LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
 from opsexec.far.facts import runtime_dir
 from opsexec.hosts.local import LocalHost
-from opsexec.steps.registry import printable
+from opsexec.steps.registry import printable, redact
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from opsexec.capability import CapabilitySet
+    from opsexec.steps.base import Step
 
 REMEMBERED_RUNS = 50_000
 
 
 class ActiveRun:
-    """A run whose caller is connected."""
+    """A run whose caller is connected. `attenuation`: what that caller narrowed itself to."""
 
-    def __init__(self, run: str, asker: Asker, step: Mapping[str, Any]) -> None:
+    def __init__(self, run: str, asker: Asker, step: Step, attenuation: CapabilitySet | None) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.run = run
         self.principal = asker.principal
-        self.step = step
+        self.listener = asker.listener
+        self.step = redact(step)
+        self.asks_consent: bool | None = None
+        """Of a terminal: whether somebody was asked for it. None: nobody ever is."""
+        self._asked_for = (attenuation, step)
         self.mark = new_mark()
         self.overseers: frozenset[str] = frozenset()
         """Who on this host was asked for consent: they may watch it and end it."""
@@ -49,6 +55,15 @@ class ActiveRun:
         self.ended_by: OpsError | None = None
         self.over = asyncio.Event()
         self._task = task
+
+    def lost_its_grant(self, ceiling: Ceiling, always_ask: bool) -> str | None:
+        """Return why it would not begin under this ceiling, as it did under an earlier one; None when it would."""
+        grants = ceiling.grants(self.principal)
+        if not still_admits(grants, *self._asked_for):
+            return f"{self.principal} holds no grant for it any more"
+        if self.asks_consent is False and (always_ask or deciding(grants, *self._asked_for)[0].asks_consent):
+            return "its grant asks for consent now, and nobody was asked"
+        return None
 
     def end(self, why: OpsError) -> None:
         """End it and its process tree; its caller is told why."""
@@ -143,6 +158,22 @@ class Desk:
             held[who] -= 1
             if not held[who]:
                 del held[who]
+
+    def judge_again(self) -> int:
+        """End what runs for connected callers and what their grants, read again, would not admit; returns how many."""
+        ended = 0
+        for active in list(self.active.values()):
+            why = active.lost_its_grant(self.ceiling, self.config.consent.always)
+            if why is None:
+                continue
+            error: OpsError = CapabilityDenied("a grant", (), layer=LAYER, reason=f"{why}: it was ended")
+            try:
+                self.refuse(active.listener, active.principal, active.step, f"{why}; the run {active.run} is ended")
+            except OpsError as unavailable:
+                error = unavailable
+            active.end(error)
+            ended += 1
+        return ended
 
     def claim(self, run: str) -> None:
         """Take a run's id, once and for all; raises UsageError for one that was used before."""

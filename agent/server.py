@@ -190,7 +190,9 @@ class Agent:
         self.desk.ceiling = Ceiling(config)
         self._gate.limits = config.limits
         self.desk.detached.limits = config.limits
-        self._say(f"reloaded: {len(config.grants)} grants")
+        ended = self.desk.judge_again()
+        more = f", {ended} runs ended that they don't admit" if ended else ""
+        self._say(f"reloaded: {len(config.grants)} grants{more}")
         notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
 
     def _require_same_place(self, config: Config) -> None:

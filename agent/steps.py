@@ -92,7 +92,7 @@ async def _attended(
     words: CopyWords | None,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
-    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, redact(step))
+    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, step, wanted.ceiling())
     host = MarkedHost(desk.host, active.mark)
     said: dict[str, Any] = {"principal": asker.principal, "listener": asker.listener, "layer": LAYER, "run": wanted.run}
     executor: HostExecutor

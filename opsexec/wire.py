@@ -10,6 +10,7 @@ who watches how large the screen is from there on.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -299,10 +300,10 @@ def require_same_major(version: str | None) -> None:
 
 def is_run_id(text: str) -> bool:
     """True for what may name a run: 8 to 64 lower-case letters, digits and dashes, the first no dash."""
-    return 8 <= len(text) <= 64 and text[0] != "-" and all(c in _RUN_CHARACTERS for c in text)
+    return _RUN_ID.fullmatch(text) is not None
 
 
-_RUN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{7,63}")
 
 
 def require_run_id(text: str) -> str:

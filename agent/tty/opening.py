@@ -20,7 +20,6 @@ from opsexec.executor import RunOutput, TtySession
 from opsexec.host_executor import HostExecutor
 from opsexec.steps import Tty
 from opsexec.steps.base import Step
-from opsexec.steps.registry import redact
 from opsexec.wire import RESIZE, SIZE, STDIN, TO_TERMINAL, StepRequest
 
 
@@ -44,7 +43,9 @@ async def open_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> w
             asker.grants = desk.ceiling.grants(asker.principal)  # as they are now: the body may have taken its time
             grant, held = deciding(asker.grants, attenuation, step)
             asks = grant.asks_consent or desk.config.consent.always
-            return await _attended(desk, asker, answer, body, wanted.run, step, held, asks)
+            active = ActiveRun(wanted.run, asker, step, attenuation)
+            active.asks_consent = asks
+            return await _attended(desk, asker, answer, body, active, step, held)
     except OpsError as error:
         return await answer.error(refused(desk, asker, step, error))
     finally:
@@ -63,13 +64,12 @@ async def _attended(
     asker: Asker,
     answer: Answer,
     body: Body,
-    run: str,
+    active: ActiveRun,
     step: Tty,
     held: CapabilitySet,
-    asks: bool,
 ) -> web.StreamResponse:
     """Serve a terminal. When its caller goes, aiohttp cancels this, and the process tree is ended."""
-    active = ActiveRun(run, asker, redact(step))
+    run, asks = active.run, bool(active.asks_consent)
     if asks:
         active.overseers = overseers(desk.config, asker.principal)
     desk.active[run] = active

@@ -24,8 +24,8 @@ from opsexec.executor import EventStream, Stream
 from opsexec.hosts.local import LocalHost
 from opsexec.steps import Events, Exec
 from tests.conftest import require
-from tests.integration.test_agent import grant, http, json_lines, rpc
 from tests.parts import user_systemd as systemd
+from tests.parts.agent_calls import grant, http, json_lines, rpc
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.waiting import eventually, eventually_now
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from opsexec.steps import Exec
-from tests.integration.test_agent import rpc
+from tests.parts.agent_calls import rpc
 from tests.parts.ops_agent import OpsAgent
 
 MAX_IDLE_BYTES = 45 << 20

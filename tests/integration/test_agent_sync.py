@@ -21,7 +21,7 @@ from opsexec.wire_copy import CopyWords, encode_words
 from opsexec.wire_errors import decode_error
 from tests.conftest import require
 from tests.integration.sync_scene import Scene, Slow, without_rsync
-from tests.integration.test_agent import grant, http, post, rpc
+from tests.parts.agent_calls import grant, http, post, rpc
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.process_tree import alive
 from tests.parts.sshd import Sshd

@@ -1,0 +1,158 @@
+"""ops-agent begins, is told of a changed configuration, and refuses what isn't safe to begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from opsexec import (
+    AgentRpc,
+    CapabilitySet,
+    Exec,
+    NullAudit,
+    Tty,
+    connect,
+)
+from opsexec.errors import (
+    CapabilityDenied,
+    HostUnreachable,
+    ProtocolError,
+)
+from tests.parts.agent_calls import ME, REPOSITORY, grant, rpc, started_sleeper
+from tests.parts.ops_agent import EVERYTHING, OpsAgent
+from tests.parts.process_tree import alive, processes_with_argument
+from tests.parts.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_reloading_takes_the_new_grants_or_keeps_the_old_and_says_so() -> None:
+    with OpsAgent(grant("exec:/bin/true")) as agent:
+        async with rpc(agent) as ex:
+            with pytest.raises(CapabilityDenied):
+                await ex.run(Exec(["/bin/false"]))
+            agent.write_config(grant("exec:/bin/false"))
+            agent.send(signal.SIGHUP)
+            await eventually(lambda: "reloaded: 1 grants" in agent.said(), within_s=10, what="reload")
+            assert (await ex.run_streaming(Exec(["/bin/false"]))).exit_code == 1
+            with pytest.raises(CapabilityDenied):
+                await ex.run(Exec(["/bin/true"]))
+            agent.config.write_text(agent.config.read_text().replace("capabilities", "capabilites"))
+            agent.send(signal.SIGHUP)
+            await eventually(lambda: "not reloaded" in agent.said(), within_s=10, what="refusal")
+            assert "unknown key 'capabilites'" in agent.said()
+            assert (await ex.run_streaming(Exec(["/bin/false"]))).exit_code == 1
+
+
+async def test_the_service_manager_is_told() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = f"\0ops-agent-test-{os.getpid()}-{secrets.token_hex(4)}"
+        manager.bind(name)
+        manager.settimeout(10)
+        with OpsAgent(environment={"NOTIFY_SOCKET": "@" + name[1:]}) as agent:
+            assert b"READY=1" in manager.recv(4096)
+            agent.send(signal.SIGHUP)
+            assert b"RELOADING=1\nMONOTONIC_USEC=" in manager.recv(4096)
+            assert b"READY=1" in manager.recv(4096)
+            agent.end()
+            assert b"STOPPING=1" in manager.recv(4096)
+
+
+def start_and_say(agent: OpsAgent) -> tuple[int, str]:
+    argv = [sys.executable, "-m", "agent", "--config", str(agent.config)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, cwd=REPOSITORY, check=False)
+    return done.returncode, done.stderr
+
+
+async def test_a_second_agent_and_an_unsafe_directory_are_refused() -> None:
+    with OpsAgent() as agent:
+        assert stat.S_IMODE(agent.socket.stat().st_mode) == 0o600
+        status, said = start_and_say(agent)
+        assert (status, "another agent holds" in said) == (3, True)
+        agent.end(signal.SIGKILL)
+        agent.socket.parent.chmod(0o777)
+        status, said = start_and_say(agent)
+        assert (status, "is writable for others" in said) == (3, True)
+        agent.socket.parent.chmod(0o755)
+        agent.socket.unlink()
+        agent.socket.write_text("not a socket")
+        status, said = start_and_say(agent)
+        assert (status, "is not a socket" in said) == (3, True)
+        agent.socket.unlink()
+        agent.start()
+
+
+async def test_a_peer_that_is_no_agent_is_refused(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nOps-Protocol: 1.0\r\nContent-Type: "
+    answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nOps-Protocol: 2.0\r\nContent-Length: 0\r\n\r\n",
+        head + b"text/html\r\nContent-Length: 2\r\n\r\nhi",
+        head + b"application/vnd.opsexec.frames\r\nContent-Length: 0\r\n\r\n",
+        b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"A" * 70_000,
+    ]  # fmt: skip
+    for number, answer in enumerate(answers):
+        path = tmp_path / f"fake{number}.sock"
+
+        async def fake_agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes = answer) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_unix_server(fake_agent, path)
+        async with (
+            server,
+            AgentRpc(f"agent+unix://{path}", capabilities=CapabilitySet.everything(), audit=NullAudit()) as ex,
+        ):
+            with pytest.raises(ProtocolError):
+                await ex.run(Exec(["true"]))
+
+
+async def test_no_agent_is_said_plainly(tmp_path: Path) -> None:
+    url = f"agent+unix://{tmp_path}/none.sock"
+    async with connect(url, capabilities=CapabilitySet.everything(), audit=NullAudit()) as ex:
+        with pytest.raises(HostUnreachable, match="No such file"):
+            await ex.run(Exec(["true"]))
+
+
+async def test_what_runs_is_judged_again_when_the_config_is_read_again(tmp_path: Path) -> None:
+    """Two runs of one caller: the one whose grant has gone is ended with its tree, the other goes on."""
+    with OpsAgent(grant("exec:/bin/sleep **", "shell:t.*")) as agent:
+        async with rpc(agent) as ex:
+            losing, pid = await started_sleeper(ex, tmp_path)
+            staying = asyncio.create_task(ex.run(Exec(["/bin/sleep", "3.0471"])))
+            await eventually(lambda: processes_with_argument("3.0471"), within_s=5, what="the second run")
+            agent.write_config(grant("exec:/bin/sleep **"))
+            agent.send(signal.SIGHUP)
+            with pytest.raises(CapabilityDenied, match="holds no grant for it any more"):
+                await asyncio.wait_for(losing, 10)
+            await eventually(lambda: not alive(pid), within_s=5, what="its tree is ended")
+            assert "1 runs ended that they don't admit" in agent.said()
+            assert (await staying).ok
+        denials = [line for line in agent.records() if line["decision"] == "deny"]
+        assert [(line["principal"], line["step"]["type"]) for line in denials] == [(ME, "shell")]
+        assert "is ended" in denials[0]["reason"]
+
+
+async def test_a_terminal_that_nobody_was_asked_about_ends_when_somebody_must_be(plain_user: str) -> None:
+    with OpsAgent([{"principal": ME, "capabilities": EVERYTHING}]) as agent:
+        async with rpc(agent) as ex:
+            terminal = await ex.open_tty(Tty(["/bin/sleep", "66.0472"]))
+            await eventually(lambda: processes_with_argument("66.0472"), within_s=5, what="the terminal")
+            agent.tables = f'[consent]\nusers = ["unix:{plain_user}"]\nalways = true'
+            agent.write_config([{"principal": ME, "capabilities": EVERYTHING}])
+            agent.send(signal.SIGHUP)
+            with pytest.raises(CapabilityDenied, match="nobody was asked"):
+                await asyncio.wait_for(terminal.wait(), 10)
+            await eventually(lambda: not processes_with_argument("66.0472"), within_s=5, what="its end")
