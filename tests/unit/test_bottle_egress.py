@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from bottle.sidecars.egress.addresses import may_dial, refusal
 from bottle.sidecars.egress.decide import Seen, decide_connect, decide_request, stripped
-from bottle.sidecars.egress.known import KnownValues, Stream
 from bottle.sidecars.egress.policy import Policy, Route, read_table
+from bottle.sidecars.egress.search import find
+from opsexec.far.known_values import KnownValues, Stream
 
 SECRET = "tok-REAL-0123456789abcdef"
 POLICY = Policy(
@@ -246,7 +247,7 @@ def test_a_table_of_another_shape_is_no_policy(row: dict[str, object]) -> None:
 
 
 class TestKnownValues:
-    values = KnownValues([("TOKEN", SECRET)])
+    values = KnownValues({"TOKEN": SECRET})
 
     @pytest.mark.parametrize(
         "spelled",
@@ -277,7 +278,7 @@ class TestKnownValues:
     )
     def test_a_secret_is_found_however_it_is_spelled(self, spelled: str) -> None:
         """DL1-DL7, DL11, CR5."""
-        assert self.values.find(f"before {spelled} after".encode()) == "TOKEN"
+        assert find(self.values, f"before {spelled} after".encode()) == "TOKEN"
 
     @pytest.mark.parametrize(
         "text",
@@ -287,16 +288,16 @@ class TestKnownValues:
             "0x742d35Cc6634C0532925a3b844Bc454e4438f44e bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
             base64.b64encode(bytes(range(256)) * 8).decode(),
             "f" * 4096,
-            SECRET[:-1],
+            SECRET[:9],
             '{"sha512": "' + "ab" * 64 + '"}',
         ],
     )
     def test_what_only_looks_like_a_secret_passes(self, text: str) -> None:
         """DL20: nothing is refused for its looks."""
-        assert self.values.find(text.encode()) is None
+        assert find(self.values, text.encode()) is None
 
     def test_short_values_are_not_looked_for(self) -> None:
-        assert KnownValues([("PIN", "1234")]).find(b"1234") is None
+        assert find(KnownValues({"PIN": "1234"}), b"1234") is None
 
     @given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(1, 40), max_size=12))
     def test_a_mask_holds_across_every_cut_and_changes_nothing_else(
@@ -330,7 +331,7 @@ class TestKnownValues:
         if whole[at:]:
             passed += stream.feed(whole[at:])
         passed += stream.feed(b"")
-        assert stream.found
+        assert stream.found == "TOKEN"
         assert base64.b64encode(SECRET.encode()).rstrip(b"=") not in passed
 
     def test_a_stream_isn_t_held_back_for_nothing(self) -> None:

@@ -20,7 +20,8 @@ from bottle.sidecars.dns.message import (
     answer,
     read_query,
 )
-from bottle.sidecars.egress.known import KnownValues
+from bottle.sidecars.egress import search
+from opsexec.far.known_values import KnownValues
 
 QUESTIONS_A_SECOND, QUESTIONS_AT_ONCE = 500.0, 1000.0
 TOLD_A_SECOND, TOLD_AT_ONCE = 1.0, 50.0
@@ -61,7 +62,7 @@ class Answerer:
     ) -> None:
         self._bottle = bottle
         self._names = {tuple(name.lower().encode().split(b".")): tuple(found) for name, found in names.items()}
-        self._known = KnownValues(known)
+        self._known = KnownValues(dict(known))
         self._say = say
         self._questions = Allowance(QUESTIONS_A_SECOND, QUESTIONS_AT_ONCE, clock)
         self._telling = Allowance(TOLD_A_SECOND, TOLD_AT_ONCE, clock)
@@ -90,7 +91,7 @@ class Answerer:
         """Return the name for a line: whole, unless it holds a value of the bottle, however that is spelled."""
         asked = b".".join(query.labels)
         names = (asked, asked.replace(b".", b""), asked.upper(), asked.replace(b".", b"").upper())
-        leak = next((found for found in map(self._known.find, names) if found is not None), None)
+        leak = next((found for found in (search.find(self._known, each) for each in names) if found is not None), None)
         return query.name if leak is None else f"(holds the value of {leak})"
 
     def _tell(self, name: str, kind: str, reason: str) -> None:

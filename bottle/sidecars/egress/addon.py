@@ -1,7 +1,11 @@
-"""The glue between mitmproxy's events and the decisions: it asks, refuses, injects, strips, masks, and records."""
+"""The glue between mitmproxy's events and the decisions: it asks, refuses, injects, strips, masks, and records.
+
+mitmproxy goes on when a hook fails, so each that judges begins by refusing, and takes that back at its end.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -10,15 +14,24 @@ from typing import Any
 
 from mitmproxy import connection, http, proxy
 
+from bottle.sidecars.egress import search
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
-from bottle.sidecars.egress.known import KnownValues, Stream
+from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded
+from bottle.sidecars.egress.passing import Masking, Reading
 from bottle.sidecars.egress.policy import Policy
+from opsexec.far.known_values import KnownValues, Stream
 
 BUFFERED = 1 << 20
 """Bodies up to this size, in bytes, are read whole before they are judged, so that a refusal can be said as a 403."""
 
-MAX_ENCODED = 32 << 20
+ASIDE = 32 << 10
+"""Bodies from this size on, in bytes, are searched beside the event loop: events of other requests don't wait."""
+
+MAX_HELD_ENCODED = 4 << 20
 MAX_SHOWN = 512
+
+UNJUDGED = http.Response.make(403, "refused by the bottle's egress: it could not be judged\n", {"connection": "close"})
+"""What is answered where a decision wasn't reached."""
 
 
 class Gate:
@@ -28,43 +41,59 @@ class Gate:
         self.bottle = bottle
         self.policy = policy
         self.close: Callable[[str], None] = lambda _: None
+        self.asks: Callable[[str, int], None] = lambda _client, _change: None
         self._tokens = tokens
-        self._known = KnownValues([*known, *tokens.items()])
-        self._masked = KnownValues(tokens.items())
+        # A slot keeps its own name beside a variable that is called as it is.
+        self._known = KnownValues({**{f"{slot} of a route": token for slot, token in tokens.items()}, **dict(known)})
+        self._masked = KnownValues(tokens)
         self._tunnels: dict[str, tuple[str, int]] = {}
-        self._scanners: dict[str, Stream] = {}
         self._sockets: dict[str, bytes] = {}
+
+    def adopt(self, policy: Policy) -> None:
+        """Go by another policy from here on; what the old one let in stays only where the new one says the same."""
+        before, self.policy = self.policy, policy
+        for client, (host, _) in list(self._tunnels.items()):
+            if before.route(host) != policy.route(host):
+                self.close(client)
 
     # -- connections ----------------------------------------------------------------------------------------------
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Decide a tunnel by its target alone; nothing is looked up before."""
+        flow.response = UNJUDGED
         host, port = flow.request.host, flow.request.port
         verdict = decide_connect(self.policy, host, port)
-        leak = self._known.find(host.encode("latin-1", "replace"))
+        leak = search.find(self._known, host.encode("latin-1", "replace"))
         if leak is not None:
             verdict = Verdict.no(f"the name holds the value of {leak}")
         if flow.client_conn.tls_established or flow.client_conn.id in self._tunnels:
             verdict = Verdict.no("a tunnel inside a tunnel")
         if not verdict.allow:
-            self._refuse(flow, verdict.reason, None)
+            self._refuse(flow, verdict.reason)
             return
         self._tunnels[flow.client_conn.id] = (host, port)
+        flow.response = None
 
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget a connection."""
         self._tunnels.pop(client.id, None)
+        self._sockets.pop(client.id, None)
 
     def server_connect(self, data: proxy.server_hooks.ServerConnectionHookData) -> None:
         """Refuse, once more, a dial that no tunnel stands for."""
+        data.server.error = "not judged"
         tunnel = self._tunnels.get(data.client.id)
         if tunnel is None or data.server.address != tunnel or data.server.transport_protocol != "tcp":
             data.server.error = "no tunnel leads there"
+        else:
+            data.server.error = None
 
     # -- requests -------------------------------------------------------------------------------------------------
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Judge a request before its body is read."""
+        flow.response = UNJUDGED
+        self.asks(flow.client_conn.id, 1)
         request = flow.request
         headers = [(name, value) for name, value in request.headers.fields]
         verdict = decide_request(self.policy, self._seen(flow))
@@ -79,7 +108,7 @@ class Gate:
             if token is None:
                 verdict = Verdict.no("the credential of this route is missing")
         if not verdict.allow or route is None:
-            self._refuse(flow, verdict.reason, self._tunnels.get(flow.client_conn.id))
+            self._refuse(flow, verdict.reason)
             return
         kept = stripped(headers, route)
         if token is not None:
@@ -89,50 +118,61 @@ class Gate:
         request.headers = http.Headers(kept)
         flow.metadata["slot"] = route.slot
         length = request.headers.get("content-length", "")
-        whole = length.isdigit() and int(length) <= BUFFERED
-        has_body = (
-            bool(length and length != "0")
-            or "transfer-encoding" in request.headers
-            or (request.http_version == "HTTP/2.0" and request.method in ("POST", "PUT", "PATCH"))
-        )
-        if has_body and not whole:
-            self._scan_as_it_passes(flow)
-        elif not has_body:
-            self._record(flow, "allow", "route", route.slot)
-
-    def _scan_as_it_passes(self, flow: http.HTTPFlow) -> None:
-        encoding = flow.request.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
-            self._refuse(flow, "a large body in a content-encoding can't be read", self._tunnel(flow))
+        # HTTP/2 doesn't say beforehand whether there is a body: one without a length is read as it passes.
+        of_any_size = "transfer-encoding" in request.headers or (request.http_version == "HTTP/2.0" and not length)
+        if of_any_size or (length.isdigit() and int(length) > BUFFERED):
+            self._read_as_it_passes(flow)
             return
-        scanner = Stream(self._known, mask=False)
-        self._record(flow, "allow", "route, the body is read as it passes", flow.metadata["slot"])
+        if not length or length == "0":
+            self._record(flow, "allow", "route", route.slot)
+        flow.response = None
+
+    def _read_as_it_passes(self, flow: http.HTTPFlow) -> None:
+        encoding = flow.request.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" and encoding not in STREAMED:
+            self._refuse(flow, "a body of this size in this content-encoding can't be read as it passes")
+            return
+        reading = Reading(self._known, encoding)
+        self._record(flow, "allow", "route", flow.metadata["slot"])
 
         def feed(block: bytes) -> bytes:
-            before = scanner.found
-            passed = scanner.feed(block)
-            if scanner.found and not before:
-                self._record(flow, "deny", "the body holds a value of this bottle", flow.metadata["slot"])
+            before = reading.refused
+            passed = reading.feed(block)
+            if reading.refused and not before:
+                self._record(flow, "deny", reading.refused, flow.metadata["slot"])
                 self.close(flow.client_conn.id)
             return passed
 
         flow.request.stream = feed
+        flow.response = None
 
-    def request(self, flow: http.HTTPFlow) -> None:
+    async def request(self, flow: http.HTTPFlow) -> None:
         """Judge a body that was read whole."""
         flow.request.trailers = None
         if flow.response is not None or flow.request.stream or flow.request.raw_content in (None, b""):
             return
-        leak = None
+        flow.response = UNJUDGED
+        body = flow.request.raw_content or b""
+        encoding = flow.request.headers.get("content-encoding", "identity").lower()
         try:
-            leak = self._known.find(flow.request.raw_content or b"") or self._known.find(flow.request.content or b"")
-        except ValueError:
-            self._refuse(flow, "the body's content-encoding can't be read", self._tunnel(flow))
+            if len(body) < ASIDE:
+                leak = self._find_in_body(body, encoding)
+            else:
+                leak = await asyncio.to_thread(self._find_in_body, body, encoding)
+        except Unreadable as error:
+            self._refuse(flow, f"the body can't be read: {error}")
             return
         if leak is not None:
-            self._refuse(flow, f"the body holds the value of {leak}", self._tunnel(flow))
+            self._refuse(flow, f"the body holds the value of {leak}")
             return
         self._record(flow, "allow", "route", flow.metadata.get("slot"))
+        flow.response = None
+
+    def _find_in_body(self, body: bytes, encoding: str) -> str | None:
+        found = search.find(self._known, body)
+        if found is None and encoding != "identity":
+            found = search.find(self._known, decoded(body, encoding))
+        return found
 
     def _tunnel(self, flow: http.HTTPFlow) -> tuple[str, int] | None:
         return self._tunnels.get(flow.client_conn.id)
@@ -158,7 +198,7 @@ class Gate:
         target = flow.request.path.encode("latin-1", "replace")
         kept = [value for name, value in headers if name.lower() not in (b"authorization", b"proxy-authorization")]
         names = b" ".join(name for name, _ in headers)
-        return self._known.find(target) or self._known.find(b" ".join(kept)) or self._known.find(names)
+        return search.find(self._known, b"\n".join([target, b" ".join(kept), names]))
 
     # -- responses ------------------------------------------------------------------------------------------------
 
@@ -167,6 +207,7 @@ class Gate:
         response = flow.response
         if response is None or response.status_code == 101:
             return
+        response.stream = lambda _: b""
         for name in ("alt-svc", "public-key-pins"):
             response.headers.pop(name, None)
         if not self._sent_a_token(flow):
@@ -175,30 +216,52 @@ class Gate:
         response.headers = http.Headers([(name, self._mask(value)) for name, value in response.headers.fields])
         response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
         encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding == "identity":
-            masker = Stream(self._masked, mask=True)
-            response.stream = masker.feed
-            return
-        length = response.headers.get("content-length", "")
-        if not length.isdigit() or int(length) > MAX_ENCODED:
-            self._record(flow, "deny", "a response of unknown size in an encoding that wasn't asked for", None)
+        if encoding == "identity" or not may_have_body(flow):
+            response.stream = Stream(self._masked, mask=True).feed
+        elif encoding in STREAMED:
+            response.stream = Masking(self._masked, encoding).feed
+            self._as_it_comes(flow, response)
+        elif 0 < self._length(response) <= MAX_HELD_ENCODED:
+            response.stream = False
+        else:
+            self._record(flow, "deny", "a response in an encoding that wasn't asked for and can't be read", None)
             flow.kill()
+
+    def _as_it_comes(self, flow: http.HTTPFlow, response: http.Response) -> None:
+        """Say that this response has no encoding any more, and no length."""
+        response.headers.pop("content-encoding", None)
+        response.headers.pop("content-length", None)
+        if flow.client_conn.alpn != b"h2" and "transfer-encoding" not in response.headers:
+            response.headers["transfer-encoding"] = "chunked"
+
+    @staticmethod
+    def _length(message: http.Message) -> int:
+        length = message.headers.get("content-length", "")
+        return int(length) if length.isdigit() and len(length) < 16 else 0
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Mask the token in a response that was read whole because it is encoded."""
+        self.asks(flow.client_conn.id, -1)
         response = flow.response
         if response is None or not self._sent_a_token(flow):
             return
-        response.trailers = None  # they would come after the mask
+        if response.trailers is not None:
+            response.trailers = http.Headers([(name, self._mask(value)) for name, value in response.trailers.fields])
         if response.stream or not response.raw_content:
             return
+        body, response.raw_content = response.raw_content, b""
         try:
-            plain = response.content or b""
-        except ValueError:
+            plain = decoded(body, response.headers.get("content-encoding", "identity").lower())
+        except Unreadable:
+            self._record(flow, "deny", "a response whose content-encoding can't be read", None)
             flow.kill()
             return
         response.headers.pop("content-encoding", None)
         response.content = self._mask(plain)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Count a request out that gets no answer."""
+        self.asks(flow.client_conn.id, -1)
 
     def _sent_a_token(self, flow: http.HTTPFlow) -> bool:
         return flow.metadata.get("slot") is not None and not flow.metadata.get("refused")
@@ -209,35 +272,49 @@ class Gate:
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
 
+    def websocket_start(self, flow: http.HTTPFlow) -> None:
+        """Count it as a request that is being answered."""
+        self.asks(flow.client_conn.id, 1)
+
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Judge what the agent says, joined to the end of what it said before; mask what comes back."""
         assert flow.websocket is not None
         message = flow.websocket.messages[-1]
+        message.drop()
+        del flow.websocket.messages[:-1]
         if not message.from_client:
             if self._sent_a_token(flow):
                 message.content = self._mask(message.content)
-        else:
-            before = self._sockets.get(flow.id, b"")
-            said = before + message.content
-            self._sockets[flow.id] = said[-self._known.longest :] if self._known.longest else b""
-            if self._known.find(message.content) or self._known.find(said):
-                message.drop()
-                self._record(flow, "deny", "a WebSocket message holds a value of this bottle", None)
-                self.close(flow.client_conn.id)
-        del flow.websocket.messages[:-1]
+        elif self.leaks(flow.client_conn, message.content):
+            self._record(flow, "deny", "a WebSocket message holds a value of this bottle", None)
+            return
+        message.dropped = False
+
+    def leaks(self, client: connection.Client, said: bytes) -> bool:
+        """Whether what the agent says on a WebSocket may not go on: then nothing does any more, and it is closed."""
+        if client.id not in self._tunnels:
+            return True
+        whole = self._sockets.get(client.id, b"") + said
+        if search.find(self._known, said) is None and search.find(self._known, whole, depth=0) is None:
+            self._sockets[client.id] = whole[-self._known.longest :] if self._known else b""
+            return False
+        del self._tunnels[client.id]
+        self.close(client.id)
+        return True
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget a WebSocket."""
-        self._sockets.pop(flow.id, None)
+        self.asks(flow.client_conn.id, -1)
+        self._sockets.pop(flow.client_conn.id, None)
 
     # -- what is said ---------------------------------------------------------------------------------------------
 
-    def _refuse(self, flow: http.HTTPFlow, reason: str, tunnel: tuple[str, int] | None) -> None:
+    def _refuse(self, flow: http.HTTPFlow, reason: str) -> None:
         flow.metadata["refused"] = True
         self._record(flow, "deny", reason, None)
         length = flow.request.headers.get("content-length", "0")
-        chunked = "transfer-encoding" in flow.request.headers
-        if tunnel is not None and (chunked or not length.isdigit() or int(length) > BUFFERED):
+        sized = "transfer-encoding" not in flow.request.headers and length.isdigit() and int(length) <= BUFFERED
+        if not sized and flow.request.method != "CONNECT":
             flow.kill()  # its body would be read to the end before the answer could be given
             return
         flow.request.stream = False
@@ -269,7 +346,13 @@ class Gate:
     def _plain(self, text: str) -> str:
         """Return a text as a line takes it: bounded, and without a known value."""
         data = text.encode("utf-8", "backslashreplace")
-        return "***" if self._known.find(data) else data.decode("utf-8", "replace")[:MAX_SHOWN]
+        return "***" if search.find(self._known, data) else data.decode("utf-8", "replace")[:MAX_SHOWN]
+
+
+def may_have_body(flow: http.HTTPFlow) -> bool:
+    """False for answers that have none whatever their headers say."""
+    assert flow.response is not None
+    return flow.request.method != "HEAD" and flow.response.status_code not in (204, 304)
 
 
 def say(record: dict[str, Any]) -> None:

@@ -194,6 +194,8 @@ def _refuse_headers(seen: Seen) -> Verdict | None:
             return Verdict.no("a transfer coding other than chunked")
         if lower == b"upgrade" and value.strip().lower() != b"websocket":
             return Verdict.no("an upgrade to something other than WebSocket")
+        if lower == b"expect" and value.strip().lower() != b"100-continue":
+            return Verdict.no("an expectation other than 100-continue")
         if lower == b"content-length" and not value.strip().isdigit():
             return Verdict.no("a malformed length")
     if hosts > 1 or lengths > 1:
@@ -279,7 +281,7 @@ def stripped(headers: Sequence[tuple[bytes, bytes]], route: Route) -> list[tuple
         if (
             lower in gone
             or (route.slot is not None and lower in _PARTS)
-            or lower in (b"proxy-connection", b"expect", b"alt-used", b"alt-svc")
+            or lower in (b"proxy-connection", b"alt-used", b"alt-svc")
         ):
             continue
         if lower in named and lower not in _HOP:

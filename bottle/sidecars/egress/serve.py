@@ -20,18 +20,16 @@ from typing import Any
 import bottle.sidecars.egress.lean  # isort: skip # noqa: F401 -- what it does comes before mitmproxy
 from mitmproxy import master, options
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconfig
-from mitmproxy.proxy import layers, mode_servers, mode_specs
 
+from bottle.sidecars.egress import bounds
 from bottle.sidecars.egress.addon import Gate, say
 from bottle.sidecars.egress.addresses import refusal
+from bottle.sidecars.egress.door import PEER, Door
 from bottle.sidecars.egress.policy import PORT, Policy, read_table
 
-MAX_CLIENTS = 512
 MAX_MEMORY = 2 << 30
 """Of address space, in bytes: a bomb ends this daemon, and with it the only way out."""
 
-PEER_ADDRESS = ("127.0.0.1", 0)
-PEER = "127.0.0.1:0"
 LOOKUP_S = 10.0
 
 
@@ -63,22 +61,6 @@ class CheckedLoop(asyncio.SelectorEventLoop):
         return list(found)
 
 
-class UnixPeer:
-    """A writer whose ends have addresses: mitmproxy expects pairs where a unix socket has none."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As the writer's own, but for the two addresses."""
-        if name in ("peername", "sockname"):
-            return PEER_ADDRESS
-        return self._writer.get_extra_info(name, default)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
-
-
 class Unreadable(logging.Handler):
     """Writes the audit line of a request that mitmproxy itself refused, before any hook could see it."""
 
@@ -88,50 +70,10 @@ class Unreadable(logging.Handler):
             say({"event": "egress", "decision": "deny", "reason": "no readable HTTP request"})
 
 
-class Door:
-    """Accepts the agent's connections and hands each to mitmproxy."""
-
-    def __init__(self, proxy: master.Master, gate: Gate) -> None:
-        self._proxy = proxy
-        self._mode = mode_specs.ProxyMode.parse("regular")
-        self._open: dict[str, tuple[asyncio.Task[Any], asyncio.StreamWriter]] = {}
-        gate.close = self.close
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end."""
-        if len(self._open) >= MAX_CLIENTS:
-            say({"event": "egress", "decision": "deny", "reason": f"over {MAX_CLIENTS} connections"})
-            writer.close()
-            return
-        handler = mode_servers.ProxyConnectionHandler(
-            self._proxy, reader, UnixPeer(writer), self._proxy.options, self._mode
-        )
-        handler.layer = layers.modes.HttpProxy(handler.layer.context)
-        client = handler.layer.context.client.id
-        task = asyncio.current_task()
-        assert task is not None
-        self._open[client] = (task, writer)
-        try:
-            await handler.handle_client()
-        finally:
-            del self._open[client]
-            writer.close()
-
-    def close(self, client: str) -> None:
-        """End one connection at once, whatever is still to be sent on it."""
-        found = self._open.get(client)
-        if found is not None:
-            found[1].transport.abort()
-
-    def close_all(self) -> None:
-        """End every connection: what an old policy let in doesn't outlive it."""
-        for client in list(self._open):
-            self.close(client)
-
-
 async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
     """Serve until SIGTERM."""
-    policy = loop.policy = read_table(config["routes"])
+    # The table in its file is the one of now, also when this daemon is started again.
+    policy = loop.policy = read_table(json.loads(Path(config["table"]).read_text("utf-8")))
     loop.fixed = {host: (address, port) for host, (address, port) in config.get("resolve", {}).items()}
     confdir = Path(config["work_dir"])
     confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,6 +101,7 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
         tls_version_client_min="TLS1_2",
         validate_inbound_headers=True,
     )
+    bounds.install(gate.leaks)
     door = Door(proxy, gate)
     socket_path = Path(config["socket"])
     socket_path.unlink(missing_ok=True)
@@ -168,13 +111,14 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
     def reload() -> None:
         try:
             table = json.loads(Path(config["table"]).read_text("utf-8"))
-            loop.policy = gate.policy = read_table(table)
+            policy = read_table(table)
         except (OSError, ValueError) as error:
-            loop.policy = gate.policy = Policy({})  # nothing leaves under a policy that can't be read
+            policy = Policy({})  # nothing leaves under a policy that can't be read
             say({"event": "reload", "ok": False, "reason": type(error).__name__})
         else:
-            say({"event": "reload", "ok": True, "routes": len(gate.policy.routes)})
-        door.close_all()
+            say({"event": "reload", "ok": True, "routes": len(policy.routes)})
+        loop.policy = policy
+        gate.adopt(policy)
 
     logging.getLogger("mitmproxy.proxy.server").addHandler(Unreadable())
     logging.getLogger("mitmproxy.proxy.server").setLevel(logging.INFO)

@@ -1,0 +1,225 @@
+"""What mitmproxy leaves unbounded, bound: heads that don't end, bodies that are held, peers that don't read, messages.
+
+Its HTTP layers look their parts up by name in their own module, so the bounded ones take those names: `install` does
+that once. Each is mitmproxy's own with one thing added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from h11._readers import ChunkedReader
+from mitmproxy import flow
+from mitmproxy.connection import Client
+from mitmproxy.net.http import status_codes
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import http, websocket
+from mitmproxy.proxy.layers.http import _http1, _http2
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
+from wsproto.events import CloseConnection, Event, Message, Ping, Pong
+
+MAX_HEAD = 128 << 10
+MAX_UNREAD = 1 << 20
+"""Bytes that may wait for the rest of a head, of a line, or for the answer to what came before them."""
+
+MAX_HELD = (1 << 20) + (64 << 10)
+"""Bytes of a request's body that are held to be judged whole."""
+
+MAX_HELD_RESPONSE = 4 << 20
+MAX_MESSAGE = 16 << 20
+"""Bytes of one WebSocket message, which is judged whole."""
+
+MAX_WAITING = 16
+"""Blocks of at most 64 KiB that may wait for a connection to be made or a body to be judged."""
+
+MAX_QUEUED = 512
+"""Frames of at most 16 KiB that may wait for an HTTP/2 peer to take them."""
+
+Said = Callable[[Any, bytes], bool]
+
+
+class Pressure:
+    """What one client's connection holds back: its requests, and its HTTP/2 connections on either side."""
+
+    def __init__(self) -> None:
+        self._layers: WeakSet[Any] = WeakSet()
+        self._queues: dict[bool, WeakSet[Any]] = {True: WeakSet(), False: WeakSet()}
+
+    def add_layer(self, parent: Any) -> None:
+        """Take note of a layer with requests in it."""
+        self._layers.add(parent)
+
+    def add_queue(self, connection: Any, *, to_client: bool) -> None:
+        """Take note of an HTTP/2 connection."""
+        self._queues[to_client].add(connection)
+
+    def stalls(self, *, client: bool) -> bool:
+        """True while nothing more should be read: of the client, or of a server.
+
+        Never of both for their queues: each may hold what lets the other go on.
+        """
+        if not client:
+            return self._queued(to_client=True) and not self._queued(to_client=False)
+        if any(len(each._paused_event_queue) > MAX_WAITING for one in self._layers for each in one.streams.values()):
+            return True
+        return self._queued(to_client=False)
+
+    def _queued(self, *, to_client: bool) -> bool:
+        return any(
+            sum(map(len, each.stream_buffers.values())) > MAX_QUEUED for each in self._queues[to_client] if each.streams
+        )
+
+
+_pressures: WeakKeyDictionary[Any, Pressure] = WeakKeyDictionary()
+
+
+def pressure(client: Client) -> Pressure:
+    """Return what a client's connection holds back."""
+    found = _pressures.get(client)
+    if found is None:
+        found = _pressures[client] = Pressure()
+    return found
+
+
+class _Chunks(ChunkedReader):
+    """Trailers stand behind what was judged: a request with some is refused, a response loses them."""
+
+    def __init__(self, *, refuse: bool) -> None:
+        super().__init__()
+        self._refuse = refuse
+
+    def __call__(self, buffer: Any) -> Any:
+        found = super().__call__(buffer)
+        if found is not None and getattr(found, "headers", None):
+            if self._refuse:
+                raise _http1.h11.RemoteProtocolError("trailers are not forwarded")
+            found = _http1.h11.EndOfMessage()
+        return found
+
+
+class _Bounded(_http1.Http1Connection):  # type: ignore[misc] # mitmproxy isn't in the environment that is checked
+    """HTTP/1 whose buffer has a bound, and whose trailers don't end the connection's handler."""
+
+    buf: Any
+    state: Any
+    _refuses_trailers = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "body_reader" and isinstance(value, ChunkedReader):
+            value = _Chunks(refuse=self._refuses_trailers)
+        super().__setattr__(name, value)
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super()._handle_event(event)
+        most = MAX_HEAD if self.state == self.read_headers else MAX_UNREAD
+        if len(self.buf) > most:
+            self.buf = _http1.ReceiveBuffer()
+            asked, self.state = self.request, self.done
+            yield commands.Log(f"{_http1.human.format_address(self.conn.peername)}: over {most >> 10} KiB unread")
+            yield commands.CloseConnection(self.conn)
+            if asked is not None and self.stream_id is not None:
+                yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, "too much at once"))
+
+
+class BoundedServer(_Bounded, _http1.Http1Server):  # type: ignore[misc] # as above
+    """The agent's side of HTTP/1."""
+
+    _refuses_trailers = True
+
+
+class BoundedClient(_Bounded, _http1.Http1Client):  # type: ignore[misc] # as above
+    """The upstream's side of HTTP/1."""
+
+
+class BoundedServer2(_http2.Http2Server):  # type: ignore[misc] # as above
+    """The agent's side of HTTP/2."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        pressure(context.client).add_queue(self.h2_conn, to_client=True)
+
+
+class BoundedClient2(_http2.Http2Client):  # type: ignore[misc] # as above
+    """The upstream's side of HTTP/2."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        pressure(context.client).add_queue(self.h2_conn, to_client=False)
+
+
+class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
+    """One request and its answer, of which no more is held than is judged whole."""
+
+    def __init__(self, context: Context, stream_id: int) -> None:
+        super().__init__(context, stream_id)
+        pressure(context.client).add_layer(context.layers[-2])
+
+    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hold a body, up to the bound."""
+        if isinstance(event, http.RequestData) and len(self.request_body_buf) + len(event.data) > MAX_HELD:
+            self.request_body_buf.clear()
+            yield from self._over("the request's body is larger than it said", 413)
+            self.client_state = self.state_errored
+            return
+        yield from super().state_consume_request_body(event)
+
+    def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hold a body, up to the bound."""
+        if isinstance(event, http.ResponseData) and len(self.response_body_buf) + len(event.data) > MAX_HELD_RESPONSE:
+            self.response_body_buf.clear()
+            reason = "the response's body is too large to be held"
+            yield from self._over(reason, status_codes.BAD_GATEWAY)
+            error = http.RequestProtocolError(self.stream_id, reason, status_codes.BAD_GATEWAY)
+            yield http.SendHttp(error, self.context.server)
+            self.client_state = self.server_state = self.state_errored
+            return
+        yield from super().state_consume_response_body(event)
+
+    def _over(self, reason: str, code: int) -> layer.CommandGenerator[None]:
+        self.flow.error = flow.Error(reason)
+        yield HttpErrorHook(self.flow)
+        yield http.SendHttp(http.ResponseProtocolError(self.stream_id, reason, code), self.context.client)
+        self.flow.live = False
+
+
+class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as above
+    """A WebSocket whose messages have a bound, and whose pings and goodbyes are judged: no hook sees those."""
+
+    leaks: Said = staticmethod(lambda _client, _data: False)
+    _size = 0
+
+    def events(self) -> Iterator[Event]:
+        """Yield what arrived, until something of it may not go on."""
+        from_agent = isinstance(self.conn, Client)
+        for event in super().events():
+            if isinstance(event, Message):
+                self._size += len(event.data)
+                if self._size > MAX_MESSAGE:
+                    yield CloseConnection(code=1009, reason="the message is too large to be judged")
+                    return
+                if event.message_finished:
+                    self._size = 0
+            elif from_agent and self.leaks(self.conn, _beside(event)):
+                yield CloseConnection(code=1008, reason="refused by the bottle's egress")
+                return
+            yield event
+
+
+def _beside(event: Event) -> bytes:
+    """Return what is said beside messages."""
+    if isinstance(event, (Ping, Pong)):
+        return bytes(event.payload)
+    return (event.reason or "").encode() if isinstance(event, CloseConnection) else b""
+
+
+def install(leaks: Said) -> None:
+    """Put the bounded parts in their places. `leaks`: whether what the agent says beside messages may not go on."""
+    http.HttpStream = BoundedStream
+    http.Http1Server, http.Http1Client = BoundedServer, BoundedClient
+    http.Http2Server, http.Http2Client = BoundedServer2, BoundedClient2
+    websocket.WebsocketConnection = JudgedWebSocket
+    JudgedWebSocket.leaks = staticmethod(leaks)

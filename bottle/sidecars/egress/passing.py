@@ -1,0 +1,82 @@
+"""Bodies that are too large, or of no known size, are read as they pass: for known values out, for tokens in."""
+
+from __future__ import annotations
+
+from bottle.sidecars.egress import search
+from bottle.sidecars.egress.encodings import Decoder, Unreadable
+from opsexec.far.known_values import KnownValues, Stream
+
+DEEP_BYTES = 1 << 20
+"""The beginning of a body, in bytes, that is searched as a whole one is; behind it one layer of encoding is seen."""
+
+
+class Reading:
+    """A request's body on its way out. `refused`: why nothing more of it passes, "" while all is well."""
+
+    def __init__(self, known: KnownValues, encoding: str) -> None:
+        self._known = known
+        self._decoder = None if encoding == "identity" else Decoder(encoding)
+        self._plain = Stream(known, mask=False)
+        self._inside = Stream(known, mask=False)
+        self._beginning = b""
+        self._room = DEEP_BYTES
+        self.refused = ""
+
+    def feed(self, block: bytes) -> bytes:
+        """Return what may pass by now; an empty block is the end."""
+        if self.refused:
+            return b""
+        passed = self._plain.feed(block)
+        try:
+            found = self._plain.found or (self._look_deeply(block) if self._decoder is None else self._unpack(block))
+        except Unreadable as error:
+            self.refused = f"the body can't be read: {error}"
+            return b""
+        if found is not None:
+            self.refused = "the body holds a value of this bottle"
+            return b""
+        return passed
+
+    def _unpack(self, block: bytes) -> str | None:
+        """Search what comes out of an encoded body; the body itself passes as it is, and not before."""
+        assert self._decoder is not None
+        if not block:
+            self._decoder.end()
+        for piece in self._decoder.feed(block):
+            self._inside.feed(piece)
+            found = self._inside.found or self._look_deeply(piece)
+            if found is not None:
+                return found
+        return None
+
+    def _look_deeply(self, block: bytes) -> str | None:
+        """Search the beginning of a body in every layer, each time it has doubled and once at its end."""
+        if self._room <= 0 or not (block or self._beginning):
+            return None
+        before = len(self._beginning)
+        self._beginning += block[: self._room]
+        self._room = DEEP_BYTES - len(self._beginning)
+        if block and self._room > 0 and before and len(self._beginning) < 2 * self._looked:
+            return None
+        self._looked = len(self._beginning)
+        found = search.find(self._known, self._beginning)
+        if self._room <= 0 or not block:
+            self._beginning, self._room = b"", 0
+        return found
+
+    _looked = 0
+
+
+class Masking:
+    """An encoded response on its way in: its encoding is taken off, and a token in it is masked."""
+
+    def __init__(self, tokens: KnownValues, encoding: str) -> None:
+        self._decoder = Decoder(encoding)
+        self._mask = Stream(tokens, mask=True)
+
+    def feed(self, block: bytes) -> bytes:
+        """Return what may pass by now; raises Unreadable, which ends the connection."""
+        if not block:
+            self._decoder.end()
+            return self._mask.feed(b"")
+        return b"".join(self._mask.feed(piece) for piece in self._decoder.feed(block) if piece)
