@@ -78,10 +78,25 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("-o", "--output", metavar="FILE", help="the patch's file (default: ID.patch; - is stdout)")
     how.add_argument("--apply", action="store_true", help="change the directory that the copy was made from")
     pull.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    _supervising(commands)
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
     return whole
+
+
+def _supervising(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add what a person does with agents' proposals; bottle/operator/commands.py carries it out."""
+    listing = commands.add_parser("proposals", help="show what agents ask for and nobody has decided")
+    _json(listing)
+    yes = commands.add_parser("approve", help="carry out one proposal, as `bottle proposals` showed it")
+    yes.add_argument("proposal", metavar="P", help="its name in `bottle proposals`: another once anything changes")
+    yes.add_argument("--as", dest="edited", metavar="FILE", help="another change in its place, as JSON; - is stdin")
+    yes.add_argument("--accept-risks", action="store_true", help="also where there are reasons to look twice")
+    no = commands.add_parser("reject", help="reject one proposal; asked again, it stays rejected")
+    no.add_argument("proposal", metavar="P")
+    no.add_argument("--reason", default="", metavar="TEXT", help="the agent is told")
+    commands.add_parser("dashboard", help="watch bottles, proposals and refusals, and decide")
 
 
 def _agent(command: argparse.ArgumentParser) -> None:

@@ -229,6 +229,12 @@ def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=True))
 
 
+def _operating(arguments: argparse.Namespace) -> int:
+    from bottle.operator.commands import COMMANDS
+
+    return COMMANDS[arguments.command](arguments)
+
+
 _COMMANDS = {
     "start": _start,
     "resume": _resume,
@@ -239,6 +245,7 @@ _COMMANDS = {
     "stop": _stop,
     "logs": _logs,
     "cleanup": _cleanup,
+    **dict.fromkeys(("proposals", "approve", "reject", "dashboard"), _operating),
     "demo": _demo,
     "diff": _diff,
     "pull": _pull,

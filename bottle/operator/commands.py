@@ -101,22 +101,4 @@ def dashboard(arguments: argparse.Namespace) -> int:
     return run(_state(), home_root(), getpass.getuser())
 
 
-def parsers(commands: Any) -> None:
-    """Add these commands to `bottle`'s."""
-    listing = commands.add_parser("proposals", help="show what agents ask for and nobody has decided")
-    listing.add_argument("--json", action="store_true", help="print one JSON object")
-    listing.set_defaults(run=proposals)
-    yes = commands.add_parser("approve", help="carry out one proposal, as `bottle proposals` showed it")
-    yes.add_argument("proposal", metavar="P", help="its name in `bottle proposals`: another once anything changes")
-    yes.add_argument("--as", dest="edited", metavar="FILE", help="another change in its place, as JSON; - is stdin")
-    yes.add_argument("--accept-risks", action="store_true", help="also where there are reasons to look twice")
-    yes.set_defaults(run=approve_one)
-    no = commands.add_parser("reject", help="reject one proposal; asked again, it stays rejected")
-    no.add_argument("proposal", metavar="P")
-    no.add_argument("--reason", default="", metavar="TEXT", help="the agent is told")
-    no.set_defaults(run=reject_one)
-    board = commands.add_parser("dashboard", help="watch bottles, proposals and refusals, and decide")
-    board.set_defaults(run=dashboard)
-
-
 COMMANDS = {"proposals": proposals, "approve": approve_one, "reject": reject_one, "dashboard": dashboard}
