@@ -13,7 +13,8 @@ from opsexec.steps.base import Step
 
 Handler = Callable[[Any, Context], Awaitable[Outcome]]
 FAMILIES = frozenset({
-    "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "podman", "trees",
+    "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "podman", "containers",
+    "trees",
 })  # fmt: skip
 
 

@@ -1,0 +1,189 @@
+"""`Engine`: calls to a container engine through the `docker` package, in threads, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from opsexec.engine.place import engine_socket
+from opsexec.errors import HostUnsuitable, OpsError, ProtocolError, StepFailed, StepTimeout
+from opsexec.hosts.aside import Aside
+
+if TYPE_CHECKING:
+    import docker
+
+    from opsexec.hosts.port import Host
+
+T = TypeVar("T")
+CALL_S = 120.0
+"""Seconds that an engine may take to answer a call: to start a container on a busy disk takes tens of them."""
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer: a thousand containers with all their labels are about 5 MB."""
+
+
+class EngineRefused(StepFailed):
+    """The engine said no. `status`: its HTTP status."""
+
+    code = "engine"
+
+    def __init__(self, text: str, status: int, *, host: str | None = None, hint: str | None = None) -> None:
+        super().__init__(text, host=host, hint=hint)
+        self.status = status
+
+
+class Engine:
+    """One host's engine, for one step. `near`, `path`: its socket on this machine, and on the host."""
+
+    def __init__(self, near: str, path: str, host: str) -> None:
+        self.near = near
+        self.path = path
+        self.host = host
+        self._aside = Aside()
+        self._sockets: list[_Counted] = []
+        self._client: docker.APIClient | None = None
+        self.version = ""
+
+    async def ask(self, call: Callable[[docker.APIClient], T], within_s: float | None = CALL_S) -> T:
+        """Return what a call answers; `within_s` seconds at most, None = as long as the step may.
+
+        Raises EngineRefused; HostUnsuitable, StepTimeout, ProtocolError for an engine that isn't there, hangs, or
+        doesn't answer as one. Cancelling, and being late, end the call: its connection is cut.
+        """
+        whole = within_s is not None
+        try:
+            async with asyncio.timeout(within_s) as deadline:
+                return await self._aside.do(lambda: self._do(call, MAX_ANSWER if whole else None))
+        except TimeoutError as error:
+            self.cut()
+            if not deadline.expired():
+                raise
+            text = f"the container engine at {self.path} gave no answer within {within_s:g} s"
+            raise StepTimeout(text, host=self.host, hint="is dockerd stuck? see its log") from error
+        except asyncio.CancelledError:
+            self.cut()
+            raise
+
+    def _do(self, call: Callable[[docker.APIClient], T], limit: int | None) -> T:
+        """In a thread of its own."""
+        import docker.errors
+        import requests.exceptions
+        import urllib3.exceptions
+
+        odd = (ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+        try:
+            if self._client is None:
+                self._client = self._connected()
+                self.version = str(self._client.api_version)
+            for each in self._sockets:
+                each.limit = limit
+                each.taken = 0
+            return call(self._client)
+        except docker.errors.APIError as error:
+            raise self._refused(error) from error
+        except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
+            raise self._unreachable(error) from error
+        except odd as error:
+            text = f"what listens at {self.path} doesn't answer as a container engine does ({type(error).__name__})"
+            raise ProtocolError(text, host=self.host, hint="is that docker's socket?") from error
+
+    def _connected(self) -> docker.APIClient:
+        try:
+            import docker
+        except ImportError as error:
+            hint = 'install "opsexec[docker]" there'
+            raise HostUnsuitable("the docker package is not installed", host=self.host, hint=hint) from error
+        from opsexec.engine.transport import Adapter
+
+        client = docker.APIClient(base_url=f"unix://{self.near}", version="1.41", timeout=CALL_S)
+        client.mount("http+docker://", Adapter(self.near, CALL_S, self._counted))
+        client.trust_env = False
+        client._auth_configs = docker.auth.AuthConfig({})  # a build would hand every registry's password to the engine
+        # As version="auto" does, but over connections that can be cut.
+        said = client.version(api_version=False)
+        version = said["ApiVersion"]
+        if not isinstance(version, str) or len(version) > 8:
+            raise ValueError("ApiVersion")
+        client._version = version
+        return client
+
+    def _counted(self) -> _Counted:
+        made = _Counted(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.limit = MAX_ANSWER
+        self._sockets.append(made)
+        return made
+
+    def _refused(self, error: Any) -> OpsError:
+        status = error.status_code or 0
+        said = error.explanation if isinstance(error.explanation, str) else str(error)
+        text = "".join(letter if letter.isprintable() else " " for letter in said.strip())[:400]
+        return EngineRefused(f"the container engine says: {text}", status, host=self.host)
+
+    def _unreachable(self, error: Exception) -> OpsError:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, _TooMuch):
+            inner = inner.__context__
+        if inner is not None:
+            return ProtocolError(f"the container engine's answer is over {MAX_ANSWER} bytes", host=self.host)
+        reason = _first_reason(error)
+        text = f"the container engine at {self.path} can't be reached or broke off: {reason}"
+        return HostUnsuitable(text, host=self.host, hint="is dockerd running, and may this user open its socket?")
+
+    def cut(self) -> None:
+        """Cut every connection: a thread that waits for an answer gets an error in its place."""
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self.cut()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        for each in self._sockets:
+            each.close()
+        self._aside.close()
+
+
+class _TooMuch(OSError):
+    """More was answered than may be."""
+
+
+class _Counted(socket.socket):
+    """A socket that takes a bounded number of bytes. `limit`: None = any."""
+
+    limit: int | None = None
+    taken = 0
+
+    def recv_into(self, *args: Any, **named: Any) -> int:
+        """As a socket does."""
+        size = super().recv_into(*args, **named)
+        self.taken += size
+        if self.limit is not None and self.taken > self.limit:
+            raise _TooMuch("the answer has no end")
+        return size
+
+
+def _first_reason(error: BaseException) -> str:
+    """Return what the kernel said, where it was the kernel."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__context__
+    return type(error).__name__
+
+
+@asynccontextmanager
+async def engine_of(host: Host) -> AsyncIterator[Engine]:
+    """Lend the engine of a host; raises as `engine_socket` does."""
+    async with engine_socket(host) as (near, path):
+        engine = Engine(near, path, host.name)
+        try:
+            yield engine
+        finally:
+            engine.close()

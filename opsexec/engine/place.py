@@ -1,0 +1,106 @@
+"""Where a host's container engine listens, as a unix socket on this machine: its own, or one that SSH forwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from opsexec.errors import ConnectionLost, HostUnsuitable, UsageError
+
+if TYPE_CHECKING:
+    import asyncssh
+
+    from opsexec.hosts.port import Host
+
+DEFAULT = "/var/run/docker.sock"
+"""Where dockerd listens when it isn't told otherwise (dockerd(8), --host)."""
+VARIABLE = "DOCKER_HOST"
+PROBE_S = 20.0
+"""Seconds that a host behind SSH may take to say where its engine is, and to connect to it."""
+
+
+@runtime_checkable
+class Behind(Protocol):
+    """A host behind an SSH connection."""
+
+    async def connection(self) -> asyncssh.SSHClientConnection:
+        """Return the open connection."""
+        ...
+
+
+_known: WeakKeyDictionary[asyncssh.SSHClientConnection, str] = WeakKeyDictionary()
+"""Where the engine is, by connection: asked once for each."""
+
+
+@asynccontextmanager
+async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
+    """Lend the engine's socket: (its path on this machine, its path on the host).
+
+    Behind SSH it is a socket in a directory that only this user may enter, each connection to which is forwarded over
+    the connection that is open; nothing else logs in. Raises HostUnsuitable where there is no engine, UsageError for
+    one that is to be asked over a network.
+    """
+    if not isinstance(host, Behind):
+        path = socket_of(os.environ.get(VARIABLE, ""), host.name)
+        _require_trusted(path, host.name)
+        yield path, path
+        return
+    connection = await host.connection()
+    path = _known.get(connection) or await _ask(connection, host.name)
+    _known[connection] = path
+    with tempfile.TemporaryDirectory(prefix="opsexec-engine-") as directory:
+        listener = await connection.forward_local_path(f"{directory}/s", path)
+        try:
+            yield f"{directory}/s", path
+        finally:
+            listener.close()
+
+
+def socket_of(address: str, host: str) -> str:
+    """Return the socket that DOCKER_HOST names; raises UsageError for any address but a unix socket's."""
+    if not address:
+        return DEFAULT
+    if not address.startswith("unix:///") or "\0" in address:
+        shown = address[:80] if address.isprintable() else "(not printable)"
+        hint = "a network engine proves nobody's identity; name a socket, like unix:///var/run/docker.sock"
+        raise UsageError(f"{VARIABLE} is {shown}, not a unix socket", host=host, hint=hint)
+    return address.removeprefix("unix://")
+
+
+def _require_trusted(path: str, host: str) -> None:
+    """Raise HostUnsuitable unless root's or this user's socket stands there: secrets are handed to who answers."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        text = f"no container engine at {path}: {os.strerror(error.errno or 0)}"
+        raise HostUnsuitable(text, host=host, hint=f"is dockerd running? {VARIABLE} names another socket") from error
+    if not stat.S_ISSOCK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        raise HostUnsuitable(f"{path} is not a socket of root's or this user's own", host=host)
+
+
+async def _ask(connection: asyncssh.SSHClientConnection, host: str) -> str:
+    """Return where the login's engine listens, once a connection to it came about."""
+    import asyncssh
+
+    try:
+        async with asyncio.timeout(PROBE_S):
+            said = await connection.run(f"printenv {VARIABLE}", check=False, encoding=None)
+            words = said.stdout.strip() if isinstance(said.stdout, bytes) else b""
+            path = socket_of(words[:4096].decode("utf-8", "replace"), host)
+            _, writer = await connection.open_unix_connection(path)
+            writer.close()
+    except TimeoutError as error:
+        raise HostUnsuitable(f"its container engine can't be reached within {PROBE_S:g} s", host=host) from error
+    except asyncssh.ChannelOpenError as error:
+        text = f"its container engine at {path} can't be reached: {error.reason}"
+        hint = f"dockerd, {VARIABLE}, the login's right to the socket, sshd's AllowStreamLocalForwarding: is all there?"
+        raise HostUnsuitable(text, host=host, hint=hint) from error
+    except asyncssh.Error as error:
+        raise ConnectionLost(f"the connection was lost: {error.reason}", host=host, hint="try again") from error
+    return path

@@ -1,0 +1,111 @@
+"""ContainerExec: a program in a container that runs; the API can't end one, so what it started is marked and ended inside."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from opsexec.capability import clean_path
+from opsexec.engine.client import Engine, EngineRefused
+from opsexec.engine.guard import entering, guarded
+from opsexec.engine.stream import Hijacked
+from opsexec.errors import OpsError, StepFailed
+from opsexec.far.launch import MARKER
+from opsexec.handlers.container_config import reading_secrets, secrets_header
+from opsexec.handlers.container_found import existing
+from opsexec.handlers.container_run import followed, to_the_end
+from opsexec.handlers.context import Context, Outcome
+from opsexec.hosts.port import ProcessExit
+from opsexec.secret import Secret, reveal
+from opsexec.steps.containers import ContainerExec
+from opsexec.steps.text import as_bytes
+
+if TYPE_CHECKING:
+    import docker
+
+END_S = 10.0
+LOOK_S = 0.05
+
+
+async def run_in_container(step: ContainerExec, engine: Engine, context: Context) -> Outcome:
+    """Run a program in a container to its end. In check mode it is not run."""
+    there = await existing(engine, step.name, step.labels)
+    if not there["State"]["Running"]:
+        raise StepFailed(f"container {step.name} isn't running", host=engine.host)
+    if context.check:
+        return Outcome(changed=True, skipped="check mode: programs are not run")
+    container = there["Id"]
+    first = secrets_header(step.secrets) if step.secrets else b""
+    first += b"" if step.stdin is None else as_bytes(reveal(step.stdin))
+    takes_input = bool(first) or step.stdin is not None or context.stdin is not None
+    user = step.user or there["Config"].get("User") or ""
+    plain = {name: value for name, value in step.env.items() if not isinstance(value, Secret)}
+    request: dict[str, Any] = {
+        "cmd": reading_secrets(step.argv) if step.secrets else list(step.argv),
+        "stdin": takes_input,
+        "user": user,
+        "environment": {**plain, MARKER: context.run},
+        "workdir": None if step.workdir is None else clean_path(step.workdir),
+    }
+    made = await engine.ask(lambda client: client.exec_create(container, **request))
+    requests = entering(container, user, killing(context.run))
+    async with guarded(context.host, context.run, engine.path, engine.version, requests):
+        return await _follow(made["Id"], container, user, engine, first if takes_input else None, context)
+
+
+async def _follow(
+    made: str, container: str, user: str, engine: Engine, first: bytes | None, context: Context
+) -> Outcome:
+    attached = await Hijacked.open(engine, f"/exec/{made}/start", {"Detach": False, "Tty": False})
+    try:
+        await followed(attached, first, context)
+        if context.recorder.failure is None:
+            state = await _ended(made, engine, None)
+            return Outcome(exit=ProcessExit(state["ExitCode"], None), changed=True)
+    except BaseException:
+        await to_the_end(_end(made, container, user, engine, context))
+        raise
+    finally:
+        attached.close()
+    await to_the_end(_end(made, container, user, engine, context))
+    return Outcome(changed=True)
+
+
+async def _ended(made: str, engine: Engine, within_s: float | None) -> dict[str, Any]:
+    """Return the state of a program once it has ended (its output may end before it does), or as it is when late."""
+    begun = time.monotonic()
+    while True:
+        state: dict[str, Any] = await engine.ask(lambda client: client.exec_inspect(made))
+        if not state["Running"] or (within_s is not None and time.monotonic() - begun > within_s):
+            return state
+        await asyncio.sleep(LOOK_S)
+
+
+async def _end(made: str, container: str, user: str, engine: Engine, context: Context) -> None:
+    """End everything that carries this run's mark; raises StepFailed when something may live on."""
+    why = "is there a sh and a grep in it?"
+    begun = time.monotonic()
+    while time.monotonic() - begun < END_S:
+        try:
+            await engine.ask(lambda client: _enter(client, container, killing(context.run), user))
+        except EngineRefused as error:
+            if error.status in (404, 409):
+                return  # the container is gone, or doesn't run any more
+            why = error.message
+        except OpsError as error:
+            why = error.message
+        if not (await _ended(made, engine, LOOK_S))["Running"]:
+            return
+    text = f"what was run in {container[:12]} may still run: {why}"
+    raise StepFailed(text, host=engine.host, hint="remove the container")
+
+
+def _enter(client: docker.APIClient, container: str, words: list[str], user: str) -> None:
+    client.exec_start(client.exec_create(container, words, user=user)["Id"])
+
+
+def killing(run: str) -> list[str]:
+    """Return the words that end what carries a run's mark."""
+    body = f"for p in /proc/[0-9]*; do grep -q {MARKER}={run} $p/environ 2>/dev/null && kill -9 ${{p#/proc/}}; done"
+    return ["/bin/sh", "-c", f"{body}; true"]

@@ -1,0 +1,181 @@
+"""ContainerRun: a container made, followed to its end, and removed, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from opsexec.engine.client import Engine, EngineRefused
+from opsexec.engine.guard import guarded, removing
+from opsexec.engine.stream import Exit, Hijacked
+from opsexec.errors import LimitExceeded, OpsError, StepFailed
+from opsexec.handlers.bind_sources import bind_sources
+from opsexec.handlers.container_config import (
+    RUN_LABEL,
+    config_of,
+    reading_secrets,
+    require_no_engine,
+    secrets_header,
+)
+from opsexec.handlers.context import Context, Outcome
+from opsexec.hosts.port import ProcessExit
+from opsexec.secret import reveal
+from opsexec.steps.container_shape import ContainerShape
+from opsexec.steps.containers import ContainerRun
+from opsexec.steps.text import as_bytes
+
+if TYPE_CHECKING:
+    import docker
+
+T = TypeVar("T")
+REMOVE_S = 60.0
+
+
+async def run_container(step: ContainerRun, engine: Engine, context: Context) -> Outcome:
+    """Run a container to its end. In check mode it is looked at what it needs, and nothing is made."""
+    sources = await sources_of(step, engine, context)
+    cpus, image = await looked_at(step, engine)
+    if context.check:
+        return Outcome(changed=True, skipped="check mode: containers are not run")
+    first = secrets_header(step.secrets) if step.secrets else b""
+    first += b"" if step.stdin is None else as_bytes(reveal(step.stdin))
+    takes_input = bool(first) or step.stdin is not None or context.stdin is not None
+    argv = reading_secrets(step.argv or own_words(image, step, context)) if step.secrets else ()
+    own_labels = {RUN_LABEL: context.run}
+    config = config_of(step, sources, cpus=cpus, argv=argv, stdin=takes_input, own_labels=own_labels)
+    async with _made(step, config, engine) as container:
+        requests = removing(container)
+        async with guarded(context.host, context.run, engine.path, engine.version, requests):
+            try:
+                return await _follow(container, engine, first if takes_input else None, context)
+            finally:
+                await to_the_end(remove_by_id(engine, container))
+
+
+@asynccontextmanager
+async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> AsyncIterator[str]:
+    """Make the container, on all its networks; it is removed at the end."""
+    made = asyncio.ensure_future(engine.ask(lambda client: client.create_container_from_config(config, step.name)))
+    try:
+        container = str((await asyncio.shield(made))["Id"])
+    except asyncio.CancelledError:
+        await to_the_end(_remove_late(made, engine))
+        raise
+    try:
+        await attach_to_networks(step, container, engine)
+        yield container
+    except BaseException:
+        await to_the_end(remove_by_id(engine, container))
+        raise
+
+
+async def _remove_late(made: asyncio.Future[Any], engine: Engine) -> None:
+    """Remove a container that came about while its maker was cancelled already."""
+    try:
+        container = str((await made)["Id"])
+    except OpsError:
+        return
+    await remove_by_id(engine, container)
+
+
+async def _follow(container: str, engine: Engine, first: bytes | None, context: Context) -> Outcome:
+    target = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1{'' if first is None else '&stdin=1'}"
+    attached = await Hijacked.open(engine, target)
+    ended = await Exit.of(engine, container)
+    try:
+        await engine.ask(lambda client: client.start(container))
+        await followed(attached, first, context)
+        if context.recorder.failure is not None:
+            return Outcome(changed=True)
+        code = await ended.code()
+        state = (await engine.ask(lambda client: client.inspect_container(container)))["State"]
+    finally:
+        attached.close()
+        ended.close()
+    value = {"id": container, "oom_killed": bool(state.get("OOMKilled"))}
+    return Outcome(exit=ProcessExit(code, None), changed=True, value=value)
+
+
+async def followed(attached: Hijacked, first: bytes | None, context: Context) -> None:
+    """Carry input and output until the output ends; raises LimitExceeded, and what the input raised."""
+    feeding = None if first is None else asyncio.ensure_future(attached.feed(first, context.stdin))
+    output = asyncio.ensure_future(attached.follow(context.recorder))
+    try:
+        if feeding is not None:
+            await asyncio.wait([feeding, output], return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+        await output
+    finally:
+        for task in (output, *([feeding] if feeding is not None else [])):
+            task.cancel()
+            await asyncio.wait([task])
+    if context.recorder.over_limit:
+        text = f"output is over the limit of {context.recorder.limit_bytes} bytes"
+        raise LimitExceeded(text, host=context.host.name, hint="what was run was ended")
+
+
+async def sources_of(step: ContainerShape, engine: Engine, context: Context) -> dict[str, str]:
+    """Return where the step's bind mounts lead; raises CapabilityDenied, and BadStep for places that own the host."""
+    sources = await bind_sources(step.read_only, step.writable, None, context)
+    require_no_engine({path: path for path in (*step.read_only.values(), *step.writable.values())}, engine.path,
+                      context.host.name)  # fmt: skip
+    require_no_engine(sources, engine.path, context.host.name)
+    return sources
+
+
+async def looked_at(step: ContainerShape, engine: Engine) -> tuple[int, dict[str, Any]]:
+    """Return how many processors the engine has, and the image; raises StepFailed where there is none."""
+
+    def look(client: docker.APIClient) -> tuple[int, dict[str, Any]]:
+        return int(client.info()["NCPU"]), client.inspect_image(step.image)
+
+    try:
+        return await engine.ask(look)
+    except EngineRefused as error:
+        if error.status != 404:
+            raise
+        hint = "build or import it first; nothing is pulled"
+        raise StepFailed(f"there is no image {step.image}", host=engine.host, hint=hint) from error
+
+
+def own_words(image: dict[str, Any], step: ContainerShape, context: Context) -> list[str]:
+    """Return what an image runs by itself."""
+    config = image.get("Config") or {}
+    words = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    if not words:
+        raise StepFailed(f"the image {step.image} says nothing to run", host=context.host.name, hint="give argv")
+    return words
+
+
+async def attach_to_networks(step: ContainerShape, container: str, engine: Engine) -> None:
+    """Attach a container that isn't started yet to its further networks: the API takes one when it is made."""
+
+    def attach(client: docker.APIClient) -> None:
+        for each in step.networks[1:]:
+            aliases = list(each.aliases)
+            client.connect_container_to_network(container, each.network, ipv4_address=each.ipv4, aliases=aliases)
+
+    if step.networks[1:]:
+        await engine.ask(attach)
+
+
+async def remove_by_id(engine: Engine, container: str) -> None:
+    """End a container and remove it with its volumes; one that is gone, or about to be, is no error."""
+    try:
+        await engine.ask(lambda client: client.remove_container(container, v=True, force=True), REMOVE_S)
+    except EngineRefused as error:
+        if error.status != 404 and "already in progress" not in error.message:
+            raise
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Do it also when the caller is cancelled meanwhile, and then be cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

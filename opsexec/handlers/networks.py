@@ -1,0 +1,78 @@
+"""Container networks: bridges, without a way out and without an address of the host's where nothing else is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opsexec.engine.client import Engine, EngineRefused
+from opsexec.errors import StepFailed
+from opsexec.handlers.container_config import CONFIG_LABEL, digest_of
+from opsexec.handlers.container_found import found, require_labels
+from opsexec.handlers.container_run import to_the_end
+from opsexec.handlers.context import Context, Outcome
+from opsexec.steps.networks import NetworkCreate, NetworkRemove, NetworkStep
+
+if TYPE_CHECKING:
+    import docker
+
+NO_ADDRESS = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+"""The host's end of the bridge gets no address (docker network create, bridge driver options)."""
+DRIVER = {"com.docker.network.bridge.enable_icc": "true"}
+
+
+async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outcome:
+    """Make a network; one that was made from the same is left as it is."""
+    digest = digest_of(step.name, dict(step.labels), step.internal, step.gateway, step.subnet)
+    there = await _network(step, engine)
+    if there is not None:
+        if there["Labels"].get(CONFIG_LABEL) == digest:
+            return Outcome(value=_value(there))
+        raise StepFailed(f"network {step.name} was made from something else", host=engine.host, hint="remove it first")
+    diff = f"make network {step.name}\n" if context.diff else None
+    if context.check:
+        return Outcome(changed=True, diff=diff)
+
+    def make(client: docker.APIClient) -> dict[str, Any]:
+        from docker.types import IPAMConfig, IPAMPool
+
+        made: dict[str, Any] = client.create_network(
+            step.name,
+            driver="bridge",
+            internal=step.internal,
+            options=DRIVER | ({} if step.gateway else NO_ADDRESS),
+            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=step.subnet)]) if step.subnet else None,
+            labels={**step.labels, CONFIG_LABEL: digest},
+            check_duplicate=True,
+        )
+        return client.inspect_network(made["Id"])  # type: ignore[no-any-return]  # the docker package carries no types
+
+    return Outcome(changed=True, diff=diff, value=_value(await to_the_end(engine.ask(make))))
+
+
+async def remove(step: NetworkRemove, engine: Engine, context: Context) -> Outcome:
+    """Remove a network; one that isn't there is no error."""
+    there = await _network(step, engine)
+    if there is None:
+        return Outcome(value={"name": step.name, "removed": False})
+    if not context.check:
+        try:
+            await engine.ask(lambda client: client.remove_network(there["Id"]))
+        except EngineRefused as error:
+            if error.status != 404:
+                raise
+    diff = f"remove network {step.name}\n" if context.diff else None
+    return Outcome(changed=True, diff=diff, value={"name": step.name, "removed": True})
+
+
+async def _network(step: NetworkStep, engine: Engine) -> dict[str, Any] | None:
+    """Return the network of that name, None where there is none; raises StepFailed for one without the labels."""
+    there = await found(engine, lambda client: client.inspect_network(step.name))
+    if there is None or there["Name"] != step.name:  # an id, or the beginning of one, also names a network
+        return None
+    require_labels(there.get("Labels"), step.labels, f"network {step.name}", engine)
+    return there
+
+
+def _value(network: dict[str, Any]) -> dict[str, Any]:
+    pools = (network.get("IPAM") or {}).get("Config") or [{}]
+    return {"id": network["Id"], "subnet": pools[0].get("Subnet"), "gateway": pools[0].get("Gateway")}
