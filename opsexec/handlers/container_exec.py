@@ -1,4 +1,4 @@
-"""ContainerExec: a program in a container that runs; the API can't end one, so what it started is marked and ended inside."""
+"""ContainerExec: a program in a container that runs; no API ends one, so what it started is marked and ended inside."""
 
 from __future__ import annotations
 
