@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from opsexec.executor import EventStream, Stream
 from opsexec.hosts.local import LocalHost
 from opsexec.steps import Events, Exec
 from tests.conftest import require
+from tests.parts import docker_engine
 from tests.parts import user_systemd as systemd
 from tests.parts.agent_calls import grant, http, json_lines, rpc
 from tests.parts.ops_agent import OpsAgent
@@ -207,11 +209,16 @@ class Podman:
             subprocess.run([*self._words, *words], check=True, stdout=log, stderr=log, timeout=60)
 
 
+def _empty_tar(directory: Path) -> Path:
+    empty = directory / "empty.tar"
+    with tarfile.open(empty, "w"):
+        return empty
+
+
 @pytest.fixture
 def podman(tmp_path: Path) -> Iterator[Podman]:
     require("podman", "needs podman")
-    empty = tmp_path / "empty.tar"
-    subprocess.run(["tar", "cf", str(empty), "--files-from", "/dev/null"], check=True)
+    empty = _empty_tar(tmp_path)
     with tempfile.TemporaryDirectory(prefix="pod-") as short:  # podman takes no long --runroot
         engine = Podman(Path(short), tmp_path / "podman.log")
         engine.do("import", str(empty), "opsexec-test-empty:latest")
@@ -222,11 +229,36 @@ def podman(tmp_path: Path) -> Iterator[Podman]:
             engine.stop()
 
 
-async def test_containers_that_change_are_told_by_a_real_engine(podman: Podman) -> None:
+def _watching(socket: Path) -> OpsAgent:
+    """An agent that is to follow the engine behind this socket, not yet started."""
     agent = OpsAgent()
-    text = agent.config.read_text().replace("[limits]", f'container_sockets = ["{podman.socket}"]\n[limits]')
+    text = agent.config.read_text().replace("[limits]", f'container_sockets = ["{socket}"]\n[limits]')
     agent.config.write_text(text)
-    with agent:
+    return agent
+
+
+async def test_containers_that_change_are_told_by_a_real_docker(tmp_path: Path) -> None:
+    absent = docker_engine.missing()
+    require(absent is None, f"needs a docker engine: {absent}")
+    with docker_engine.docker_engine() as docker, _watching(docker.socket) as agent:
+        docker.import_image(_empty_tar(tmp_path), "opsexec-test-empty:events")
+        async with rpc(agent) as ex:
+            events = ex.observe("containers")
+            assert (await first(events, event="containers"))["engines"] == [str(docker.socket)]
+            name = f"opsexec-test-{os.getpid()}"
+            label = ("--label", docker_engine.LABEL)
+            await asyncio.to_thread(
+                docker.docker, "create", "--name", name, *label, "opsexec-test-empty:events", "/bin/true"
+            )
+            created = await first(events, event="container", action="create", name=name)
+            assert created["image"] == "opsexec-test-empty:events"
+            await asyncio.to_thread(docker.docker, "rm", name)
+            await first(events, event="container", action="destroy", name=name)
+            await events.aclose()
+
+
+async def test_containers_that_change_are_told_by_a_real_engine(podman: Podman) -> None:
+    with _watching(podman.socket) as agent:
         async with rpc(agent) as ex:
             events = ex.observe("containers")
             assert (await first(events, event="containers"))["engines"] == [str(podman.socket)]

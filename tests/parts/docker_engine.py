@@ -34,6 +34,7 @@ class DockerEngine:
     """One engine; `socket` None: the machine's own."""
 
     def __init__(self, socket: Path | None) -> None:
+        self.socket = socket or Path("/var/run/docker.sock")
         self._env = {**os.environ, **({"DOCKER_HOST": f"unix://{socket}"} if socket else {})}
         self._program = shutil.which("docker", path=SYSTEM_DIRS) or "docker"
 
