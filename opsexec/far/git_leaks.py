@@ -21,14 +21,8 @@ class Gitleaks:
     """One run of it. Started at once, because most of its time is its own start; fed while we look ourselves."""
 
     def __init__(self, declared: Declared, program: str) -> None:
-        import queue
-        import subprocess
-        import tempfile
-        import threading
-
         self._labels = []  # type: list[tuple[int, str]]
         self._line = 1
-        self._report = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in findings()
         words = [
             "stdin",
             "--no-banner",
@@ -45,37 +39,34 @@ class Gitleaks:
         marker = os.environ.get("OPSEXEC_RUN")
         if marker is not None:
             env["OPSEXEC_RUN"] = marker
+        self._report = _nameless_file()
+        reading, self._into = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [program, *words],
-                env=env,
-                cwd="/",
-                stdin=subprocess.PIPE,
-                stdout=self._report,
-                stderr=subprocess.DEVNULL,
-            )
+            self._pid = _spawn([program, *words], env, reading, self._report)
         except OSError as error:
             raise Refused(f"the secret scanner gitleaks can't be started: {error.strerror}") from error
+        finally:
+            os.close(reading)
+        # It is on its way: what else is needed is imported beside it.
+        import queue
+        import threading
+
         self._queue: Queue[bytes | None] = queue.Queue(WAITING_CHUNKS)
         self._feeder = threading.Thread(target=self._feed, daemon=True)
         self._feeder.start()
 
     def _feed(self) -> None:
-        assert self._process.stdin is not None
         broken = False
-        while True:
-            chunk = self._queue.get()
-            if chunk is None:
-                break
-            try:
-                if not broken:
-                    self._process.stdin.write(chunk)
-            except OSError:
-                broken = True  # it has ended: its status says how
-        try:
-            self._process.stdin.close()
-        except OSError:
-            broken = True
+        with open(self._into, "wb", buffering=0) as into:
+            while True:
+                chunk = self._queue.get()
+                if chunk is None:
+                    break
+                try:
+                    while chunk and not broken:
+                        chunk = chunk[into.write(chunk) or 0 :]
+                except OSError:
+                    broken = True  # it has ended: its status says how
 
     def add(self, label: str, text: bytes) -> None:
         """Give it one more text; `label` is how its findings there are told."""
@@ -92,8 +83,8 @@ class Gitleaks:
 
         self._queue.put(None)
         self._feeder.join()
-        status = self._process.wait()
-        with self._report as report:
+        status = _status(os.waitpid(self._pid, 0)[1])
+        with open(self._report, "rb") as report:
             report.seek(0)
             text = report.read()
         if status not in (0, FOUND):
@@ -106,3 +97,30 @@ class Gitleaks:
         if status == FOUND and not found:
             raise Refused("the secret scanner gitleaks found something and didn't say what")
         return found
+
+
+def _spawn(argv: list[str], env: dict[str, str], stdin: int, stdout: int) -> int:
+    """Start a program and return its process id; a part of what `subprocess` does, without the time to import it."""
+    import signal
+
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, stdout, null))]
+        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE])
+    finally:
+        os.close(null)
+
+
+def _status(status: int) -> int:
+    """Return a wait status as a shell would: negative for a signal. (os.waitstatus_to_exitcode is Python 3.9.)"""
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def _nameless_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("report")
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

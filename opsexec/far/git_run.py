@@ -63,14 +63,19 @@ class Declared:
 
     def held(self, quarantine: str) -> str:
         """Return the quarantine's directory; raises Refused unless it lies where the mirror's own lie."""
-        if os.path.realpath(quarantine) != quarantine or not os.path.isdir(quarantine):
+        own = os.path.dirname(quarantine) == os.path.join(self.git_dir, "objects")
+        if not own or os.path.realpath(quarantine) != quarantine or not os.path.isdir(quarantine):
             raise Refused("the push's quarantine isn't there")
         return quarantine
 
-    def ssh_command(self) -> str:
-        """Return how git reaches the upstream; raises Refused without a key, or without a host key to hold it to."""
+    def ssh_command(self, control: str | None = None) -> str:
+        """Return how git reaches the upstream; `control`: over a connection that is open there already."""
         import shlex
 
+        return " ".join(shlex.quote(word) for word in self.ssh_words(control))
+
+    def ssh_words(self, control: str | None = None) -> list[str]:
+        """Return that as words; raises Refused without a key, or without a host key to hold the upstream to."""
         identity, known = self.at("identity"), self.at("known_hosts")
         for path, what in ((identity, "no key for the upstream"), (known, "no known host key for the upstream")):
             try:
@@ -94,7 +99,7 @@ class Declared:
             "ClearAllForwardings": "yes",
             "ForwardAgent": "no",
             "ControlMaster": "no",
-            "ControlPath": "none",
+            "ControlPath": control or "none",
             "PasswordAuthentication": "no",
             "KbdInteractiveAuthentication": "no",
             "ServerAliveInterval": "5",
@@ -104,10 +109,12 @@ class Declared:
         words = ["ssh", "-F", "none", "-T", "-i", identity]
         for name, value in options.items():
             words += ["-o", name + "=" + value]
-        return " ".join(shlex.quote(word) for word in words)
+        return words
 
 
-def environment(declared: Declared, quarantine: str | None = None, ssh: bool = False) -> dict[str, str]:
+def environment(
+    declared: Declared, quarantine: str | None = None, ssh: bool = False, control: str | None = None
+) -> dict[str, str]:
     """Return the whole environment of a git. `quarantine`: look for objects there first, then in the mirror."""
     env = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -131,7 +138,7 @@ def environment(declared: Declared, quarantine: str | None = None, ssh: bool = F
         env["GIT_OBJECT_DIRECTORY"] = quarantine
         env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = os.path.join(declared.git_dir, "objects")
     if ssh:
-        env["GIT_SSH_COMMAND"] = declared.ssh_command()
+        env["GIT_SSH_COMMAND"] = declared.ssh_command(control)
         env["GIT_SSH_VARIANT"] = "ssh"
     return env
 
@@ -160,3 +167,25 @@ def said(data: bytes) -> str:
         if shown:
             lines.append(shown[:500])
     return "\n".join(lines[-SAID_LINES:])[-SAID_BYTES:]
+
+
+def told() -> dict[str, Any] | None:
+    """Return what the line on our input says of the push, waiting for it; None where the input ends before.
+
+    The line is the gate's own, and held to the same rules as a step's fields.
+    """
+    import json
+    import re
+    import sys
+
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return None
+    found = json.loads(line)
+    updates = [str(update) for update in found["updates"]]
+    for update in updates:
+        if not re.match(r"[0-9a-f]{40,64} [0-9a-f]{40,64} refs/[^ ]+\Z", update) or not update.isprintable():
+            raise Refused("what is said of the push is malformed")
+    if not updates:
+        raise Refused("what is said of the push is malformed")
+    return {"quarantine": str(found["quarantine"]), "updates": updates}

@@ -29,14 +29,9 @@ START = """
 import sys,struct,marshal
 from importlib.util import MAGIC_NUMBER
 from importlib.machinery import ModuleSpec
-d=sys.stdin.buffer.read()
-n,=struct.unpack_from(">I",d)
-a=4
-I=[]
-for _ in range(n):
- l,=struct.unpack_from(">I",d,a)
- I.append(d[a+4:a+4+l])
- a+=4+l
+r=sys.stdin.buffer.read
+n,=struct.unpack(">I",r(4))
+I=[r(*struct.unpack(">I",r(4)))for _ in range(n)]
 name,request,magic=I[:3]
 S={I[k].decode():(I[k+1],I[k+2])for k in range(3,n,3)}
 P=("opsexec","opsexec.far")
@@ -55,19 +50,21 @@ sys.exit(run(name.decode(),request))
 
 
 async def handle(step: Step, context: Context) -> Outcome:
-    """Refresh, scan or forward. In check mode nothing is started but a scan, which changes nothing."""
+    """Refresh, scan or forward. In check mode nothing is started but a scan of a push, which changes nothing."""
     if isinstance(step, GitFetch):
         if context.check:
             return Outcome(changed=True, skipped="check mode: the upstream is not asked")
         answer = await _run("fetch", step, {"place": clean_path(step.place)}, context)
         return Outcome(changed=bool(answer.get("changed")), value=_value(answer))
     if isinstance(step, (GitScan, GitForward)):
-        place, quarantine = clean_path(step.place), clean_path(step.quarantine)
-        request: dict[str, Any] = {"place": place, "quarantine": quarantine, "updates": step.updates}
+        quarantine = None if step.quarantine is None else clean_path(step.quarantine)
+        request: dict[str, Any] = {"place": clean_path(step.place), "quarantine": quarantine, "updates": step.updates}
         if isinstance(step, GitForward):
             if context.check:
                 return Outcome(changed=True, skipped="check mode: nothing is forwarded")
             return Outcome(changed=True, value=_value(await _run("forward", step, request, context)))
+        if context.check and quarantine is None:
+            return Outcome(skipped="check mode: there is no push yet")
         request["scanner"] = step.scanner
         if step.known is not None:
             request["known"] = json.loads(reveal(step.known))
@@ -93,7 +90,8 @@ async def _run(name: str, step: Declared, request: dict[str, Any], context: Cont
     )
     recorder = Recorder(limit_bytes=1 << 20)
     try:
-        ended = await context.host.run_process(spec, recorder)
+        ahead = isinstance(step, (GitScan, GitForward)) and step.quarantine is None
+        ended = await context.host.run_process(spec, recorder, context.stdin if ahead else None)
     except ProgramNotFound as error:
         raise HostUnsuitable("there is no python3", host=host, hint="the gate's programs need it") from error
     if ended.exit_code != 0:

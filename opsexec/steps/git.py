@@ -54,19 +54,22 @@ class GitFetch(Declared, frozen=True, tag="git_fetch"):
 class Pushed(Declared, frozen=True, kw_only=True):
     """A push that the mirror holds in quarantine.
 
-    `quarantine`: the directory of its objects, inside the mirror's. `updates`: `OLD NEW REF`, one text each.
+    `quarantine`: the directory of its objects, inside the mirror's. `updates`: `OLD NEW REF`, one text each. Without a
+    quarantine the step begins ahead of its push: it gets ready, then reads one line of its input, a JSON object
+    `{quarantine, updates}`. Before that it does nothing to any push, and where its input ends first, nothing at all.
     """
 
-    quarantine: str
-    updates: tuple[str, ...]
+    quarantine: str | None = None
+    updates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inside = f"{clean_path(self.place)}/{MIRROR}/objects/"
-        path = clean_path(self.quarantine)
-        if not path.startswith(inside) or "/" in path[len(inside) :]:
-            raise BadStep(f"quarantine {self.quarantine[:200]!r} is not the mirror's own")
-        if not 0 < len(self.updates) <= MAX_UPDATES:
+        if self.quarantine is not None:
+            inside = f"{clean_path(self.place)}/{MIRROR}/objects/"
+            path = clean_path(self.quarantine)
+            if not path.startswith(inside) or "/" in path[len(inside) :]:
+                raise BadStep(f"quarantine {self.quarantine[:200]!r} is not the mirror's own")
+        if len(self.updates) > MAX_UPDATES or (self.quarantine is not None and not self.updates):
             raise BadStep(f"a push has 1 to {MAX_UPDATES} updates, not {len(self.updates)}")
         for update in self.updates:
             old, _, rest = update.partition(" ")
@@ -78,6 +81,7 @@ class Pushed(Declared, frozen=True, kw_only=True):
 class GitScan(Pushed, frozen=True, tag="git_scan"):
     """Look at every object a push brings and at every name in it, and judge it by the declared policy.
 
+    Begun ahead, its scanner is started before there is a push, since that start takes longer than most scans.
     The answer's value is `{accepted, reasons, objects, bytes}`. `known`: a JSON object of name -> value, what must
     not leave. `scanner`: gitleaks, by its absolute path; whoever grants the scan grants running that as well.
     """
@@ -97,7 +101,15 @@ class GitScan(Pushed, frozen=True, tag="git_scan"):
 
 
 class GitForward(Pushed, frozen=True, tag="git_forward"):
-    """Push the updates on to the declared upstream, all or none; what it refuses is refused."""
+    """Push the updates on to the declared upstream, all or none; what it refuses is refused.
+
+    Begun ahead, it knows its updates, which the line on its input must repeat, and logs in at the upstream meanwhile.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.updates:
+            raise BadStep("a forward names its updates")
 
     def requires(self) -> tuple[Requirement, ...]:
         return self._needs("git.forward", "fs.read")

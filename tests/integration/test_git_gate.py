@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from opsexec.steps import GitFetch, GitForward, GitScan
 from tests.conftest import require
 from tests.parts.git_gate import GitGate, Work, find_gitleaks, gate
 from tests.parts.sshd import Sshd
+from tests.parts.waiting import eventually_now
 
 SECRET = "s3cr3t-Value-0123456789-abcXYZ"
 ISSUED = "glsa_" + "Zq7vT2mX9kLw4RbN8sYcP1dF6gHj3KaE" + "_a1B2c3D4"
@@ -239,6 +240,76 @@ async def test_the_steps_do_nothing_that_was_not_declared(declared: Path) -> Non
             GitFetch(repository="other", place=str(declared))
         with pytest.raises(BadStep):
             GitForward(repository="lone", place=str(declared), quarantine="/tmp/elsewhere", updates=("x",))
+
+
+def test_a_scanner_that_no_push_comes_for_is_ended(sshd: Sshd) -> None:
+    with gate(sshd, "site", limits={"ready_s": 1.0}) as running:
+        work = running.clone("site")
+        assert work.run("ls-remote", "origin").returncode == 0
+        assert "git_scan" not in steps_of(running)
+        ask = b"GET /site/info/refs?service=git-receive-pack HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
+        assert b" 200 " in running.talk(ask).splitlines()[0]
+        assert steps_of(running).count("git_scan") == 1
+        eventually_now(lambda: len(outcomes_of(running, "git_scan")) == 1, within_s=20, what="the scanner is gone")
+        work.commit("later")
+        assert work.push().status == 0
+
+
+def test_a_push_that_git_refuses_forwards_nothing_and_leaves_no_login(site: GitGate, work: Work) -> None:
+    commit = work.commit("fine")
+    before = site.upstream_refs("site")
+    head = f"{'0' * 40} {commit} refs/heads/none\0 report-status side-band-64k".encode()
+    body = b"%04x" % (len(head) + 4) + head + b"0000" + b"PACK\0\0\0\2\0\0\0\1 this is no pack"
+    site.talk(
+        b"POST /site/git-receive-pack HTTP/1.1\r\nHost: g\r\nConnection: close\r\n"
+        b"Content-Type: application/x-git-receive-pack-request\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
+    begun = steps_of(site).count("git_forward")
+    eventually_now(lambda: len(outcomes_of(site, "git_forward")) == begun, within_s=20, what="the login is gone")
+    assert site.upstream_refs("site") == before
+
+
+def steps_of(running: GitGate) -> list[str]:
+    """The steps the gate's executor allowed."""
+    return [each["record"]["step"]["type"] for each in running.said("step") if "step" in each["record"]]
+
+
+def outcomes_of(running: GitGate, kind: str) -> list[dict[str, Any]]:
+    """How the steps of a kind ended."""
+    records = [each["record"] for each in running.said("step")]
+    runs = {record["run"] for record in records if record.get("step", {}).get("type") == kind}
+    return [record for record in records if record["run"] in runs and record.get("outcome") is not None]
+
+
+@pytest.mark.anyio
+async def test_a_step_begun_ahead_does_nothing_without_its_push(declared: Path, sshd: Sshd) -> None:
+    granted = CapabilitySet.of("git.*:lone", f"fs.*:{declared}/**", "exec:**")
+    scanner = find_gitleaks()
+    assert scanner is not None
+    zero, update = "0" * 40, f"{'0' * 40} {'1' * 40} refs/heads/x"
+
+    async def said(data: bytes) -> AsyncIterator[bytes]:
+        if data:
+            yield data
+
+    async with LocalExec(capabilities=granted) as ex:
+        await ex.run(GitFetch(repository="lone", place=str(declared)))
+        scan = GitScan(repository="lone", place=str(declared), scanner=str(scanner))
+        out = await ex.run(scan, stdin=said(b""))
+        assert out.value == {"accepted": False, "reasons": ["there was no push"], "objects": 0, "bytes": 0}
+        forward = GitForward(repository="lone", place=str(declared), updates=(update,))
+        assert (await ex.run(forward, stdin=said(b""))).value == {"refs": 0}
+        inside = declared / "mirror.git" / "objects" / "incoming"
+        inside.mkdir()
+        for words, why in (
+            ({"quarantine": str(inside), "updates": [f"{zero} {'2' * 40} refs/heads/x"]}, "the one that was announced"),
+            ({"quarantine": str(inside), "updates": ["x"]}, "malformed"),
+            ({"quarantine": str(declared / "mirror.git"), "updates": [update]}, "quarantine isn't there"),
+        ):
+            with pytest.raises(StepFailed, match=why):
+                await ex.run(forward, stdin=said(json.dumps(words).encode() + b"\n"))
+        cut = json.dumps({"quarantine": str(inside), "updates": [update]}).encode()
+        assert (await ex.run(forward, stdin=said(cut))).value == {"refs": 0}
 
 
 @pytest.mark.anyio

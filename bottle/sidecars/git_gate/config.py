@@ -46,7 +46,7 @@ The ones left out rely on file names to be quiet about lock files and tests, and
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the gate: seconds, bytes, counts."""
+    """Bounds of the gate: seconds, bytes, counts. `ready_s`: how long a scanner waits for a push that was announced."""
 
     idle_s: float = 15.0
     request_s: float = 900.0
@@ -54,6 +54,7 @@ class Limits:
     scan_s: float = 300.0
     forward_s: float = 300.0
     fresh_s: float = 30.0
+    ready_s: float = 60.0
     body_bytes: int = 2 << 30
     updates: int = 256
     requests: int = 16

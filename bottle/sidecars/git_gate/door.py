@@ -91,6 +91,8 @@ class Door:
         """Refresh, then list the refs. A mirror that can't be refreshed lists nothing."""
         kind = f"application/x-{name}-advertisement"
         fetching = name == "git-upload-pack"
+        if not fetching:
+            repository.expect()
         try:
             await repository.refresh(0.0 if fetching else self._limits.fresh_s)
         except Refusal as refusal:
@@ -128,7 +130,7 @@ class Door:
         if not head.refs:  # git asks with an empty push first, before it sends a large one in chunks
             await upload.drain()
             return web.Response(body=b"", content_type=kind, headers=NO_CACHE)
-        push = self._hooks.open(repository)
+        push = self._hooks.open(repository, head.updates)
         try:
             service = await start(
                 "git-receive-pack", repository, self._limits, advertise=False, hooks=self._hooks, push=push

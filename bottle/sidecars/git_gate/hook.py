@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bottle.sidecars.git_gate.ahead import Ahead
 from bottle.sidecars.git_gate.repository import Refusal, Repository
 from bottle.sidecars.git_gate.said import say
 from opsexec.errors import OpsError
@@ -38,9 +39,10 @@ sys.exit(0 if said[:1] == b"0" else 1)
 
 @dataclass
 class Push:
-    """One push on its way. `decided`: how it ended for the audit, once it did."""
+    """One push on its way. `forward`: the step that is to send it on, logging in meanwhile."""
 
     repository: Repository
+    forward: Ahead | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     asked: bool = False
     accepted: bool = False
@@ -72,15 +74,17 @@ class Hooks:
         if self._server is not None:
             self._server.close()
 
-    def open(self, repository: Repository) -> Push:
-        """Expect the hook of one push."""
-        push = Push(repository)
+    def open(self, repository: Repository, updates: tuple[str, ...]) -> Push:
+        """Expect the hook of one push with these commands."""
+        push = Push(repository, repository.announce(updates) if updates else None)
         self._pushes[push.token] = push
         return push
 
     def close(self, push: Push) -> None:
         """The push is over: its refs are set, or it was refused."""
         self._pushes.pop(push.token, None)
+        if push.forward is not None and push.forward.waiting:
+            push.repository.dismiss(push.forward)
         push.over.set()
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -110,7 +114,7 @@ class Hooks:
         try:
             updates = tuple(lines.decode("utf-8").splitlines())
             async with push.repository.alone():
-                verdict = await push.repository.accept(place.decode("utf-8"), updates)
+                verdict = await push.repository.accept(place.decode("utf-8"), updates, push.forward)
                 push.accepted = True
                 counts = {key: verdict.get(key) for key in ("objects", "bytes")}
                 say(

@@ -26,11 +26,15 @@ KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class PushHead:
-    """The commands of a push. `raw`: as they came; `features`: what the client asked for; `refs`: those it names."""
+    """The commands of a push. `raw`: as they came; `features`: what the client asked for; `refs`: those it names.
+
+    `updates`: the commands as a step takes them, `OLD NEW REF`; empty where a name is no UTF-8.
+    """
 
     raw: bytes
     features: frozenset[bytes]
     refs: tuple[bytes, ...]
+    updates: tuple[str, ...] = ()
 
 
 def packet(data: bytes) -> bytes:
@@ -66,11 +70,12 @@ async def read_head(body: Body, most: int) -> PushHead:
     raw = bytearray()
     features: frozenset[bytes] = frozenset()
     refs: list[bytes] = []
+    commands: list[bytes] = []
     while True:
         size = await body.exactly(4)
         raw += size
         if size == FLUSH:
-            return PushHead(bytes(raw), features, tuple(refs))
+            return PushHead(bytes(raw), features, tuple(refs), _as_texts(commands))
         if not re.fullmatch(rb"[0-9a-fA-F]{4}", size) or not 4 < int(size, 16) <= MAX_PACKET:
             raise Refusal("the request is no push")
         data = await body.exactly(int(size, 16) - 4)
@@ -89,8 +94,16 @@ async def read_head(body: Body, most: int) -> PushHead:
         if found is None or _NO_REF.search(found[3]):
             raise Refusal("the push holds a command that isn't one, or a ref name git doesn't allow")
         refs.append(found[3])
+        commands.append(line)
         if len(refs) > most or len(raw) > MAX_HEAD:
             raise Refusal(f"a push may update {most} refs at most")
+
+
+def _as_texts(commands: list[bytes]) -> tuple[str, ...]:
+    try:
+        return tuple(command.decode("utf-8") for command in commands)
+    except UnicodeDecodeError:
+        return ()
 
 
 def _require_known(features: frozenset[bytes]) -> None:

@@ -11,12 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bottle.sidecars.git_gate.ahead import Ahead
 from bottle.sidecars.git_gate.config import GateConfig
-from opsexec.capability import CapabilitySet
+from opsexec.capability import CapabilitySet, clean_path
 from opsexec.errors import OpsError
-from opsexec.executor import Executor
+from opsexec.executor import Executor, RunOutput
 from opsexec.secret import Secret
 from opsexec.steps.git import MIRROR, SCANNER_VERB, GitFetch, GitForward, GitScan
+
+MAX_READY = 2
+"""Scanners that wait at the same time in one gate: each takes 80 MB."""
 
 
 class Refusal(Exception):
@@ -33,9 +37,9 @@ def ceiling(places: Mapping[str, Path], scanner: str) -> CapabilitySet:
 
 
 class Repository:
-    """The mirror of one upstream."""
+    """The mirror of one upstream. `waiting`: the scanners of the whole gate that wait for a push."""
 
-    def __init__(self, name: str, place: Path, ex: Executor, config: GateConfig) -> None:
+    def __init__(self, name: str, place: Path, ex: Executor, config: GateConfig, waiting: set[Ahead]) -> None:
         self.name = name
         self.mirror = place / MIRROR
         self._place = str(place)
@@ -45,6 +49,9 @@ class Repository:
         self._limits = config.limits
         self._alone = asyncio.Lock()
         self._refreshed_at = float("-inf")
+        self._ready: Ahead | None = None
+        self._waiting = waiting
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def refresh(self, within_s: float = 0.0) -> None:
         """Bring the mirror up to date, unless that began at most `within_s` seconds ago. Raises Refusal if it can't."""
@@ -69,7 +76,43 @@ class Repository:
         finally:
             self._alone.release()
 
-    async def accept(self, quarantine: str, updates: tuple[str, ...]) -> dict[str, Any]:
+    def expect(self) -> None:
+        """Start a scanner for the push that a client has announced, unless enough of them wait already."""
+        if self._ready is not None or len(self._waiting) >= MAX_READY:
+            return
+        ready_s = self._limits.ready_s
+        ready = Ahead(self._ex, self._scan(None, (), ready_s))
+        self._ready = ready
+        self._waiting.add(ready)
+        asyncio.get_running_loop().call_later(ready_s, self._expire, ready)
+
+    def _expire(self, ready: Ahead) -> None:
+        if self._ready is ready:
+            self._ready = None
+            self._waiting.discard(ready)
+            self.dismiss(ready)
+
+    def dismiss(self, ahead: Ahead) -> None:
+        """End a step that was begun for nothing."""
+        task = asyncio.create_task(ahead.leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def announce(self, updates: tuple[str, ...]) -> Ahead | None:
+        """Log in at the upstream for a push whose commands are known; None where no step can hold them."""
+        try:
+            return Ahead(self._ex, self._forward(None, updates))
+        except OpsError:
+            return None  # what is wrong with them is said when they are scanned
+
+    async def aclose(self) -> None:
+        """End what waits."""
+        if self._ready is not None:
+            self._expire(self._ready)
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def accept(self, quarantine: str, updates: tuple[str, ...], forward: Ahead | None = None) -> dict[str, Any]:
         """Scan what is in quarantine and forward it; returns the scan's verdict. Raises Refusal with every reason.
 
         A push that only deletes brings nothing, and git makes no quarantine for it: an empty one stands in.
@@ -78,33 +121,49 @@ class Repository:
             nothing = self.mirror / "objects" / "nothing"
             nothing.mkdir(exist_ok=True)
             quarantine = str(nothing)
-        step = GitScan(
+        quarantine = clean_path(quarantine)
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            self._waiting.discard(ready)
+        step = self._scan(quarantine, updates)  # also where another is ready: a push that no step can hold is refused
+        verdict = await self._run(ready if ready is not None and ready.waiting else step, quarantine, updates)
+        if verdict.get("accepted") is not True:
+            reasons = verdict.get("reasons") or ["the scan gave no reason"]
+            raise Refusal("\n".join(str(reason) for reason in reasons))
+        ahead = forward is not None and forward.waiting and forward.step.updates == updates
+        last: Ahead | GitForward = self._forward(quarantine, updates)
+        if ahead and forward is not None:
+            last = forward
+        await self._run(last, quarantine, updates)
+        return verdict
+
+    def _scan(self, quarantine: str | None, updates: tuple[str, ...], waits_s: float = 0.0) -> GitScan:
+        return GitScan(
             repository=self.name,
             place=self._place,
             quarantine=quarantine,
             updates=updates,
             scanner=self._scanner,
             known=self._known,
-            timeout_s=self._limits.scan_s,
+            timeout_s=self._limits.scan_s + waits_s,
         )
-        verdict = await self._run(step)
-        if verdict.get("accepted") is not True:
-            reasons = verdict.get("reasons") or ["the scan gave no reason"]
-            raise Refusal("\n".join(str(reason) for reason in reasons))
-        await self._run(
-            GitForward(
-                repository=self.name,
-                place=self._place,
-                quarantine=quarantine,
-                updates=updates,
-                timeout_s=self._limits.forward_s,
-            )
-        )
-        return verdict
 
-    async def _run(self, step: GitFetch | GitScan | GitForward) -> dict[str, Any]:
+    def _forward(self, quarantine: str | None, updates: tuple[str, ...]) -> GitForward:
+        limits = self._limits
+        waits_s = limits.request_s if quarantine is None else 0.0
+        return GitForward(
+            repository=self.name,
+            place=self._place,
+            quarantine=quarantine,
+            updates=updates,
+            timeout_s=limits.forward_s + waits_s,
+        )
+
+    async def _run(
+        self, work: GitFetch | GitScan | GitForward | Ahead, quarantine: str = "", updates: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         try:
-            out = await self._ex.run(step)
+            out: RunOutput = await (work.go(quarantine, updates) if isinstance(work, Ahead) else self._ex.run(work))
         except OpsError as error:
             raise Refusal(error.message) from error
         if not isinstance(out.value, dict):

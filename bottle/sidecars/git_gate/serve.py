@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from bottle.sidecars.git_gate.ahead import Ahead
 from bottle.sidecars.git_gate.config import GateConfig, declare, read_config
 from bottle.sidecars.git_gate.door import Door
 from bottle.sidecars.git_gate.hook import Hooks
@@ -29,7 +30,8 @@ async def serve(config: GateConfig) -> None:
         capabilities=ceiling(places, config.gitleaks), audit=SaidAudit(), name="git-gate", listener="git-gate"
     )
     async with ex:
-        repositories = {name: Repository(name, place, ex, config) for name, place in places.items()}
+        waiting: set[Ahead] = set()
+        repositories = {name: Repository(name, place, ex, config, waiting) for name, place in places.items()}
         hooks = Hooks(config.bottle, work)
         await hooks.start()
         door = Door(config.bottle, repositories, hooks, config.limits)
@@ -43,6 +45,8 @@ async def serve(config: GateConfig) -> None:
             server.close()
             await hooks.aclose()
             await door.server.shutdown(2.0)
+            for repository in repositories.values():
+                await repository.aclose()
 
 
 def main() -> int:
