@@ -66,9 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "exec", help="run another program in a running bottle", usage="bottle exec ID [OPTION...] -- PROGRAM [ARG...]"
     )
     beside.add_argument("identity", metavar="ID")
-    beside.add_argument(
-        "--tty", action=argparse.BooleanOptionalAction, help="a terminal for it (default: when there is one here)"
-    )
+    _tty(beside)
     beside.set_defaults(arguments=[])
     diff = commands.add_parser("diff", help="show what an agent did to its copy of a directory, as a patch")
     _bringing_back(diff)
@@ -108,6 +106,12 @@ def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _tty(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--tty", action=argparse.BooleanOptionalAction, help="a terminal for it (default: when there is one here)"
+    )
+
+
 def _bringing_back(command: argparse.ArgumentParser) -> None:
     command.add_argument("identity", metavar="ID")
     command.add_argument(
@@ -118,6 +122,8 @@ def _bringing_back(command: argparse.ArgumentParser) -> None:
 
 def _launching(command: argparse.ArgumentParser) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    _tty(command)
+    command.add_argument("--record", metavar="FILE", help="record the agent's screen into a new file (asciicast v3)")
     command.add_argument(
         "--limit",
         action="append",

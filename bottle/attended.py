@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from bottle import launch
+from bottle import launch, screen, terminal
 from bottle.authority import mint
 from bottle.backends.base import Place
+from bottle.control import Beside, served
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
+from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
+from bottle.screen import Screen
 from bottle.state import Metadata, State
-from opsexec.executor import LogSink, Stream
+from opsexec.executor import AuditSink, LogSink, RunOutput, Stream
 from opsexec.safe_screen import SafeScreen
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -25,7 +30,10 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 @dataclass(frozen=True)
 class Attended:
-    """One bottle to attend to. `running`: the metadata to write once its agent runs; `output`: where its words go."""
+    """One bottle to attend to. `running`: the metadata to write once its agent runs; `output`: where its words go.
+
+    `screen`: the operator's own, when the agent is to have a terminal; it is `output` then, too.
+    """
 
     plan: BottlePlan
     place: Place
@@ -36,6 +44,7 @@ class Attended:
     say: Callable[[str], None]
     seen: Callable[[dict[str, Any]], None]
     resume: bool = False
+    screen: Screen | None = None
 
 
 async def attend(whole: Attended) -> int:
@@ -44,29 +53,51 @@ async def attend(whole: Attended) -> int:
     After a signal to this process it is 128 and the signal's number. It runs under the least capabilities of its plan.
     Raises LaunchFailed when it doesn't come up, or is torn down.
     """
+    from bottle.operator.attending import attending, rebuilding
     from opsexec.audit import AuditLog
-    from opsexec.local import LocalExec
 
     plan = whole.plan
     stopped = _end_on_signals()
     directory = whole.state.directory(plan.identity)
-    authority = mint(plan.identity)
-    granted = launch.ceiling(plan, whole.place, whole.secrets, authority)
     with AuditLog.open(directory / "audit.jsonl") as audit, _open_log(directory) as log:
-        made = launch.Launch(
-            plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume
-        )
-        async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
-            try:
-                out = await launch.run(made, ex, whole.output, lambda: _came_up(whole))
-            except asyncio.CancelledError:
-                if not stopped:
-                    raise
-                whole.say(f"{plan.identity} stopped ({stopped[0].name})")
-                return SIGNALS[stopped[0]]
+        try:
+            async with attending(plan, directory, whole.secrets, audit, whole.say) as attendant:
+                out = await rebuilding(whole, attendant, lambda each: _once(each, audit, log, attendant))
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+            whole.say(f"{plan.identity} stopped ({stopped[0].name})")
+            return SIGNALS[stopped[0]]
     if out.exit_code is None:
         raise LaunchFailed(f"the agent was ended by {out.signal}", host=plan.identity)
     return out.exit_code
+
+
+async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Attendant | None) -> RunOutput:
+    """Launch one plan, under what that plan needs and no more."""
+    from opsexec.local import LocalExec
+
+    plan = whole.plan
+    authority = mint(plan.identity)
+    granted = launch.ceiling(plan, whole.place, whole.secrets, authority)
+    made = launch.Launch(
+        plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume, attendant
+    )
+    if whole.screen is not None:
+        command = terminal.on_a_terminal(plan.command, screen.size())
+        made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
+    async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
+        beside = Beside(plan, whole.place, whole.secrets, ex)
+        async with served(whole.state.directory(plan.identity), beside.run):
+            with ExitStack() as stack:
+
+                def came_up() -> None:
+                    _came_up(whole)
+                    beside.ready = True
+                    if whole.screen is not None:
+                        stack.enter_context(whole.screen.raw())
+
+                return await launch.run(made, ex, whole.output, came_up)
 
 
 def _end_on_signals() -> list[signal.Signals]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from bottle import terminal
+from bottle.plan import BottlePlan
 from opsexec.cli.screen import Escape, Modes, keys, raw_mode, size_of
+from opsexec.errors import UsageError
 from opsexec.executor import Stream
 from opsexec.recording import Recording
 from opsexec.safe_screen import SafeScreen
@@ -25,6 +29,37 @@ def size() -> terminal.Size:
     """Return the size and kind of this process's terminal."""
     columns, rows = size_of(0)
     return terminal.Size(columns, rows, os.environ.get("TERM") or "xterm-256color")
+
+
+@contextmanager
+def on_screen(arguments: argparse.Namespace, plan: BottlePlan) -> Iterator[Screen | None]:
+    """The screen of a launch, closed after it; None where the agent gets no terminal. Raises UsageError."""
+    wants = arguments.tty if arguments.tty is not None else is_there()
+    if (wants or arguments.record) and not is_there():
+        raise UsageError("a terminal for the agent needs one here, on both input and output", hint="leave --tty out")
+    if not wants:
+        if arguments.record:
+            raise UsageError(
+                "--record keeps a terminal's screen, and --no-tty makes none", hint="leave one of them out"
+            )
+        yield None
+        return
+    if arguments.record is None:
+        yield Screen()
+        return
+    shape = size()
+    recording = Recording.create(
+        arguments.record,
+        columns=shape.columns,
+        rows=shape.rows,
+        term=shape.term,
+        title=plan.identity,
+        command=shlex.join(plan.command),
+    )
+    try:
+        yield Screen(recording)
+    finally:
+        recording.close()
 
 
 class Screen:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
+from bottle.screen import on_screen
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from bottle.supervise import wait_s
 from bottle.tools import with_tools
@@ -201,8 +203,11 @@ def _launch(
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
         plan = kept(plan, directory)
-        whole = Attended(plan, place, secrets, state, running, Through(), say, Refusals(), resume)
-        code = asyncio.run(attend(whole))
+        with on_screen(arguments, plan) as person:
+            tell = say if person is None else person.say
+            output = Through() if person is None else person
+            whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person)
+            code = asyncio.run(attend(whole))
         if directory.exists():
             state.write(dataclasses.replace(running, phase="stopped"))
     return code
@@ -211,8 +216,9 @@ def _launch(
 class Refusals:
     """Tells the operator what the gates refused: each once, and no more than anybody reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self._told: set[str] = set()
+        self._tell = tell
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one decision."""
@@ -222,7 +228,7 @@ class Refusals:
         if line in self._told:
             return
         self._told.add(line)
-        say(line if len(self._told) <= MAX_TOLD else "more is refused; the audit has each one")
+        self._tell(line if len(self._told) <= MAX_TOLD else "more is refused; the audit has each one")
 
 
 def refused(event: dict[str, Any]) -> str:

@@ -1,0 +1,192 @@
+"""Commands around a living bottle: programs beside its agent, and a terminal that is the bottle's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from opsexec.audit import verify
+from tests.integration.cli_terminal import on_terminal
+from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.bottle_running import HELD, Bottles, gone, require_bottles
+from tests.parts.upstream_tls import Upstream
+from tests.parts.waiting import eventually_now
+
+BOTTLE = """env:
+  HELD: ${MY_HELD}
+egress:
+  routes:
+    - host: open.test
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+"""
+
+
+@dataclass
+class Living:
+    """A bottle whose agent sleeps."""
+
+    bottles: Bottles
+    identity: str
+
+    def exec(self, *argv: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.bottles.argv("exec", self.identity, "--", *argv),
+            env=self.bottles.environ(), input=given, capture_output=True, text=True, timeout=40, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    require_bottles()
+    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as running:
+        yield running
+
+
+def bottles_at(path: Path, upstream: Upstream) -> Bottles:
+    root = HomeRoot(path / "home")
+    root.bottle("dev", BOTTLE)
+    root.agent("worker", "bottle: dev\n")
+    return Bottles(root, upstream)
+
+
+@pytest.fixture(scope="module")
+def living(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Living]:
+    bottles = bottles_at(tmp_path_factory.mktemp("living"), upstream)
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", "echo agent > note; sleep 600"])
+    try:
+        (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
+        yield Living(bottles, row["identity"])
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=20)
+
+
+def test_a_program_beside_the_agent_has_its_home_its_environment_and_its_doors(living: Living) -> None:
+    fetch = "import urllib.request as u; print(u.urlopen('https://open.test/x').status)"
+    done = living.exec(
+        "/bin/sh", "-c", f'cat note; cat; echo $HELD; python3 -c "{fetch}"; echo err >&2; exit 7', given="in\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"agent\nin\n{HELD}\n200\n", "err\n")
+
+
+def test_it_has_no_more_than_the_agent(living: Living) -> None:
+    done = living.exec(
+        "/bin/sh", "-c", "ls /run/bottle/doors; ls -d /root /run/bottle/control.sock; cat /proc/net/route"
+    )
+    assert done.stdout.splitlines()[0] == "egress.sock"
+    assert "/root" not in done.stdout
+    assert len([line for line in done.stdout.splitlines() if line.startswith("Iface")]) == 1
+
+
+def test_what_it_does_is_in_the_bottle_s_audit(living: Living) -> None:
+    assert living.exec("/bin/echo", "a-word-of-its-own").stdout == "a-word-of-its-own\n"
+    log = living.bottles.state(living.identity) / "audit.jsonl"
+    assert "a-word-of-its-own" in log.read_text()
+    assert verify(log).ok
+
+
+def test_whoever_asked_and_goes_takes_the_program_along(living: Living) -> None:
+    argv = living.bottles.argv("exec", living.identity, "--", "/bin/sleep", "4711")
+    asker = subprocess.Popen(argv, env=living.bottles.environ(), stdin=-1, stdout=-1, stderr=-1)
+    # Its words are on argvs outside as well; the sleeper's own is what it was asked to be.
+    sleeper = b"/bin/sleep\x004711\x00"
+    eventually_now(lambda: any(_argv_is(sleeper)), within_s=20, what="it sleeps")
+    asker.kill()
+    asker.communicate(timeout=10)
+    eventually_now(lambda: not any(_argv_is(sleeper)), within_s=10, what="it is gone")
+
+
+def _argv_is(text: bytes) -> Iterator[Path]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "cmdline").read_bytes() == text:
+                    yield entry
+            except OSError:
+                continue
+
+
+def test_it_ends_with_its_bottle(upstream: Upstream, tmp_path: Path) -> None:
+    bottles = bottles_at(tmp_path, upstream)
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
+    identity = row["identity"]
+    argv = bottles.argv("exec", identity, "--", "/bin/sh", "-c", "echo up; exec sleep 4712")
+    beside = subprocess.Popen(argv, env=bottles.environ(), stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, text=True)
+    assert beside.stdout is not None
+    assert beside.stdout.readline() == "up\n"
+    assert bottles.command("stop", identity).returncode == 0
+    launcher.communicate(timeout=20)
+    _, said = beside.communicate(timeout=20)
+    assert (beside.returncode, f"{identity} ended" in said) == (1, True)
+    gone(identity.encode())
+    assert "isn't running" in bottles.command("exec", identity, "--", "/bin/true").stderr
+
+
+def test_a_bottle_that_isn_t_there_is_a_sentence(living: Living) -> None:
+    done = living.bottles.command("exec", "worker-00000000", "--", "/bin/true")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_an_agent_s_terminal_is_one_of_the_bottle_s_own(upstream: Upstream, tmp_path: Path) -> None:
+    """ES10: keys, sizes and job control reach it; the operator's own terminal is nowhere in its reach."""
+    bottles = bottles_at(tmp_path, upstream)
+    cast = tmp_path / "session.cast"
+    argv = bottles.argv("start", "worker", "-y", "--record", str(cast), "--", "/bin/sh", "-i")
+    with on_terminal(argv, cwd=tmp_path, env={**bottles.environ(), "TERM": "xterm"}) as person:
+        before = person.settings()
+        person.sees(" is running")
+        person.sees(r"\$ ")
+        person.types("tty; stty size; echo $TERM; ls /dev/pts\n")
+        person.sees(r"/dev/pts/0\r\n30 90\r\nxterm\r\n0")
+        person.resizes(100, 40)
+        person.types("sleep 1; stty size\n")
+        person.sees(r"40 100\r\n")
+        person.types("cat\n")
+        person.types("there\n")
+        person.sees(r"there\r\nthere\r\n")  # its echo, and cat's
+        person.types("\x1a")
+        person.sees("Stopped|suspended")
+        person.types("fg\n")
+        person.types("again\n")
+        person.sees(r"again\r\nagain\r\n")
+        person.types("\x03")
+        person.sees(r"\$ ")
+        person.types("printf 'a\\033]52;c;YQ==\\007b\\033[6nc\\n'; exit 3\n")
+        person.sees(r"\r\nabc\r\n")
+        assert person.leaves() == 3
+        assert person.settings() == before
+    lines = [json.loads(line) for line in cast.read_text().splitlines()]
+    assert (lines[0]["version"], lines[0]["term"]["cols"]) == (3, 90)
+    assert ["r", "100x40"] in [line[1:] for line in lines[1:]]
+
+
+def test_typing_into_the_terminal_from_inside_types_into_the_bottle_s_own(upstream: Upstream, tmp_path: Path) -> None:
+    """ES10: TIOCSTI, where the kernel and the filter let it, reaches the terminal inside and no other."""
+    bottles = bottles_at(tmp_path, upstream)
+    typed = "touch escaped-to-the-host\n"
+    script = f"import fcntl, termios\nfor each in {typed!r}:\n    fcntl.ioctl(0, termios.TIOCSTI, each.encode())"
+    with on_terminal(
+        bottles.argv("start", "worker", "-y", "--", "/usr/bin/python3", "-c", script),
+        cwd=tmp_path, env=bottles.environ(),
+    ) as person:  # fmt: skip
+        person.leaves(40)
+        shell = subprocess.run(["timeout", "1", "cat"], stdin=person.other, capture_output=True, check=False)
+    assert shell.stdout == b""
+    assert not (tmp_path / "escaped-to-the-host").exists()
+
+
+def test_a_program_beside_the_agent_gets_a_terminal_where_there_is_one(living: Living, tmp_path: Path) -> None:
+    argv = living.bottles.argv(
+        "exec", living.identity, "--", "/bin/sh", "-c", "tty; stty size; read line; echo got $line"
+    )
+    with on_terminal(argv, cwd=tmp_path, env=living.bottles.environ(), columns=70, rows=20) as person:
+        person.sees(r"/dev/pts/0\r\n20 70\r\n")
+        person.types("hello\n")
+        person.sees("got hello")
+        assert person.leaves() == 0
