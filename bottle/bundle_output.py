@@ -17,7 +17,8 @@ MAX_LOG = 16 << 20
 class BundleOutput:
     """A LogSink for the bundle's run. `ready`: set once every daemon said so, or one `failed` to.
 
-    `listening`: who takes a daemon's events, as they are said. They are the daemon's word, and nothing more.
+    `listening`: who takes a daemon's events, as they are said: the daemon's word, and nothing more. `init` has, once all
+    are ready, what becomes of each.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class BundleOutput:
 
     def _line(self, line: str) -> None:
         daemon, _, text = line.partition(" | ")
-        event = _event(text) if daemon in ("egress", "git-gate", "dns", "supervise") else None
+        event = _event(text) if daemon in ("egress", "git-gate", "dns", "doors", "supervise") else None
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
@@ -63,14 +64,21 @@ class BundleOutput:
             self._listening[daemon](event)
             if daemon == "supervise":
                 return
-        if daemon == "init" and self._waiting and " ended unexpectedly " in text:
-            self.failed = text.partition(";")[0]
-            self.ready.set()
+        if daemon == "init" and " ended unexpectedly " in text:
+            if self._waiting:
+                self.failed = text.partition(";")[0]
+                self.ready.set()
+            self._tell("init", {"event": "ended", "daemon": text.partition(" ")[0]})
         if kind == "ready":
+            self._tell("init", {"event": "ready", "daemon": daemon})
             self._waiting.discard(daemon)
             if not self._waiting:
                 self.ready.set()
         self._note(line + "\n")
+
+    def _tell(self, who: str, event: dict[str, Any]) -> None:
+        if who in self._listening and not self._waiting:
+            self._listening[who](event)
 
     def _note(self, line: str) -> None:
         """Write to the log, until it is full: what an agent can make a daemon say has a bound."""

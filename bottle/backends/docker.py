@@ -126,6 +126,11 @@ def _root_tar() -> bytes:
     """Return the bundle's root file system: links to where the host's own programs are bound. The same bytes always."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
+        # What is mounted over a directory takes its mode.
+        for name in ("tmp", DOORS.lstrip("/")):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(directory)
         for name in ("bin", "lib", "lib64", "sbin"):
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
