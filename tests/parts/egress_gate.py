@@ -76,7 +76,7 @@ class EgressGate:
         require(python, "needs the egress gate's environment (scripts/setup.sh)")
         self.process = subprocess.Popen(
             [str(python), "-m", "bottle.sidecars.egress.serve"],
-            env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self.directory)},
+            env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
         )  # fmt: skip
         assert self.process.stdin is not None
@@ -141,8 +141,8 @@ class EgressGate:
     def dial(self, timeout_s: float = 20) -> socket.socket:
         """A bare connection to the door."""
         made = socket.socket(socket.AF_UNIX)
+        made.connect(str(self.socket))  # before the timeout: a full backlog is waited for
         made.settimeout(timeout_s)
-        made.connect(str(self.socket))
         return made
 
     def tunnel(self, host: str, port: int = 443) -> tuple[socket.socket, str]:
@@ -179,7 +179,12 @@ class EgressGate:
         return made
 
     def ask(
-        self, host: str, target: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        host: str,
+        target: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """One request on a connection of its own: status and body; status 0 when the connection was cut."""
         client = self.client(host)

@@ -15,6 +15,7 @@ from typing import Any
 from mitmproxy import connection, http, proxy
 
 from bottle.sidecars.egress import search
+from bottle.sidecars.egress.bounds import CUT
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded
 from bottle.sidecars.egress.passing import Masking, Reading
@@ -135,12 +136,11 @@ class Gate:
         reading = Reading(self._known, encoding)
         self._record(flow, "allow", "route", flow.metadata["slot"])
 
-        def feed(block: bytes) -> bytes:
-            before = reading.refused
+        def feed(block: bytes) -> list[bytes]:
             passed = reading.feed(block)
-            if reading.refused and not before:
-                self._record(flow, "deny", reading.refused, flow.metadata["slot"])
-                self.close(flow.client_conn.id)
+            if reading.refused and CUT not in flow.metadata:
+                self._record(flow, "deny", reading.refused, None)
+                flow.metadata[CUT] = reading.refused
             return passed
 
         flow.request.stream = feed
@@ -207,7 +207,7 @@ class Gate:
         response = flow.response
         if response is None or response.status_code == 101:
             return
-        response.stream = lambda _: b""
+        response.stream = lambda _: []
         for name in ("alt-svc", "public-key-pins"):
             response.headers.pop(name, None)
         if not self._sent_a_token(flow):
@@ -217,7 +217,7 @@ class Gate:
         response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding == "identity" or not may_have_body(flow):
-            response.stream = Stream(self._masked, mask=True).feed
+            response.stream = Masking(self._masked).feed
         elif encoding in STREAMED:
             response.stream = Masking(self._masked, encoding).feed
             self._as_it_comes(flow, response)

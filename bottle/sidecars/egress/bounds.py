@@ -39,6 +39,9 @@ MAX_WAITING = 16
 MAX_QUEUED = 512
 """Frames of at most 16 KiB that may wait for an HTTP/2 peer to take them."""
 
+CUT = "cut"
+"""In a flow's metadata: why nothing more of its request may go on."""
+
 Said = Callable[[Any, bytes], bool]
 
 
@@ -157,6 +160,20 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
     def __init__(self, context: Context, stream_id: int) -> None:
         super().__init__(context, stream_id)
         pressure(context.client).add_layer(context.layers[-2])
+
+    def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Send a body on as it comes, until something of it may not: then neither the rest nor an end of it does."""
+        if isinstance(event, http.RequestEndOfMessage) and CUT not in self.flow.metadata:
+            for block in self.flow.request.stream(b""):
+                yield http.SendHttp(http.RequestData(self.stream_id, block), self.context.server)
+            self.flow.request.stream = lambda _: []
+        if CUT not in self.flow.metadata:
+            yield from super().state_stream_request_body(event)
+        if CUT in self.flow.metadata:
+            reason = self.flow.metadata[CUT]
+            yield http.SendHttp(http.RequestProtocolError(self.stream_id, reason), self.context.server)
+            yield from self._over(f"refused by the bottle's egress: {reason}", 403)
+            self.client_state = self.server_state = self.state_errored
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold a body, up to the bound."""

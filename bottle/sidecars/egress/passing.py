@@ -1,4 +1,7 @@
-"""Bodies that are too large, or of no known size, are read as they pass: for known values out, for tokens in."""
+"""Bodies that are too large, or of no known size, are read as they pass: for known values out, for tokens in.
+
+What passes is a list of blocks, none of them empty: an empty block is how the end of a chunked body is written.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,20 @@ class Reading:
         self._room = DEEP_BYTES
         self.refused = ""
 
-    def feed(self, block: bytes) -> bytes:
+    def feed(self, block: bytes) -> list[bytes]:
         """Return what may pass by now; an empty block is the end."""
         if self.refused:
-            return b""
+            return []
         passed = self._plain.feed(block)
         try:
             found = self._plain.found or (self._look_deeply(block) if self._decoder is None else self._unpack(block))
         except Unreadable as error:
             self.refused = f"the body can't be read: {error}"
-            return b""
+            return []
         if found is not None:
-            self.refused = "the body holds a value of this bottle"
-            return b""
-        return passed
+            self.refused = f"the body holds the value of {found}"
+            return []
+        return [passed] if passed else []
 
     def _unpack(self, block: bytes) -> str | None:
         """Search what comes out of an encoded body; the body itself passes as it is, and not before."""
@@ -68,15 +71,19 @@ class Reading:
 
 
 class Masking:
-    """An encoded response on its way in: its encoding is taken off, and a token in it is masked."""
+    """A response on its way in: a content encoding is taken off, and a token in it is masked."""
 
-    def __init__(self, tokens: KnownValues, encoding: str) -> None:
-        self._decoder = Decoder(encoding)
+    def __init__(self, tokens: KnownValues, encoding: str = "identity") -> None:
+        self._decoder = None if encoding == "identity" else Decoder(encoding)
         self._mask = Stream(tokens, mask=True)
 
-    def feed(self, block: bytes) -> bytes:
+    def feed(self, block: bytes) -> list[bytes]:
         """Return what may pass by now; raises Unreadable, which ends the connection."""
-        if not block:
+        if self._decoder is None:
+            found = [self._mask.feed(block)]
+        elif block:
+            found = [self._mask.feed(piece) for piece in self._decoder.feed(block) if piece]
+        else:
             self._decoder.end()
-            return self._mask.feed(b"")
-        return b"".join(self._mask.feed(piece) for piece in self._decoder.feed(block) if piece)
+            found = [self._mask.feed(b"")]
+        return [each for each in found if each]

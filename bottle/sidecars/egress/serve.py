@@ -24,7 +24,7 @@ from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver, tlsconf
 from bottle.sidecars.egress import bounds
 from bottle.sidecars.egress.addon import Gate, say
 from bottle.sidecars.egress.addresses import refusal
-from bottle.sidecars.egress.door import PEER, Door
+from bottle.sidecars.egress.door import MAX_CLIENTS, PEER, Door
 from bottle.sidecars.egress.policy import PORT, Policy, read_table
 
 MAX_MEMORY = 2 << 30
@@ -105,7 +105,7 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
     door = Door(proxy, gate)
     socket_path = Path(config["socket"])
     socket_path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(door.accept, path=socket_path, limit=1 << 16)
+    server = await asyncio.start_unix_server(door.accept, path=socket_path, limit=1 << 16, backlog=MAX_CLIENTS)
     os.chmod(socket_path, 0o666)
 
     def reload() -> None:
