@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CALL_S = 120.0
 """Seconds that an engine may take to answer a call: to start a container on a busy disk takes tens of them."""
+SETTLE_S = 5.0
+"""Seconds that a thread gets to come back once its connection is cut."""
 MAX_ANSWER = 64 << 20
 """Bytes of an answer: a thousand containers with all their labels are about 5 MB."""
 
@@ -44,6 +47,8 @@ class Engine:
         self.host = host
         self._aside = Aside()
         self._sockets: list[_Counted] = []
+        self.on_cut: list[Callable[[], None]] = []
+        """What else a thread may wait for is let go by these."""
         self._client: docker.APIClient | None = None
         self.version = ""
 
@@ -53,19 +58,28 @@ class Engine:
         Raises EngineRefused; HostUnsuitable, StepTimeout, ProtocolError for an engine that isn't there, hangs, or
         doesn't answer as one. Cancelling, and being late, end the call: its connection is cut.
         """
-        whole = within_s is not None
+        limit = None if within_s is None else MAX_ANSWER
+        asked = asyncio.ensure_future(self._aside.do(lambda: self._do(call, limit)))
         try:
             async with asyncio.timeout(within_s) as deadline:
-                return await self._aside.do(lambda: self._do(call, MAX_ANSWER if whole else None))
+                return await asyncio.shield(asked)
         except TimeoutError as error:
-            self.cut()
+            await self._given_up(asked)
             if not deadline.expired():
                 raise
             text = f"the container engine at {self.path} gave no answer within {within_s:g} s"
             raise StepTimeout(text, host=self.host, hint="is dockerd stuck? see its log") from error
         except asyncio.CancelledError:
-            self.cut()
+            await self._given_up(asked)
             raise
+
+    async def _given_up(self, asked: asyncio.Future[T]) -> None:
+        """Cut the call off, and let its thread come back."""
+        self.cut()
+        await asyncio.wait([asked], timeout=SETTLE_S)
+        if asked.done() and not asked.cancelled():
+            asked.exception()
+        asked.cancel()
 
     def _do(self, call: Callable[[docker.APIClient], T], limit: int | None) -> T:
         """In a thread of its own."""
@@ -134,6 +148,8 @@ class Engine:
 
     def cut(self) -> None:
         """Cut every connection: a thread that waits for an answer gets an error in its place."""
+        for let_go in self.on_cut:
+            let_go()
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -145,7 +161,8 @@ class Engine:
         if client is not None:
             client.close()
         for each in self._sockets:
-            each.close()
+            if (number := each.detach()) >= 0:  # close() would leave it to an answer that nobody reads to its end
+                os.close(number)
         self._aside.close()
 
 

@@ -42,6 +42,10 @@ class Given:
             self._blocks.put(error)
             raise
 
+    def stop(self) -> None:
+        """Let the thread go."""
+        self._blocks.put(OSError("the step is over"))
+
     def read(self, size: int, /) -> bytes:
         """Return up to so many bytes; none at the end. In the thread."""
         if not self._rest and not self._ended:

@@ -33,7 +33,7 @@ async def copy_in(step: ContainerCopyIn, engine: Engine, context: Context) -> Ou
         return Outcome(changed=True, skipped="check mode: nothing is copied")
     checker = TarCheck(step.max_bytes, step.max_entries, uid=step.uid, gid=step.gid)
     room = step.max_bytes + step.max_entries * TAR_OVERHEAD
-    async with given_stream(context.stdin, room) as source:
+    async with given_stream(context.stdin, room, engine) as source:
 
         def put(client: docker.APIClient) -> None:
             client.put_archive(there["Id"], clean_path(step.dest), tar_of(step.files, source, checker))
@@ -52,6 +52,7 @@ async def copy_out(step: ContainerCopyOut, engine: Engine, context: Context) -> 
     there = await existing(engine, step.name, step.labels)
     checker = TarCheck(step.max_bytes, step.max_entries)
     output = Output(context.recorder, lambda: require_within_limit(context))
+    engine.on_cut.append(output.stop)
 
     def get(client: docker.APIClient) -> None:
         blocks, _ = client.get_archive(there["Id"], clean_path(step.path), chunk_size=256 << 10)
@@ -89,7 +90,9 @@ class Blocks:
 
 
 @asynccontextmanager
-async def given_stream(stream: AsyncIterator[bytes] | None, max_bytes: int) -> AsyncIterator[Given | None]:
+async def given_stream(
+    stream: AsyncIterator[bytes] | None, max_bytes: int, engine: Engine
+) -> AsyncIterator[Given | None]:
     """Lend an input to a thread while this lasts; raises what the input raised."""
     if stream is None:
         yield None
@@ -99,6 +102,7 @@ async def given_stream(stream: AsyncIterator[bytes] | None, max_bytes: int) -> A
         return LimitExceeded(f"the input is over {max_bytes} bytes", hint="raise max_bytes")
 
     given = Given(stream, max_bytes, too_much)
+    engine.on_cut.append(given.stop)
     pumping = asyncio.ensure_future(given.pump())
     try:
         yield given

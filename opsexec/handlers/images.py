@@ -51,10 +51,11 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     checker = TarCheck(step.max_bytes, step.max_entries)
     given = (GivenFile(DOCKERFILE, step.dockerfile), *step.files)
     output = Output(context.recorder, lambda: require_within_limit(context))
+    engine.on_cut.append(output.stop)
     labels = {**step.labels, CONFIG_LABEL: digest}
     room = step.max_bytes + step.max_entries * TAR_OVERHEAD
     try:
-        async with _context(sources.get(step.context or ""), room, context) as source:
+        async with _context(sources.get(step.context or ""), room, engine, context) as source:
             await engine.ask(
                 lambda client: _say(
                     client.build(
@@ -109,7 +110,7 @@ async def _base(engine: Engine, name: str) -> str:
 
 
 @asynccontextmanager
-async def _context(source: str | None, max_bytes: int, context: Context) -> AsyncIterator[Given | None]:
+async def _context(source: str | None, max_bytes: int, engine: Engine, context: Context) -> AsyncIterator[Given | None]:
     """Lend the files of a directory on the host as a tar stream, of its own tar's making."""
     if source is None:
         yield None
@@ -151,7 +152,7 @@ async def _context(source: str | None, max_bytes: int, context: Context) -> Asyn
             reading.cancel()
             await asyncio.wait([reading])
 
-    async with given_stream(stream(), max_bytes) as given:
+    async with given_stream(stream(), max_bytes, engine) as given:
         yield given
 
 
@@ -164,7 +165,7 @@ async def make(step: ImageImport, engine: Engine, context: Context) -> Outcome:
         raise StepFailed("there is no input to make an image of", host=engine.host, hint="stream a tar to the step")
     repository, tag = _parted(step.name)
     changes = [f"LABEL {json.dumps(key)}={_quoted(value)}" for key, value in step.labels.items()]
-    async with given_stream(context.stdin, step.max_bytes) as source:
+    async with given_stream(context.stdin, step.max_bytes, engine) as source:
         assert source is not None
 
         def blocks() -> Iterator[bytes]:
