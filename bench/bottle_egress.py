@@ -51,9 +51,8 @@ class Answer(asyncio.Protocol):
                 return
             self.buffer = rest[size:]
             body = b'{"ok": true, "text": "' + b"x" * 900 + b'"}'
-            self.transport.write(
-                b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body
-            )
+            head = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            self.transport.write(head % len(body) + body)
 async def main():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[1], sys.argv[2])
@@ -179,7 +178,7 @@ def measure(rounds: int, count: int) -> dict[str, Any]:
             EgressGate(
                 directory,
                 [route("plain.test"), route("token.test", prefixes=["/v1"], slot="EGRESS_TOKEN_0")],
-                {host: ("127.0.0.1", port) for host in HOSTS},
+                dict.fromkeys(HOSTS, ("127.0.0.1", port)),
                 ca,
                 tokens={"EGRESS_TOKEN_0": TOKEN},
                 known=[("HELD", HELD)],

@@ -1,4 +1,4 @@
-"""Attacks on the egress gate itself, at its own socket: what arrived is told by the upstream, the rest by the kernel."""
+"""Attacks on the egress gate itself, at its own socket; what arrived is told by the upstream."""
 
 from __future__ import annotations
 
