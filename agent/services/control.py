@@ -213,12 +213,9 @@ async def list_services(executor: Executor, *, user: bool, run_as: str | None) -
 async def repair(executor: Executor, request: Request, *, execute: bool) -> Outcome:
     """Do what findings offer as a fix that destroys nothing, and examine again; raises OpsError."""
     before = (await examine(executor, request)).findings
-    safe = [
-        each for each in before if each.verdict in ("fail", "warn") and each.fix and each.fix.safe and each.fix.argv
-    ]
-    reading = ("journalctl",)
-    acts = [Act(each.id, Exec(list(each.fix.argv), run_as=request.run_as), each.fix.text)
-            for each in safe if each.fix and each.fix.argv[0] not in reading]  # fmt: skip
+    wrong = [each for each in before if each.verdict in ("fail", "warn")]
+    safe = [each for each in wrong if each.fix is not None and each.fix.by_itself]
+    acts = [Act(each.id, Exec(list(each.fix.argv), run_as=request.run_as), each.fix.text) for each in safe if each.fix]
     name = "" if request.name == LOCAL_RUNTIME else f" {request.name}"
     left = [each for each in before if each.verdict == "fail" and each not in safe]
     notes = [f"{each.id} takes a person: {each.fix or each.summary}" for each in left]

@@ -28,11 +28,20 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Fix(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What to do. `argv`: the command that does it, empty when it takes a person; `safe`: it destroys nothing."""
+    """What to do. `argv`: the command that does it, empty when it takes a person; `safe`: it destroys nothing.
+
+    `shows`: the command only tells more, and mends nothing.
+    """
 
     text: str
     argv: tuple[str, ...] = ()
     safe: bool = False
+    shows: bool = False
+
+    @property
+    def by_itself(self) -> bool:
+        """True for what `repair` may do without a person."""
+        return bool(self.argv) and self.safe and not self.shows
 
     def __str__(self) -> str:
         return f"{self.text}: `{shlex.join(self.argv)}`" if self.argv else self.text

@@ -77,9 +77,7 @@ def containment(scene: Scene, containers: list[str], moved: str | None) -> list[
     declared = scene.service.declaration
     link = declared.podman.connection if declared else None
     acts = [Act("stop", ServiceControl(unit, "stop", user, timeout_s=STOP_S), "end it")]
-    acts += [
-        Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers
-    ]
+    acts += [Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers]
     acts.append(Act("disable", ServiceControl(unit, "disable", user), "nothing starts it at boot"))
     if moved is not None:
         acts.append(Act("move-definition", RemoveFile(moved), f"it waits in {scene.places.held}"))

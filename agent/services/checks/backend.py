@@ -26,7 +26,7 @@ def judge_running(said: Said) -> Ruling:
     if state == "running":
         return passed("systemd is running", said.evidence)
     if state == "degraded":
-        fix = Fix(text="see what failed", argv=("systemctl", "--failed"), safe=True)
+        fix = Fix(text="see what failed", argv=("systemctl", "--failed"), safe=True, shows=True)
         return warned("systemd runs, and some unit has failed", said.evidence, fix=fix)
     if state in ("offline", "unknown"):
         return failed(f"systemd is {state}: nothing is supervised", said.evidence)

@@ -61,7 +61,7 @@ async def binary(look: Look) -> Ruling:
                 return warned(f"podman is in {place}, where units don't look", Evidence(path=place))
     if path is None:
         if look.has_service and look.declared is not None:
-            fix = Fix(text="install it", argv=("apt-get", "install", "podman"), safe=True)
+            fix = Fix(text="install it", argv=("apt-get", "install", "podman"))
             return failed("there is no podman on this host", fix=fix)
         return skipped("there is no podman on this host", "podman.binary")
     return passed(f"podman is {path}", Evidence(path=path))

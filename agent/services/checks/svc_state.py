@@ -43,7 +43,7 @@ async def state(look: Look) -> Ruling:
     if load in ("error", "bad-setting"):
         return failed(f"{unit} can't be loaded: {found.get('LoadError', '') or load}", said.evidence)
     if active == "failed":
-        fix = Fix(text="read why", argv=("journalctl", "-u", unit), safe=True)
+        fix = Fix(text="read why", argv=("journalctl", "-u", unit), safe=True, shows=True)
         return failed(f"{unit} has failed ({found.get('Result', '')})", said.evidence, fix=fix)
     if active not in ("active", "reloading", "inactive", "activating", "deactivating"):
         return unknown(f"{unit} is in a state nobody knows: {active[:60]}", said.evidence)
