@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="show what a bottle's daemons said")
     logs.add_argument("identity", metavar="ID")
     logs.add_argument("daemon", metavar="DAEMON", nargs="?")
+    again = commands.add_parser("restart", help="end one of a bottle's daemons and start it again, with the same CA")
+    again.add_argument("identity", metavar="ID")
+    again.add_argument("daemon", metavar="DAEMON")
     beside = commands.add_parser(
         "exec", help="run another program in a running bottle", usage="bottle exec ID [OPTION...] -- PROGRAM [ARG...]"
     )

@@ -20,6 +20,7 @@ from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
 from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
+from bottle.restarting import Restarting
 from bottle.screen import Screen
 from bottle.state import Metadata, State
 from opsexec.executor import AuditSink, LogSink, RunOutput, Stream
@@ -80,14 +81,16 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
     plan = whole.plan
     authority = mint(plan.identity)
     granted = launch.ceiling(plan, whole.place, whole.secrets, authority)
+    restarting = Restarting(plan.identity, whole.say)
     made = launch.Launch(
         plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume, attendant
     )
+    made = dataclasses.replace(made, restarting=restarting)
     if whole.screen is not None:
         command = terminal.on_a_terminal(plan.command, screen.size())
         made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
     async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
-        beside = Beside(plan, whole.place, whole.secrets, ex)
+        beside = Beside(plan, whole.place, whole.secrets, ex, restarting)
         async with served(whole.state.directory(plan.identity), beside.run):
             with ExitStack() as stack:
 

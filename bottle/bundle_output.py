@@ -17,8 +17,8 @@ MAX_LOG = 16 << 20
 class BundleOutput:
     """A LogSink for the bundle's run. `ready`: set once every daemon said so, or one `failed` to.
 
-    `listening`: who takes a daemon's events, as they are said: the daemon's word, and nothing more. `init` has, once all
-    are ready, what becomes of each.
+    `listening`: who takes a daemon's events, as they are said: the daemon's word, and nothing more. `init` has,
+    once all are ready, what becomes of each.
     """
 
     def __init__(

@@ -225,6 +225,12 @@ def _exec(arguments: argparse.Namespace) -> int:
     return execute(arguments)
 
 
+def _restart(arguments: argparse.Namespace) -> int:
+    from bottle.restarting import restart
+
+    return restart(arguments)
+
+
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, ensure_ascii=True))
 
@@ -250,4 +256,5 @@ _COMMANDS = {
     "diff": _diff,
     "pull": _pull,
     "exec": _exec,
+    "restart": _restart,
 }

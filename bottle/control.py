@@ -23,6 +23,7 @@ from bottle.backends.base import Place, backend
 from bottle.credentials import Credentials
 from bottle.errors import NoSuchBottle
 from bottle.plan import BottlePlan
+from bottle.restarting import Restarting
 from bottle.terminal import Size, on_a_terminal
 from opsexec.errors import OpsError, UsageError
 from opsexec.executor import Executor, LogSink, RunOutput, Stream
@@ -36,9 +37,10 @@ HEAD = struct.Struct(">cI")
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A program to run beside the agent. `columns`: 0 without a terminal."""
+    """A program to run beside the agent, or a daemon to `restart`. `columns`: 0 without a terminal."""
 
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = ()
+    restart: str = ""
     columns: int = 0
     rows: int = 0
     term: str = "xterm-256color"
@@ -53,16 +55,22 @@ Runner = Callable[[Asked, LogSink, AsyncIterator[bytes]], Awaitable[RunOutput]]
 
 
 class Beside:
-    """Runs programs in the agent's place, once it is `ready`."""
+    """Runs programs in the agent's place, once it is `ready`, and restarts daemons."""
 
-    def __init__(self, plan: BottlePlan, place: Place, secrets: Credentials, ex: Executor) -> None:
+    def __init__(
+        self, plan: BottlePlan, place: Place, secrets: Credentials, ex: Executor, restarting: Restarting
+    ) -> None:
         self._plan, self._place, self._secrets, self._ex = plan, place, secrets, ex
+        self._restarting = restarting
         self.ready = False
 
     async def run(self, asked: Asked, sink: LogSink, stdin: AsyncIterator[bytes]) -> RunOutput:
         """Run one program to its end."""
         if not self.ready:
             raise OpsError(f"{self._plan.identity} is still being started", hint="try again in a moment")
+        if asked.restart:
+            await self._restarting.restart(asked.restart)
+            return RunOutput(run="", host=self._plan.identity, exit_code=0)
         argv = asked.argv if asked.size is None else on_a_terminal(asked.argv, asked.size)
         step = backend(self._plan.backend).agent_run(self._plan, self._place, self._secrets, argv)
         return await self._ex.run_streaming(step, sink, stdin=stdin)
@@ -191,7 +199,7 @@ async def _asked(reader: asyncio.StreamReader) -> Asked:
         asked = msgspec.json.decode(found[1], type=Asked)
     except msgspec.DecodeError as error:
         raise UsageError(f"what was asked can't be read: {error}") from error
-    if not asked.argv:
+    if not asked.argv and not asked.restart:
         raise UsageError("there is no program to run", hint="bottle exec ID -- PROGRAM ARGUMENTS")
     return asked
 

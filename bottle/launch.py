@@ -13,10 +13,10 @@ from bottle.backends.base import Backend, Phase, Place, all_steps, backend
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
-from bottle.line import Line
 from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
+from bottle.restarting import Restarting
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -39,7 +39,7 @@ class Launch:
     """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made.
 
     `attendant`: who takes the agent's proposals, where there is supervise. `command`: the agent's words, where they
-    aren't the plan's own; `stdin`: what it is given.
+    aren't the plan's own; `stdin`: what it is given. `restarting`: by whom a person's restarts come.
     """
 
     plan: BottlePlan
@@ -54,6 +54,7 @@ class Launch:
     attendant: Attendant | None = None
     command: tuple[str, ...] | None = None
     stdin: Callable[[], AsyncIterator[bytes]] | None = None
+    restarting: Restarting | None = None
 
 
 def capabilities(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> list[str]:
@@ -107,10 +108,12 @@ async def _run(
     await _steps(ex, layout.steps)
     place = await _surround(how, launch, ex, undo, ending)
     launch.say(f"CA {launch.authority.fingerprint}")
-    line = Line()
+    restarting = launch.restarting or Restarting(plan.identity, launch.say)
+    restarting.watch(how.daemons(plan))
+    line = restarting.line
     reloading = Reloading(how, plan, place, ex, line)
     attendant = launch.attendant
-    listening: dict[str, Callable[[dict[str, Any]], None]] = {"egress": reloading.heard}
+    listening: dict[str, Callable[[dict[str, Any]], None]] = {"egress": reloading.heard, "init": restarting.heard}
     if attendant is not None:
         attendant.attach(lambda text: line.send(f"tell supervise {text}"))
         listening["supervise"] = attendant.take

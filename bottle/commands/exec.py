@@ -57,7 +57,7 @@ async def run(
                 continue
             told = json.loads(data)
             if kind == b"f":
-                raise _failure(told)
+                raise failure(told)
             return _status(told)
         raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
     finally:
@@ -66,7 +66,8 @@ async def run(
         writer.close()
 
 
-def _failure(told: dict[str, Any]) -> OpsError:
+def failure(told: dict[str, Any]) -> OpsError:
+    """Return the error that a launcher tells."""
     kind = {2: UsageError, 3: HostUnready}.get(told.get("exit_code", 1), OpsError)
     return kind(str(told.get("message")), hint=told.get("hint"))
 
