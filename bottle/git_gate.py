@@ -31,6 +31,7 @@ def configuration(plan: BottlePlan, secrets: Credentials, socket: str, work_dir:
                 "url": repository.url,
                 "identity": reveal(secrets.keys[name]),
                 "host_key": repository.host_key or "",
+                "policy": repository.policy.rendered(),
             }
             for name, repository in plan.repositories.items()
         },

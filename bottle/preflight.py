@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 from bottle.limits import named
+from bottle.manifest.model import Repository
 from bottle.plan import BottlePlan
 
 
@@ -32,7 +34,7 @@ def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
         rows.append(("git identity", who + (" (claimed by the agent's file)" if plan.git_user_claimed else "")))
     for name, repository in plan.repositories.items():
         upstream = repository.upstream
-        rows.append(("git", f"{name} -> {upstream.host}:{upstream.port}"))
+        rows.append(("git", f"{name} -> {upstream.host}:{upstream.port}{_policy(repository)}"))
     if not plan.repositories:
         rows.append(("git", "none"))
     rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]
@@ -42,6 +44,12 @@ def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
     rows.append(("plan", f"sha256:{plan.digest}"))
     rows += [("warning", text) for text in plan.warnings]
     return [f"{label:<13} {shown(text)}" for label, text in rows]
+
+
+def _policy(repository: Repository) -> str:
+    """Name what differs from the gate's default: a looser gate is not to be overlooked."""
+    said = repository.policy.rendered()
+    return f" [policy: {', '.join(f'{key}={json.dumps(value)}' for key, value in said.items())}]" if said else ""
 
 
 def _workspace(plan: BottlePlan) -> str:

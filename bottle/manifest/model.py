@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
-from bottle.manifest.names import REPOSITORY, SKILL, TEMPLATE, VARIABLE, Upstream, host_name, path_prefix
+from bottle.manifest.names import BRANCH, REPOSITORY, SKILL, TEMPLATE, VARIABLE, Upstream, host_name, path_prefix
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}\Z")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*\Z")
@@ -150,12 +150,36 @@ class AgentProvider(Closed):
         return self
 
 
+class GatePolicy(Closed):
+    """What may be pushed to a repository where that differs from the gate's default (docs/git-gate.md), which None is.
+
+    `protected`: branches that aren't pushed to, HEAD being the upstream's own; sizes in bytes.
+    """
+
+    protected: tuple[Annotated[str, _matching(BRANCH, "a branch's name")], ...] | None = Field(
+        default=None, strict=False
+    )
+    protected_paths: bool | None = None
+    deletes: bool | None = None
+    forced: bool | None = None
+    lfs: bool | None = None
+    signatures: bool | None = None
+    max_objects: Annotated[int, Field(gt=0, le=5_000_000)] | None = None
+    max_object_bytes: Annotated[int, Field(gt=0, le=2 << 30)] | None = None
+    max_bytes: Annotated[int, Field(gt=0, le=8 << 30)] | None = None
+
+    def rendered(self) -> dict[str, Any]:
+        """Return what is said, and nothing of what isn't."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
 class Repository(Closed):
     """One git upstream behind the gate. `identity`: the key file on the launcher; `host_key`: its known_hosts line."""
 
     url: str
     identity: Line
     host_key: Line | None = None
+    policy: GatePolicy = GatePolicy()
 
     @model_validator(mode="after")
     def _url_is_ssh(self) -> Repository:
@@ -242,7 +266,8 @@ class Source(BaseModel):
 KEYS: dict[type[BaseModel], tuple[str, ...]] = {
     kind: tuple(field.alias or name for name, field in kind.model_fields.items())
     for kind in (
-        Auth, PipelockRoute, Route, Egress, AgentProvider, Repository, GitUser, GitGate, Bottle, AgentGitGate, Agent,
+        Auth, PipelockRoute, Route, Egress, AgentProvider, GatePolicy, Repository, GitUser, GitGate, Bottle,
+        AgentGitGate, Agent,
     )
 }  # fmt: skip
 """The keys each model takes, as a manifest spells them: what an unknown key is compared with."""

@@ -11,6 +11,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TEMPLATE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+BRANCH = re.compile(r"[A-Za-z0-9._/*+@-]{1,200}\Z")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _UPSTREAM = re.compile(
     r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"

@@ -97,6 +97,7 @@ def _known(kind: type[BaseModel], path: Path, data: object) -> tuple[str, ...]:
         ("git-gate",): "GitGate" if kind is Bottle else "AgentGitGate",
         ("git-gate", "user"): "GitUser",
         ("git-gate", "repos", "*"): "Repository",
+        ("git-gate", "repos", "*", "policy"): "GatePolicy",
         ("egress",): "Egress",
         ("egress", "routes", "*"): "Route",
         ("egress", "routes", "*", "auth"): "Auth",

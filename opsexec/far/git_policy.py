@@ -24,7 +24,8 @@ DEFAULTS = {
     "max_object_bytes": 100 << 20,
     "max_bytes": 2 << 30,
 }  # type: dict[str, Any]
-"""`protected`: branches only people push to, HEAD = the upstream's default. 100 MiB a file is what forges take."""
+"""`protected`: branches only people push to, HEAD = the upstream's default, `*` for any text. 100 MiB a file is what
+forges take."""
 
 REFS = ("refs/heads/", "refs/tags/")
 
@@ -66,7 +67,7 @@ def ref_refusals(declared: Declared, policy: dict[str, Any], quarantine: str, up
         gone, fresh = not new.strip("0"), not old.strip("0")
         if not ref.startswith(REFS):
             yield "only branches and tags pass the gate, not refs such as notes, replacements or pull requests"
-        elif ref in protected:
+        elif _protected(ref, protected):
             what = "deleted" if gone else "pushed to"
             yield f"a protected branch isn't {what} from here: push another branch, and let a person merge it"
         elif gone:
@@ -80,6 +81,13 @@ def ref_refusals(declared: Declared, policy: dict[str, Any], quarantine: str, up
                 yield "a ref must lead to a commit, not to another kind of object"
             elif not fresh and not policy["forced"] and git(["merge-base", "--is-ancestor", old, new], env)[0] != 0:
                 yield "forced pushes aren't allowed here"
+
+
+def _protected(ref: str, names: set[str]) -> bool:
+    """True where a protected name is this ref's, or a pattern is that it matches; `*` stands for slashes too."""
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(ref, name) if "*" in name else ref == name for name in names)
 
 
 def path_refusal(policy: dict[str, Any], change: Change) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opsexec.errors import UsageError
+from opsexec.far.git_policy import DEFAULTS
 
 _KEY_TYPE = re.compile(r"(?:ssh-[a-z0-9-]+|ecdsa-[a-z0-9-]+|sk-[a-z0-9@.-]+)\Z")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
@@ -107,7 +108,10 @@ def read_config(text: bytes) -> GateConfig:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the git gate's configuration is malformed ({type(error).__name__})") from None
-    for name in repositories:
+    for name, declaration in repositories.items():
+        unknown = set(declaration.policy) - set(DEFAULTS)
+        if unknown:
+            raise UsageError(f"the policy of {name[:60]!r} has the key {min(unknown)[:60]!r}", hint=", ".join(DEFAULTS))
         if not _NAME.match(name) or name in (".", ".."):
             raise UsageError(f"repository {name[:60]!r} is malformed", hint="letters, digits and ._-")
     return config
