@@ -14,7 +14,7 @@ from tests.parts.service_commands import CANARY, declare, ops
 from tests.parts.waiting import eventually_now
 
 pytestmark = pytest.mark.timeout(240)
-SAYS = f"""name = "says"
+SAYS = """name = "says"
 enable = true
 command = ["/usr/local/bin/says"]
 [logs]
@@ -35,7 +35,7 @@ def machine() -> Iterator[BootedMachine]:
 
 
 def test_a_directory_that_is_missing_is_made_by_repair_and_nothing_else_is_done(machine):
-    """The plan changes nothing; executed it mends what can be mended, twice changes nothing, the rest takes a person."""
+    """The plan changes nothing; executed it mends what can be; a second time it finds nothing."""
     declare(machine, "says", SAYS)
     plan = ops(machine, "repair", "says", rc=None)
     assert [each["id"] for each in plan["plan"]] == ["logs.dir"]
