@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.parts.attack_table import AttackTable
+
+if TYPE_CHECKING:
+    from tests.parts.bottle_engine import BottleEngine
 
 # Wall-clock deadlines per example measure the machine, not the code; pytest-timeout bounds the whole test.
 settings.register_profile("opsexec", deadline=None, print_blob=True)
@@ -22,6 +27,15 @@ SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
 def pytest_configure(config: pytest.Config) -> None:
     """Tie tests to the attacks they show: tests/parts/attacks.py says how."""
     config.pluginmanager.register(AttackTable(config), "attack-table")
+
+
+@pytest.fixture(scope="session")
+def bottle_engine() -> Iterator[BottleEngine]:
+    """A docker engine for bottles, in a network of its own."""
+    from tests.parts.bottle_engine import bottle_engine as started
+
+    with started() as engine:
+        yield engine
 
 
 @pytest.fixture

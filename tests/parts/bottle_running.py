@@ -9,12 +9,15 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.conftest import require
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
+
+if TYPE_CHECKING:
+    from tests.parts.bottle_engine import BottleEngine
 
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "tok-REAL-0123456789abcdef"
@@ -58,12 +61,20 @@ class Bottles:
     env: dict[str, str] = field(default_factory=dict)
     cwd: Path = REPOSITORY
     reaching_also: list[str] = field(default_factory=list)
+    engine: BottleEngine | None = None
 
     def environ(self) -> dict[str, str]:
         """The launcher's environment."""
         found = {**os.environ, "BOT_BOTTLE_ROOT": str(self.root.path), "API_TOKEN": TOKEN, "MY_HELD": HELD, **self.env}
         found["PYTHONPATH"] = str(REPOSITORY)
+        if self.engine is not None:
+            found["DOCKER_HOST"] = self.engine.address
         return found
+
+    @property
+    def backend(self) -> str:
+        """What these bottles are isolated by."""
+        return "bwrap" if self.engine is None else "docker"
 
     def argv(self, *words: str) -> list[str]:
         """A `bottle` command."""
@@ -71,7 +82,7 @@ class Bottles:
 
     def start_argv(self, agent: str, program: list[str], *options: str) -> list[str]:
         """`bottle start` of a scripted agent."""
-        return self.argv("start", agent, "-y", *self.reaching(), *options, "--", *program)
+        return self.argv("start", agent, "-y", "--backend", self.backend, *self.reaching(), *options, "--", *program)
 
     def reaching(self) -> list[str]:
         """The options by which egress finds and trusts the upstream."""

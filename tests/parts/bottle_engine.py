@@ -1,0 +1,170 @@
+"""A docker engine for bottles: a `dockerd` of the test's own in a network namespace of its own, with an agent image.
+
+Whatever it routes, filters and bridges is in that namespace; there `OUTSIDE` is an address that stands for the internet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.conftest import SYSTEM_DIRS, require
+from tests.parts.lonely_internet import LonelyInternet
+from tests.parts.waiting import eventually_now
+
+T = TypeVar("T")
+
+OUTSIDE = "203.0.113.7"
+IMAGE = "opsexec-test/agent:1"
+DOCKERFILE = f"FROM {IMAGE}\n"
+PACKAGES = "ca-certificates,curl,git,iproute2,python3"
+
+
+def require_engine() -> None:
+    """Skip, or fail under REQUIRE_ALL, where no engine of our own can be started."""
+    require(os.geteuid() == 0, "an engine of the test's own needs root")
+    require("dockerd", "needs dockerd (apt-get install docker.io)")
+    require("docker", "needs the docker program (apt-get install docker.io)")
+    require(root_tar().exists() or bool(_program("mmdebstrap")), "needs mmdebstrap to make an agent's image with")
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRS}")
+
+
+def root_tar() -> Path:
+    """Where the agents' root file system is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(f"{_codename()} {PACKAGES} {platform.machine()}".encode()).hexdigest()[:16]
+    return cache / "opsexec" / "agent-root" / key / "root.tar"
+
+
+def _codename() -> str:
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+
+
+def _make_root() -> Path:
+    tar = root_tar()
+    if not tar.exists():
+        tar.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
+        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}", _codename(), str(unfinished)]
+        subprocess.run(argv, check=True, timeout=600)
+        unfinished.rename(tar)
+    return tar
+
+
+class BottleEngine:
+    """The engine. `socket`: where it listens; `netns`: the namespace it is in."""
+
+    def __init__(self, home: Path, netns: str) -> None:
+        self.home = home
+        self.socket = home / "docker.sock"
+        self.netns = netns
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What DOCKER_HOST is to be."""
+        return f"unix://{self.socket}"
+
+    def docker(self, *words: str, within_s: float = 60, check: bool = True) -> str:
+        """Run the docker command line against it; what it printed."""
+        argv = [_program("docker") or "docker", *words]
+        env = {**os.environ, "DOCKER_HOST": self.address}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=within_s, check=False)
+        assert not check or done.returncode == 0, f"docker {words[:2]}: {done.stderr[-2000:]}"
+        return done.stdout
+
+    def inspect(self, *names: str) -> list[dict[str, Any]]:
+        """What the engine says of containers, networks or images."""
+        found: list[dict[str, Any]] = json.loads(self.docker("inspect", *names))
+        return found
+
+    def labelled(self, kind: str, *labels: str) -> list[str]:
+        """The names of the containers (`ps`) or networks (`network`) that carry these labels."""
+        words = ["ps", "-a", "--format", "{{.Names}}"] if kind == "ps" else ["network", "ls", "--format", "{{.Name}}"]
+        return sorted(self.docker(*words, *(f"--filter=label={each}" for each in labels)).split())
+
+    def within(self, work: Callable[[], T]) -> T:
+        """Do something in the engine's network namespace: sockets opened and threads started there stay there."""
+        return LonelyInternet(self.netns).within(work)
+
+    def ip(self, *words: str) -> str:
+        """Run ip(8) in the engine's network namespace."""
+        return subprocess.run(
+            ["ip", "-n", self.netns, *words], check=True, capture_output=True, text=True, timeout=20
+        ).stdout
+
+    def start(self) -> None:
+        """Start the engine, and wait until it answers."""
+        dockerd = _program("dockerd") or "dockerd"
+        argv = ["nsenter", f"--net=/run/netns/{self.netns}", dockerd, "--host", self.address]
+        argv += ["--data-root", f"{self.home}/data", "--exec-root", f"{self.home}/exec"]
+        argv += ["--pidfile", f"{self.home}/dockerd.pid"]
+        with (self.home / "dockerd.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = self.process
+
+        def answers() -> bool:
+            return self.socket.exists() and bool(self.docker("version", "-f", "{{.Server.Version}}", check=False))
+
+        eventually_now(lambda: process.poll() is not None or answers(), within_s=60, what="dockerd answers")
+        assert process.poll() is None, (self.home / "dockerd.log").read_text()[-2000:]
+
+    def stop(self) -> None:
+        """End the engine; what ran in it ends as well."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(40)
+
+    def remove_all(self) -> None:
+        """Remove every container: all there are in this engine are the test's own."""
+        containers = self.docker("ps", "-aq").split()
+        if containers:
+            self.docker("rm", "-f", *containers, check=False)
+
+
+@contextmanager
+def bottle_engine() -> Iterator[BottleEngine]:
+    """A running engine with the image `IMAGE`; all that it made goes with it."""
+    require_engine()
+    tar = _make_root()
+    netns = f"opsdock{secrets.token_hex(3)}"
+    subprocess.run(["ip", "netns", "add", netns], check=True, timeout=20)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bottles-", ignore_cleanup_errors=True) as name:
+            engine = BottleEngine(Path(name), netns)
+            engine.ip("link", "set", "lo", "up")
+            engine.ip("addr", "add", f"{OUTSIDE}/32", "dev", "lo")
+            try:
+                engine.start()
+                engine.docker("import", str(tar), IMAGE, within_s=120)
+                yield engine
+            finally:
+                if engine.process is not None and engine.process.poll() is None:
+                    engine.remove_all()
+                engine.stop()
+                _unmount(Path(name))
+    finally:
+        subprocess.run(["ip", "netns", "del", netns], check=False, timeout=20)
+
+
+def _unmount(below: Path) -> None:
+    """Unmount what an engine that ended left mounted: the namespaces of its networks."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = line.split(" ")[1]
+        if place.startswith(f"{below}/"):
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run(["umount", "-l", place], check=True, capture_output=True, timeout=20)
