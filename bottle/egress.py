@@ -23,21 +23,30 @@ class EffectiveRoute:
     tls_passthrough: bool
     private: tuple[str, ...]
     owner: Literal["provider", "manifest"]
+    methods: tuple[str, ...] | None = None
+    query: tuple[str, ...] | None = None
 
     def rendered(self) -> dict[str, Any]:
         """Return what the sidecar is told: no token, and no name of the launcher's variables."""
-        return {
+        found: dict[str, Any] = {
             "host": self.host,
             "path_allowlist": None if self.path_allowlist is None else list(self.path_allowlist),
             "scheme": self.scheme,
             "slot": self.slot,
             "private": list(self.private),
         }
+        if self.methods is not None:
+            found["methods"] = list(self.methods)
+        if self.query is not None:
+            found["query"] = list(self.query)
+        return found
 
     @property
     def line(self) -> str:
-        """The route in the preflight: `host [auth:Bearer]`."""
-        return self.host + (f" [auth:{self.scheme}]" if self.scheme else "")
+        """The route in the preflight: `host [auth:Bearer] [GET HEAD]`."""
+        named = [f"auth:{self.scheme}"] if self.scheme else []
+        named += [" ".join(self.methods)] if self.methods is not None else []
+        return " ".join([self.host, *(f"[{each}]" for each in named)])
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ def effective_egress(provided: Sequence[ProviderRoute], manifest: Sequence[Route
                 tls_passthrough=route.pipelock.tls_passthrough,
                 private=route.pipelock.ssrf_ip_allowlist,
                 owner=owner,
+                methods=route.methods,
+                query=route.query_allowlist,
             )
         )
     return EffectiveEgress(tuple(routes), {slot: token for token, slot in slots.items()}, tuple(warnings))
@@ -91,6 +102,8 @@ def _lost(route: Route) -> list[str]:
     named = {
         "path_allowlist": route.path_allowlist is not None,
         "auth": route.auth is not None,
+        "methods": route.methods is not None,
+        "query_allowlist": route.query_allowlist is not None,
         "pipelock": route.pipelock != type(route.pipelock)(),
     }
     return [name for name, given in named.items() if given]

@@ -102,11 +102,19 @@ class PipelockRoute(Closed):
     ssrf_ip_allowlist: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(default=(), strict=False)
 
 
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
 class Route(Closed):
-    """One host the agent may reach. No path_allowlist: every path."""
+    """One host the agent may reach. No path_allowlist: every path; no methods: each that is forwarded at all.
+
+    `query_allowlist`: the names that a query's parameters may have, none when it is empty.
+    """
 
     host: Annotated[str, AfterValidator(host_name)]
     path_allowlist: tuple[Annotated[str, AfterValidator(path_prefix)], ...] | None = Field(default=None, strict=False)
+    methods: tuple[Method, ...] | None = Field(default=None, strict=False)
+    query_allowlist: tuple[Line, ...] | None = Field(default=None, strict=False)
     auth: Auth | None = None
     pipelock: PipelockRoute = PipelockRoute()
     role: Annotated[None, PlainValidator(_reserved)] = None
@@ -115,6 +123,8 @@ class Route(Closed):
     def _no_empty_list(self) -> Route:
         if self.path_allowlist == ():
             raise ValueError("path_allowlist is empty, which would admit nothing; leave it out, or name prefixes")
+        if self.methods == ():
+            raise ValueError("methods is empty, which would admit nothing; leave it out, or name some")
         return self
 
 

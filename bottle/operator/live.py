@@ -69,6 +69,8 @@ def read_policy(data: Mapping[str, Any]) -> LivePolicy:
                     **row,
                     "path_allowlist": None if row["path_allowlist"] is None else tuple(row["path_allowlist"]),
                     "private": tuple(row["private"]),
+                    "methods": None if row.get("methods") is None else tuple(row["methods"]),
+                    "query": None if row.get("query") is None else tuple(row["query"]),
                 }
             )
             for row in data["routes"]

@@ -154,7 +154,7 @@ def decide_request(policy: Policy, seen: Seen) -> Verdict:
     if any(each not in (host, f"{host}:{port}") for each in named):
         return Verdict.no("the request names another host than the tunnel")
     return (
-        _refuse_method(seen)
+        _refuse_method(seen, opened.route)
         or _refuse_headers(seen)
         or _refuse_target(seen, opened.route)
         or Verdict(True, "route", opened.route)
@@ -168,9 +168,11 @@ def _hosts_named(seen: Seen) -> list[str]:
     return found
 
 
-def _refuse_method(seen: Seen) -> Verdict | None:
+def _refuse_method(seen: Seen, route: Route) -> Verdict | None:
     if seen.method not in METHODS:
         return Verdict.no("this method is not forwarded")
+    if route.methods is not None and seen.method not in route.methods:
+        return Verdict.no("this method is outside this route's methods")
     if seen.http_version not in ("HTTP/1.1", "HTTP/2.0"):
         return Verdict.no("this HTTP version is not forwarded")
     return None
@@ -210,12 +212,18 @@ def _refuse_target(seen: Seen, route: Route) -> Verdict | None:
     path, _, query = seen.target.partition("?")
     if route.prefixes is not None and not any(under(path, prefix) for prefix in route.prefixes):
         return Verdict.no("the path is outside this route's path_allowlist")
-    if route.slot is not None:
-        for part in query.replace(";", "&").split("&"):
-            name = unquote_to_bytes(part.partition("=")[0].replace("+", " ")).decode("latin-1").lower()
-            if name in _ACCOUNT_QUERY:
-                return Verdict.no("the query carries a credential where one is injected")
+    names = _query_names(query) if query else []
+    if route.slot is not None and any(name.lower() in _ACCOUNT_QUERY for name in names):
+        return Verdict.no("the query carries a credential where one is injected")
+    if route.query is not None and any(name not in route.query for name in names):
+        return Verdict.no("the query has a parameter outside this route's query list")
     return None
+
+
+def _query_names(query: str) -> list[str]:
+    """Return the parameters' names, as any server might read them: split at `&` and at `;`."""
+    parts = query.replace(";", "&").split("&")
+    return [unquote_to_bytes(part.partition("=")[0].replace("+", " ")).decode("latin-1") for part in parts]
 
 
 def malformed_target(target: str, *, strict: bool) -> str | None:

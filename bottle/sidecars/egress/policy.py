@@ -17,13 +17,18 @@ PORT = 443
 
 @dataclass(frozen=True)
 class Route:
-    """One host. `prefixes` None: every path. `slot`: the token injected here, by `scheme`."""
+    """One host. `prefixes` None: every path. `slot`: the token injected here, by `scheme`.
+
+    `methods` None: each of METHODS. `query` None: any; else the names of the parameters that a query may have.
+    """
 
     host: str
     prefixes: tuple[str, ...] | None = None
     scheme: str | None = None
     slot: str | None = None
     private: tuple[Network, ...] = ()
+    methods: frozenset[str] | None = None
+    query: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def read_table(table: Iterable[Mapping[str, Any]]) -> Policy:
     """Return the policy a rendered route table stands for; raises ValueError for one of another shape."""
     routes: dict[str, Route] = {}
     for row in table:
-        if set(row) != {"host", "path_allowlist", "scheme", "slot", "private"}:
+        if set(row) - {"methods", "query"} != {"host", "path_allowlist", "scheme", "slot", "private"}:
             raise ValueError(f"a route has the keys {sorted(row)}")
         host, prefixes, scheme, slot = row["host"], row["path_allowlist"], row["scheme"], row["slot"]
         if not isinstance(host, str) or host != host.lower() or not host or host in routes:
@@ -50,11 +55,18 @@ def read_table(table: Iterable[Mapping[str, Any]]) -> Policy:
             raise ValueError(f"path_allowlist of {host} is not a list of paths")
         if (scheme is None) != (slot is None) or scheme not in (None, "Bearer", "token"):
             raise ValueError(f"scheme and slot of {host} don't go together")
+        methods, query = row.get("methods"), row.get("query")
+        if methods is not None and (not methods or not METHODS.issuperset(methods)):
+            raise ValueError(f"methods of {host} are not some of {sorted(METHODS)}")
+        if query is not None and not all(isinstance(each, str) for each in query):
+            raise ValueError(f"query of {host} is not a list of names")
         routes[host] = Route(
             host=host,
             prefixes=None if prefixes is None else tuple(prefixes),
             scheme=scheme,
             slot=slot,
             private=tuple(ipaddress.ip_network(each) for each in row["private"]),
+            methods=None if methods is None else frozenset(methods),
+            query=None if query is None else frozenset(query),
         )
     return Policy(routes)
