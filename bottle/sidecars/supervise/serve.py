@@ -19,6 +19,7 @@ MAX_LINE = 1 << 20
 async def serve(config: SuperviseConfig, news: asyncio.StreamReader) -> None:
     """Serve until stdin ends, or SIGTERM."""
     over = asyncio.Event()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the bundle's, when it ends
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     desk = Desk(config.wait_s, config.routes)
