@@ -1,9 +1,9 @@
-"""First program of a sandbox: takes the environment from stdin, opens the doors, becomes the program.
+"""First program of a sandbox: takes the environment from stdin, opens the doors, starts the program and stays as PID 1.
 
 A door is a port of the sandbox's own loopback that leads to one unix socket. The environment comes first on stdin, as a
 length of 8 hex digits and names and values between NUL bytes: so it stands on no argv, and in no process outside.
-Runs as `python3 -I -S -c <this file> CWD OPEN_FILES FILE_BYTES PROCESSES DOORS -- ARGV...`; DOORS is `-` or
-`PORT=SOCKET,...`.
+Runs as `python3 -I -S -c <this file> CWD OPEN_FILES FILE_BYTES PROCESSES DOORS HOW -- ARGV...`; DOORS is `-` or
+`PORT=SOCKET,...`; HOW is `alone` where the program is to be PID 1 itself.
 """
 
 from __future__ import annotations
@@ -54,21 +54,46 @@ def open_doors(doors: str) -> list[tuple[socket.socket, str]]:
     return found
 
 
-def keep_doors(doors: list[tuple[socket.socket, str]]) -> None:
-    """Hold the doors in a process of their own, orphaned: the program has no child that it didn't start."""
-    first = os.fork()
-    if first:
-        os.waitpid(first, 0)
-        return
-    os.setsid()
-    if os.fork():
-        os._exit(0)
+def keep(program: int, doors: list[tuple[socket.socket, str]]) -> None:
+    """Be the sandbox's first process: hold the doors, reap whoever is orphaned, and end as the program ends."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    _close_to_others()
+    if not doors:
+        while not _reaped(program, 0):
+            continue
     import asyncio
 
-    asyncio.run(serve(doors))
+    async def both() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, _reaped, program, os.WNOHANG)
+        _reaped(program, os.WNOHANG)
+        await serve(doors)
+
+    asyncio.run(both())
+
+
+def _reaped(program: int, how: int) -> bool:
+    """Take who ended; when it is the program, this ends too, and the kernel ends what is left."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, how)
+        except ChildProcessError:
+            os._exit(NOT_STARTED)
+        if pid == program:
+            os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+        if pid == 0:
+            return False
+
+
+def _close_to_others() -> None:
+    """Let no program of the same user look into this process or trace it (PR_SET_DUMPABLE, prctl(2))."""
+    try:
+        import ctypes
+    except ImportError:  # a small Python; there is nothing in here that the program doesn't have itself
+        return
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 
 
 async def serve(doors: list[tuple[socket.socket, str]]) -> None:
@@ -130,12 +155,14 @@ def limit(open_files: int, file_bytes: int, processes: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Become the program; says why on stderr and exits 127 when that can't be."""
-    cwd, open_files, file_bytes, processes, doors, _, *program = argv
+    """Become the program, or the one beside it; says why on stderr and exits 127 when that can't be."""
+    cwd, open_files, file_bytes, processes, doors, alone, _, *program = argv
     environment = read_environment(0)
     opened = open_doors(doors)
-    if opened:
-        keep_doors(opened)
+    if alone != "alone":
+        pid = os.fork()
+        if pid:
+            keep(pid, opened)
         for listener, _path in opened:
             listener.close()
     try:

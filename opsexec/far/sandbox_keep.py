@@ -6,11 +6,13 @@ Runs as `main(["NAME", "processes=N", "memory=BYTES", "cpus=SHARE", "bytes=N", "
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
 
 from opsexec.far import syscall_filter
+from opsexec.far.launch import MARKER
 from opsexec.far.sandbox_groups import Groups
 from opsexec.far.sandbox_room import Room
 
@@ -116,14 +118,25 @@ def _become(words: list[str], numbers: Mapping[str, float], groups: Groups) -> N
         most = int(numbers["memory"])
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     os.closerange(3, 1 << 16)
+    # bubblewrap's own argv and environment can be read inside: they say nothing of the host.
+    middle = words.index("--")
+    argv = [words[0], "--args", _readable("\0".join(words[1:middle]).encode("utf-8", "surrogateescape"))]
     code = syscall_filter.program()
     if code is not None:
-        reading, writing = os.pipe()
-        os.write(writing, code)  # far less than a pipe holds
-        os.close(writing)
-        os.set_inheritable(reading, True)
-        words[1:1] = ["--seccomp", str(reading)]
-    os.execvp(words[0], words)
+        argv += ["--seccomp", _readable(code)]
+    mark = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
+    os.execvpe(words[0], argv + words[middle:], mark)
+
+
+def _readable(data: bytes) -> str:
+    """Return the descriptor of a pipe that holds this, which is less than a pipe may hold, and then ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    if os.write(writing, data) != len(data):
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    os.close(writing)
+    os.set_inheritable(reading, True)
+    return str(reading)
 
 
 def _expendable() -> None:

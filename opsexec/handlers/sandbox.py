@@ -140,10 +140,8 @@ def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = (),
     argv = [program, *(f"--unshare-{name}" for name in UNSHARE)]
     if not step.network:
         argv.append("--unshare-net")
-    argv += ["--disable-userns", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    argv += ["--as-pid-1", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     argv += ["--uid", str(step.uid), "--gid", str(step.gid), "--hostname", step.hostname]
-    if step.pid_one:
-        argv.append("--as-pid-1")
     argv += ["--proc", "/proc", "--dev", "/dev"]
     # The /dev that bubblewrap makes is a tmpfs of half the machine's memory.
     argv += ["--size", str(step.tmpfs_bytes), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
@@ -164,6 +162,7 @@ def words(step: SandboxRun, sources: dict[str, str], masked: Sequence[str] = (),
     doors = ",".join(f"{port}={clean_path(path)}" for port, path in step.doors.items()) or "-"
     argv += ["--", FIRST, "-I", "-S", "-c", first_program()]
     argv += [clean_path(step.cwd), str(step.max_open_files), str(step.max_file_bytes), str(step.max_processes), doors]
+    argv.append("alone" if step.pid_one else "beside")
     return [*argv, "--", *step.argv]
 
 
@@ -179,7 +178,7 @@ def keeper() -> str:
 
     Each goes as source, and compiled for the frequent case that both Pythons have one byte code.
     """
-    stems = sorted(needed("sandbox_keep"), key=lambda stem: (stem == "sandbox_keep", stem))
+    stems = sorted(needed("sandbox_keep"), key=lambda stem: len(needed(stem)))  # what one imports stands before it
     sources = {f"opsexec.far.{stem}": files("opsexec.far").joinpath(f"{stem}.py").read_bytes() for stem in stems}
     compiled = [
         (name, marshal.dumps(compile(text, name, "exec", dont_inherit=True, optimize=2)))
