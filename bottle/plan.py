@@ -140,8 +140,7 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
     workspace = _workspace(intent)
     place = GuestPlace(home=GUEST_HOME, workdir=workspace.workdir, prompt=PROMPT, ca_bundle=CA_BUNDLE)
     provided = provider(settings.template)(settings, place, intent.facts)
-    first = provided.resume if intent.resume and provided.resume else provided.command
-    command = (*first, *intent.arguments)
+    command = _command(provided, intent)
     if not command:
         hint = "give one: bottle start AGENT -- PROGRAM ARGUMENTS"
         raise BadManifest(f"agent {loaded.name!r} has no command: its provider is `command`", hint=hint)
@@ -171,6 +170,16 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
         sources=loaded.sources,
         warnings=tuple(warnings),
     )
+
+
+def _command(provided: ProviderPlan, intent: Intent) -> tuple[str, ...]:
+    """Return the agent's words: those of a first start or of going on, then what was asked."""
+    if not intent.resume:
+        return (*provided.command, *intent.arguments)
+    first, *rest = intent.arguments or ("",)
+    if first in provided.resume_of:
+        return (*provided.resume_of[first], *rest)
+    return (*(provided.resume or provided.command), *intent.arguments)
 
 
 def _workspace(intent: Intent) -> Workspace:

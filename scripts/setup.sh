@@ -103,6 +103,8 @@ tailnet=
 if [ "$wanted" = test ]; then
     scripts/tailnet.sh >/dev/null &  # the longest of it all, beside the rest
     tailnet=$!
+    command -v npm >/dev/null 2>&1 && scripts/agents.sh >/dev/null &  # the agents that bottles are tried with
+    agents=$!
 fi
 if command -v apt-get >/dev/null 2>&1; then
     install_apt_packages
@@ -112,5 +114,6 @@ fi
 install_lock
 install_egress
 if [ -n "$tailnet" ]; then
+    wait "$agents" || say "the coding agents aren't installed, so the tests that need them will say so"
     wait "$tailnet" || say "the tailnet's programs aren't built, so the tests that need them will say so"
 fi

@@ -2,4 +2,4 @@ FROM node:22-bookworm-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates curl git openssh-client python3 ripgrep \
  && rm -rf /var/lib/apt/lists/*
-RUN npm install --global --no-fund --no-audit @openai/codex
+RUN npm install --global --no-fund --no-audit @openai/codex@0.169.0

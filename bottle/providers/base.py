@@ -62,15 +62,17 @@ class HostFacts:
 class ProviderPlan:
     """Everything a backend needs to set up and start one agent.
 
-    `programs`: what must be found in the guest. `resume`: words that replace those of a first start. `before`: argvs
-    run before the files are copied. `verify`: argvs that must succeed before the agent starts. `hidden`: names of
-    placeholders, left out of the preflight.
+    `programs`: what must be found in the guest. `resume`: words that replace those of a first start;
+    `resume_of`: other ones, by the first argument, whose place they take. `before`: argvs run before the first check.
+    `verify`: argvs that must succeed before the agent starts. `hidden`: names of placeholders, left out of the
+    preflight.
     """
 
     name: str
     command: tuple[str, ...]
     programs: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
+    resume_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     image: str = ""
     dockerfile: str = ""
     prompt_mode: PromptMode = "read-file"

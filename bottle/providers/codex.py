@@ -31,13 +31,17 @@ def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> Pro
         command=start,
         programs=("codex",),
         resume=(*start, "resume", "--last"),
+        resume_of={"exec": (*start, "exec", "resume", "--last")},
         image="bottle-codex",
         dockerfile=settings.dockerfile or "codex.Dockerfile",
         prompt_mode="read-file",
         directories=(home,),
         files=tuple(files),
-        # State of another login would win over the dummy's.
-        before=(("sh", "-c", f"rm -f {home}/*.sqlite {home}/*.sqlite-shm {home}/*.sqlite-wal"),),
+        # Codex reads AGENTS.md of its home before anything else. State of another login would win over the dummy's.
+        before=(
+            ("sh", "-c", f"ln -sfn {place.prompt} {home}/AGENTS.md"),
+            ("sh", "-c", f"rm -f {home}/*.sqlite {home}/*.sqlite-shm {home}/*.sqlite-wal"),
+        ),
         verify=verify,
         env={"CODEX_HOME": home, "CODEX_CA_CERTIFICATE": place.ca_bundle},
         routes=tuple(ProviderRoute(Route(host=host), None if token is None else "Bearer", token) for host in HOSTS),

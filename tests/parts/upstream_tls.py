@@ -9,6 +9,7 @@ import http.server
 import json
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +52,9 @@ def make_certificate(directory: Path, names: tuple[str, ...]) -> tuple[Path, Pat
     return paths
 
 
+RequestHandler = http.server.BaseHTTPRequestHandler
+
+
 @dataclass(frozen=True)
 class Arrived:
     """One request as it arrived."""
@@ -77,6 +81,7 @@ class Upstream:
     seen: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
     port: int = 0
+    handler: Callable[[Upstream], type[RequestHandler]] | None = None
 
     @property
     def ca(self) -> Path:
@@ -100,7 +105,7 @@ class Upstream:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A caller that breaks off is what some tests are about."""
 
-        self._server = Server((self.address, 0), _handler(self))
+        self._server = Server((self.address, 0), (self.handler or plain_handler)(self))
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -112,7 +117,21 @@ class Upstream:
         self._thread.join(5)
 
 
-def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
+def body_of(request: RequestHandler) -> bytes:
+    """Read a request's body, chunked or with a length."""
+    if "chunked" in request.headers.get("transfer-encoding", ""):
+        data = b""
+        while size := int(request.rfile.readline(), 16):
+            data += request.rfile.read(size)
+            request.rfile.readline()
+        request.rfile.readline()
+        return data
+    return request.rfile.read(int(request.headers.get("content-length", 0)))
+
+
+def plain_handler(upstream: Upstream) -> type[RequestHandler]:
+    """Return a handler that says what arrived, streams events, and echoes WebSocket messages."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # head and body are two writes, and the second would wait for an ACK
@@ -124,7 +143,7 @@ def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
             if self.path.endswith("/events"):
                 self.events()
                 return
-            body = self.body()
+            body = body_of(self)
             upstream.requests.append(Arrived(self.command, self.path, list(self.headers.items()), body))
             if self.path.endswith("/seen"):
                 upstream.seen.set()
@@ -184,16 +203,6 @@ def _handler(upstream: Upstream) -> type[http.server.BaseHTTPRequestHandler]:
                 size = int.from_bytes(self.rfile.read(2), "big")
             mask = self.rfile.read(4)
             return bytes(byte ^ mask[at % 4] for at, byte in enumerate(self.rfile.read(size)))
-
-        def body(self) -> bytes:
-            if "chunked" in self.headers.get("transfer-encoding", ""):
-                data = b""
-                while size := int(self.rfile.readline(), 16):
-                    data += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-                return data
-            return self.rfile.read(int(self.headers.get("content-length", 0)))
 
         def log_message(self, format: str, *args: object) -> None:
             """The list of requests is the log."""
