@@ -14,7 +14,9 @@ from opsexec.steps.container_shape import OWN_LABELS, ContainerShape
 from opsexec.steps.text import as_bytes
 
 CONFIG_LABEL = f"{OWN_LABELS}config"
-"""Digest of what a container, network or image was made from: the same step again changes nothing."""
+"""Digest of what a container or network was made from: the same step again changes nothing."""
+IMAGE_LABEL = f"{OWN_LABELS}image"
+"""The same of an image. Another name: a container carries its image's labels beside its own."""
 RUN_LABEL = f"{OWN_LABELS}run"
 """Which run made it."""
 

@@ -14,7 +14,7 @@ from opsexec.engine.crossing import Given, Output
 from opsexec.engine.tar_check import TarCheck
 from opsexec.errors import ProtocolError, StepFailed
 from opsexec.handlers.bind_sources import bind_sources
-from opsexec.handlers.container_config import CONFIG_LABEL, digest_of
+from opsexec.handlers.container_config import IMAGE_LABEL, digest_of
 from opsexec.handlers.container_copies import TAR_OVERHEAD, given_stream, tar_of
 from opsexec.handlers.container_found import found, require_labels
 from opsexec.handlers.container_run import to_the_end
@@ -43,7 +43,7 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     files = [[file.path, file.content, file.mode] for file in step.files]
     parts = [step.dockerfile, files, dict(step.build_args), dict(step.labels), step.network, step.target]
     digest = digest_of(parts, bases)
-    same = there is not None and (there["Config"].get("Labels") or {}).get(CONFIG_LABEL) == digest
+    same = there is not None and (there["Config"].get("Labels") or {}).get(IMAGE_LABEL) == digest
     if there is not None and same and step.context is None and not step.again:
         return Outcome(value={"id": there["Id"]})
     if context.check:
@@ -52,7 +52,7 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     given = (GivenFile(DOCKERFILE, step.dockerfile), *step.files)
     output = Output(context.recorder, lambda: require_within_limit(context))
     engine.on_cut.append(output.stop)
-    labels = {**step.labels, CONFIG_LABEL: digest}
+    labels = {**step.labels, IMAGE_LABEL: digest}
     room = step.max_bytes + step.max_entries * TAR_OVERHEAD
     try:
         async with _context(sources.get(step.context or ""), room, engine, context) as source:

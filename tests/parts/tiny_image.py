@@ -12,7 +12,7 @@ from pathlib import Path
 
 PROGRAMS = (
     "sh", "cat", "env", "id", "ls", "sleep", "grep", "printf", "head", "dd", "wc", "stat", "mount", "touch", "ln",
-    "ping", "ip", "kill", "seq", "tr", "sha256sum", "chmod", "mkdir", "setpriv", "true", "readlink",
+    "kill", "seq", "tr", "sha256sum", "chmod", "mkdir", "setpriv", "true", "readlink",
 )  # fmt: skip
 
 
