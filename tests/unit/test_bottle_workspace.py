@@ -1,0 +1,185 @@
+"""What a workspace's changes look like as a patch, and which names are held back, beside what git makes of them."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from bottle.workspace.apply import conflict, steps
+from bottle.workspace.changes import Change, compare
+from bottle.workspace.ignore import rules_of
+from bottle.workspace.lines import unified
+from bottle.workspace.patch import patch_of
+from bottle.workspace.protected import held_back, leads_astray, never, repositories, warned
+from bottle.workspace.tree import Entry, Tree, dump, read_tree
+from opsexec.errors import ProtocolError
+
+LINES = some.lists(some.sampled_from([b"a", b"b", b"c", b"", b"a longer line", b"\r", b"\xff\xfe"]), max_size=30)
+TEXT = some.builds(lambda lines, end: b"\n".join(lines) + end, LINES, some.sampled_from([b"", b"\n"]))
+CONTENT = some.one_of(TEXT, some.binary(max_size=300))
+FILES = some.dictionaries(
+    some.sampled_from(["x", "sp ace/f", "caf\u00e9", 'q"uote', "back\\slash"]),
+    some.tuples(some.none() | CONTENT, some.none() | CONTENT, some.booleans(), some.booleans()),
+)
+
+
+def file(path: str, data: bytes | None = b"", executable: bool = False, **more) -> Entry:
+    digest = None if data is None else f"{hash(data)}"
+    return Entry(path, "file", 0o755 if executable else 0o644, len(data or b""), sha256=digest, **more)
+
+
+def tree(*entries: Entry | str) -> Tree:
+    made = [Entry(each, "directory", 0o755, 0) if isinstance(each, str) else each for each in entries]
+    return Tree({each.path: each for each in made})
+
+
+def nothing_ignored(path: str, directory: bool) -> bool:
+    return False
+
+
+@settings(max_examples=60)
+@given(FILES)
+def test_git_applies_a_patch_to_what_it_should_give(files) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        subprocess.run(["git", "init", "-q", name], check=True)
+        told = b""
+        for path, (old, new, was, now) in files.items():
+            if old is not None:
+                (place / path).parent.mkdir(exist_ok=True)
+                (place / path).write_bytes(old)
+                (place / path).chmod(0o755 if was else 0o644)
+            if old is not None or new is not None:
+                before = None if old is None else file(path, old, was)
+                after = None if new is None else file(path, new, now)
+                told += patch_of(Change(path, before, after), old or b"", new or b"")
+        if not told:
+            return
+        done = subprocess.run(
+            ["git", "-C", name, "apply", "--whitespace=nowarn"], input=told, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        for path, (old, new, _, now) in files.items():
+            if new is not None:
+                assert (place / path).read_bytes() == new
+                assert bool((place / path).stat().st_mode & stat.S_IXUSR) == now
+            elif old is not None:
+                assert not (place / path).exists()
+
+
+def test_a_file_that_differs_everywhere_is_shown_within_a_bound() -> None:
+    old = b"".join(b"old %d\n" % each for each in range(20_000))
+    new = b"".join(b"new %d\n" % each for each in range(20_000))
+    hunks = unified(old, new)
+    assert (len(hunks), hunks[0]) == (40_001, b"@@ -1,20000 +1,20000 @@\n")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".git/config", "a/.git/hooks/x", ".GIT/config", ".g\u200cit/x", ".git./x", ".git /x", "GIT~1/x", ".git::$INDEX/x",
+     "a\\.git\\x", "\uff0egit/x", ".git"],
+)  # fmt: skip
+def test_no_spelling_of_git_s_directory_comes(path: str) -> None:
+    assert never(path)
+
+
+@pytest.mark.parametrize("path", ["git/config", ".gitignore", "a/.github/x", "docs/.gitkeep", "digit~1"])
+def test_other_names_aren_t_git_s_directory(path: str) -> None:
+    assert never(path) is None
+
+
+@pytest.mark.parametrize(
+    "path", [".Claude/x", "a/claude.MD", "CLAUDE.local.md", ".ENVRC", "x/.vscode/a", ".bashrc", ".eslintrc.js"]
+)
+def test_what_is_held_back_is_held_back_in_any_case_and_anywhere(path: str) -> None:
+    assert held_back(path)
+
+
+@pytest.mark.parametrize("path", ["README.md", "src/main.py", "docs/agent.md", "a.rc", "environment.py"])
+def test_ordinary_files_come(path: str) -> None:
+    assert held_back(path) is None
+    assert warned(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "astray"),
+    [("a", "b", False), ("a/b", "../c", False), ("a", "../c", True), ("a", "/etc", True), ("a/b", "../../c", True),
+     ("a", ".git/hooks", True), ("a", "b/../../c", True), ("a", "./b", False), ("a", ".claude/x", True),
+     ("a/b", "..", False)],
+)  # fmt: skip
+def test_a_link_comes_when_it_stays_inside_and_leads_to_nothing_held(path: str, target: str, astray: bool) -> None:
+    assert bool(leads_astray(Entry(path, "link", 0o777, 0, target=target))) == astray
+
+
+def test_a_repository_by_another_name_is_one() -> None:
+    found = repositories(["x/HEAD", "x/objects", "x/refs", "x/config", "y/HEAD", "y/refs"])
+    assert found == {"x"}
+    assert never("x/config", found)
+    assert never("y/HEAD", found) is None
+    assert never("config", repositories(["HEAD", "objects", "refs"]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"{}", b'{"path":"../x","kind":"file","mode":"0644","size":1,"links":1}',
+     b'{"path":"a/b","kind":"file","mode":"0644","size":1,"links":1}',
+     b'{"path":"/a","kind":"file","mode":"0644","size":1,"links":1}',
+     b'{"path":"a","kind":"file","mode":"0644","size":-1,"links":1}',
+     b'{"path":"a","kind":"link","mode":"0644","size":1,"links":1}',
+     b'{"path":"a","kind":"file","mode":"0644","size":1,"links":1}\n' * 2],
+)  # fmt: skip
+def test_a_listing_that_no_directory_could_give_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        read_tree(line, {}, "a host")
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    odd = b"\xff".decode("utf-8", "surrogateescape")
+    whole = tree("a", file("a/b"), Entry("a/c", "link", 0o777, 1, target="b"), file(odd))
+    assert read_tree(dump(whole), {}, "x") == whole
+
+
+def test_rules_are_those_of_the_start_and_the_agent_can_t_hide_by_its_own() -> None:
+    base = tree(file(".gitignore", b"*.o\nbuild/\n!keep.o\n"))
+    ignored = rules_of(base, lambda path: b"*.o\nbuild/\n!keep.o\n")
+    assert [ignored("a.o", False), ignored("keep.o", False), ignored("build", True), ignored("x/build", True)] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    now = tree(file(".gitignore", b"*\n"), file("hidden"), file("a.o"))
+    found = compare(base, now, ignored)
+    assert [change.path for change in found.changes] == [".gitignore", "hidden"]
+    assert found.ignored == 1
+
+
+def test_a_file_that_was_there_shows_though_it_is_ignored() -> None:
+    found = compare(tree(file("a.o", b"1")), tree(file("a.o", b"2")), lambda path, directory: True)
+    assert [change.path for change in found.changes] == ["a.o"]
+
+
+def test_two_unread_files_are_never_the_same() -> None:
+    found = compare(tree(file("a", None)), tree(file("a", None)), nothing_ignored)
+    assert [each.path for each in found.held] == ["a"]
+
+
+def test_a_change_doesn_t_go_through_a_link_of_the_host_s() -> None:
+    here = tree(Entry("a", "link", 0o777, 1, target=".git"))
+    assert conflict(Change("a/b", None, file("a/b")), here) == "a is a link here"
+
+
+def test_directories_that_are_empty_then_go_and_make_way() -> None:
+    here = tree("d", "d/e", file("d/e/f"), file("d/mine"), "g", file("g/h"))
+    gone = [
+        Change("d/e/f", file("d/e/f"), None),
+        Change("g", None, file("g", b"new")),
+        Change("g/h", file("g/h"), None),
+    ]
+    told = [str(getattr(step, "path", "")) for step in steps("/p", gone, {"g": b"new"}, here)]
+    assert told[-1] == "/p/g"
+    assert sorted(told[:-1]) == ["/p/d/e", "/p/d/e/f", "/p/g", "/p/g/h"]
+    assert told.index("/p/d/e/f") < told.index("/p/d/e")
