@@ -182,11 +182,14 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 def _cleanup(arguments: argparse.Namespace) -> int:
     from bottle.errors import NoSuchBottle
+    from bottle.leftovers import sweep
     from bottle.manifest.store import home_root
-    from bottle.starting import remove
+    from bottle.starting import remove, say
     from bottle.state import State
 
     state = State(home_root().resolve())
+    for identity in asyncio.run(sweep(state, say)):
+        print(f"removed the containers and networks of {identity}")
     for identity in state.identities():
         if state.alive(identity):
             continue
