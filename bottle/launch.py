@@ -109,7 +109,7 @@ async def _run(
     place = await _surround(how, launch, ex, undo, ending)
     launch.say(f"CA {launch.authority.fingerprint}")
     restarting = launch.restarting or Restarting(plan.identity, launch.say)
-    restarting.watch(how.daemons(plan))
+    restarting.watch(how.daemons(plan, launch.place))
     line = restarting.line
     reloading = Reloading(how, plan, place, ex, line)
     attendant = launch.attendant
@@ -117,7 +117,9 @@ async def _run(
     if attendant is not None:
         attendant.attach(lambda text: line.send(f"tell supervise {text}"))
         listening["supervise"] = attendant.take
-    said = BundleOutput(plan.identity, how.daemons(plan), launch.audit, launch.log, launch.seen, listening)
+    said = BundleOutput(
+        plan.identity, how.daemons(plan, launch.place), launch.audit, launch.log, launch.seen, listening
+    )
     async with AsyncExitStack() as stack:
         step = how.bundle_run(plan, place, launch.secrets, launch.authority)
         bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=line.words()))

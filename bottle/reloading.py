@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from bottle import pipelock
 from bottle.backends.base import Backend, Place
 from bottle.errors import LaunchFailed, PolicyInDoubt
 from bottle.line import Line
@@ -53,6 +54,8 @@ class Reloading:
             await self._ex.run(step)
         while not self._answers.empty():
             self._answers.get_nowait()
+        if self._place.runtime.pipelock:
+            self._line.send(f"restart {pipelock.DAEMON}")  # until it is up again nothing leaves
         self._line.send("reload")
         try:
             async with asyncio.timeout(CONFIRM_S):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from bottle.errors import HostUnready
 
 VARIABLE = "BOTTLE_EGRESS_ENV"
+PIPELOCK = "BOTTLE_PIPELOCK"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Runtime:
     """`python`: absolute. `trees`: directories it needs, bound at their own paths. `code`: the `bottle` package.
 
     `git`: what the git gate runs on, None where it isn't looked for. `tools`: the agent's tree of programs, if any.
+    `pipelock`: that program, None where there is none.
     """
 
     python: str
@@ -35,6 +38,7 @@ class Runtime:
     code: str
     git: GitRuntime | None = None
     tools: str | None = None
+    pipelock: str | None = None
 
     @property
     def opsexec(self) -> str:
@@ -63,7 +67,23 @@ def find_runtime() -> Runtime:
     trees = [str(place.resolve())]
     if not base.is_relative_to("/usr"):
         trees.append(str(base))
-    return Runtime(str(place.resolve() / "bin" / "python"), tuple(trees), str(Path(__file__).parent.resolve()))
+    code = str(Path(__file__).parent.resolve())
+    return Runtime(str(place.resolve() / "bin" / "python"), tuple(trees), code, pipelock=find_pipelock())
+
+
+def find_pipelock() -> str | None:
+    """Return the second hop's program: `$BOTTLE_PIPELOCK`, which may be empty for none, else the one in PATH.
+
+    Raises HostUnready where the variable names no program: a hop that is wanted isn't left out.
+    """
+    named = os.environ.get(PIPELOCK)
+    found = shutil.which("pipelock") if named is None else named
+    if not found:
+        return None
+    path = Path(found).resolve()
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise HostUnready(f"{PIPELOCK} names {path}, which is no program", hint="install pipelock, or unset it")
+    return str(path)
 
 
 def with_git(runtime: Runtime) -> Runtime:

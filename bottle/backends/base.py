@@ -85,7 +85,7 @@ class Backend(Protocol):
         """Return the rendered table, which a reload reads again."""
         ...
 
-    def daemons(self, plan: BottlePlan) -> set[str]:
+    def daemons(self, plan: BottlePlan, place: Place) -> set[str]:
         """Return the names of the daemons that say when they are ready."""
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bottle import dns, supervise
+from bottle import dns, pipelock, supervise
 from bottle.authority import Authority
 from bottle.backends.base import UID, Phase, Place
 from bottle.credentials import Credentials
@@ -44,11 +44,13 @@ def doors(plan: BottlePlan) -> dict[int, str]:
     return found
 
 
-def daemons(plan: BottlePlan, address: str | None) -> set[str]:
+def daemons(plan: BottlePlan, place: Place, address: str | None) -> set[str]:
     """Return the names of the daemons that a plan's bundle runs; `address`: where the agent finds it on a network."""
     found = {"egress", DAEMON} if plan.repositories else {"egress"}
     if plan.supervise:
         found.add(supervise.DAEMON)
+    if place.runtime.pipelock:
+        found.add(pipelock.DAEMON)
     return found | {dns.DAEMON, "doors"} if address else found
 
 
@@ -73,6 +75,10 @@ def bundle(
         running[name] = {"argv": argv, "env": {**env, "HOME": "/tmp"}, "stdin": json.dumps(told)}
 
     run("egress", python, "egress.serve", _egress(plan, place, secrets, authority))
+    if place.runtime.pipelock:
+        told = pipelock.configuration(f"{CONFIG}/{pipelock.FILE}", f"{CONFIG}/trust.pem")
+        run(pipelock.DAEMON, python, "pipelock.serve", told)
+        trees[pipelock.PROGRAM] = place.runtime.pipelock
     git = place.runtime.git
     if plan.repositories:
         if git is None:
@@ -96,7 +102,8 @@ def _egress(plan: BottlePlan, place: Place, secrets: Credentials, authority: Aut
         "bottle": plan.identity,
         "socket": f"{DOORS}/egress.sock",
         "table": f"{CONFIG}/routes.json",
-        "trust": f"{CONFIG}/trust.pem",
+        "trust": pipelock.TRUST if place.runtime.pipelock else f"{CONFIG}/trust.pem",
+        "hop": pipelock.ADDRESS if place.runtime.pipelock else None,
         "work_dir": "/tmp/egress",
         "routes": plan.egress.table(),
         "resolve": {host: [address, port] for host, (address, port) in place.resolve.items()},
@@ -114,6 +121,9 @@ def host_reads() -> tuple[ReadFile, ...]:
 def bundle_files(place: Place, read: Mapping[str, bytes], uid: int = UID, owner: str | None = None) -> Phase:
     """Return the bundle's own copies of those; `uid`: who it is inside; `owner`: whose they are, None = the maker's."""
     files = {path.rpartition("/")[2]: read.get(path, b"") for path in HOST_FILES}
+    # The second hop looks names up by itself, and finds there what the operator fixed.
+    fixed = "".join(f"{address} {name}\n" for name, (address, _) in place.resolve.items())
+    files["hosts"] = files["hosts"].rstrip(b"\n") + b"\n" + fixed.encode()
     files["trust.pem"] = read.get(TRUST, b"").rstrip(b"\n") + b"\n" + place.trust.encode()
     # ssh asks who it is before it does anything.
     files["passwd"] = f"bundle:x:{uid}:{uid}:bundle:/tmp:/usr/sbin/nologin\n".encode()
@@ -126,6 +136,13 @@ def bundle_files(place: Place, read: Mapping[str, bytes], uid: int = UID, owner:
 
 def route_table(plan: BottlePlan, place: Place, owner: str | None = None) -> Phase:
     """Return the rendered table, which a reload reads again."""
-    text = json.dumps(plan.egress.table(), indent=1) + "\n"
-    path = place.at("bundle", "routes.json")
-    return Phase("routes", (WriteFile(path, content=text, mode="0600", owner=owner, group=owner),))
+    files: dict[str, Any] = {"routes.json": plan.egress.table()}
+    if place.runtime.pipelock:
+        files[pipelock.FILE] = pipelock.rendered(pipelock.model(plan.egress.routes))
+    steps = (
+        WriteFile(
+            place.at("bundle", name), content=json.dumps(data, indent=1) + "\n", mode="0600", owner=owner, group=owner
+        )
+        for name, data in files.items()
+    )
+    return Phase("routes", tuple(steps))

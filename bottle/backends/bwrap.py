@@ -50,9 +50,9 @@ def route_table(plan: BottlePlan, place: Place) -> Phase:
     return bundles.route_table(plan, place)
 
 
-def daemons(plan: BottlePlan) -> set[str]:
+def daemons(plan: BottlePlan, place: Place) -> set[str]:
     """Return the names of the daemons that a plan's bundle runs."""
-    return bundles.daemons(plan, None)
+    return bundles.daemons(plan, place, None)
 
 
 def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> SandboxRun:

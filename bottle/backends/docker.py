@@ -153,9 +153,9 @@ def route_table(plan: BottlePlan, place: Place) -> Phase:
     return bundles.route_table(plan, place, _owners(place)[1])
 
 
-def daemons(plan: BottlePlan) -> set[str]:
+def daemons(plan: BottlePlan, place: Place) -> set[str]:
     """Return the names of the daemons that a plan's bundle runs."""
-    return bundles.daemons(plan, BUNDLE)
+    return bundles.daemons(plan, place, BUNDLE)
 
 
 def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> ContainerRun:

@@ -25,6 +25,7 @@ from bottle.sidecars.egress import bounds
 from bottle.sidecars.egress.addon import Gate, say
 from bottle.sidecars.egress.addresses import refusal
 from bottle.sidecars.egress.door import MAX_CLIENTS, PEER, Door
+from bottle.sidecars.egress.hop import Hop, NoWay
 from bottle.sidecars.egress.policy import PORT, Policy, read_table
 
 MAX_MEMORY = 2 << 30
@@ -41,6 +42,23 @@ class CheckedLoop(asyncio.SelectorEventLoop):
 
     policy: Policy = Policy({})
     fixed: dict[str, tuple[str, int]] = {}  # noqa: RUF012 -- set once, before the loop runs
+    hop: Hop | None = None
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any
+    ) -> Any:
+        """Dial; through the hop, where there is one, once the name's addresses are found to be this route's."""
+        if self.hop is None or host is None:
+            return await super().create_connection(protocol_factory, host, port, **more)
+        await self.getaddrinfo(host, port)
+        name = host.decode("ascii") if isinstance(host, bytes) else str(host)
+        _, number = self.fixed.get(name, (name, PORT))
+        try:
+            line = await self.hop.tunnel(self, name, number)
+        except NoWay as error:
+            say({"event": "egress", "decision": "deny", "reason": str(error), "host": name, "port": PORT})
+            raise
+        return await super().create_connection(protocol_factory, sock=line)
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
@@ -75,6 +93,7 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
     # The table in its file is the one of now, also when this daemon is started again.
     policy = loop.policy = read_table(json.loads(Path(config["table"]).read_text("utf-8")))
     loop.fixed = {host: (address, port) for host, (address, port) in config.get("resolve", {}).items()}
+    loop.hop = Hop(Path(config["hop"])) if config.get("hop") else None
     confdir = Path(config["work_dir"])
     confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = confdir / "mitmproxy-ca.pem"

@@ -1,0 +1,1 @@
+"""pipelock, the hop behind egress: a program of others, started on a configuration of ours."""
