@@ -52,13 +52,19 @@ class Engine:
         self._client: docker.APIClient | None = None
         self.version = ""
 
-    async def ask(self, call: Callable[[docker.APIClient], T], within_s: float | None = CALL_S) -> T:
-        """Return what a call answers; `within_s` seconds at most, None = as long as the step may.
+    async def ask(self, call: Callable[[docker.APIClient], T], within_s: float | None = None) -> T:
+        """Return what a call answers within so many seconds, None = CALL_S, and with MAX_ANSWER bytes at most.
 
         Raises EngineRefused; HostUnsuitable, StepTimeout, ProtocolError for an engine that isn't there, hangs, or
         doesn't answer as one. Cancelling, and being late, end the call: its connection is cut.
         """
-        limit = None if within_s is None else MAX_ANSWER
+        return await self._asked(call, within_s or CALL_S, MAX_ANSWER)
+
+    async def carry(self, call: Callable[[docker.APIClient], T]) -> T:
+        """As `ask`, for a call that carries a stream: as long as the step may, and as much as it counts itself."""
+        return await self._asked(call, None, None)
+
+    async def _asked(self, call: Callable[[docker.APIClient], T], within_s: float | None, limit: int | None) -> T:
         asked = asyncio.ensure_future(self._aside.do(lambda: self._do(call, limit)))
         try:
             async with asyncio.timeout(within_s) as deadline:
@@ -141,7 +147,8 @@ class Engine:
         while inner is not None and not isinstance(inner, _TooMuch):
             inner = inner.__context__
         if inner is not None:
-            return ProtocolError(f"the container engine's answer is over {MAX_ANSWER} bytes", host=self.host)
+            text = f"the container engine's answer is over {MAX_ANSWER} bytes"
+            return ProtocolError(text, host=self.host, hint="is that docker's socket?")
         reason = _first_reason(error)
         text = f"the container engine at {self.path} can't be reached or broke off: {reason}"
         return HostUnsuitable(text, host=self.host, hint="is dockerd running, and may this user open its socket?")

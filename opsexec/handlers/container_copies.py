@@ -36,10 +36,10 @@ async def copy_in(step: ContainerCopyIn, engine: Engine, context: Context) -> Ou
     async with given_stream(context.stdin, room, engine) as source:
 
         def put(client: docker.APIClient) -> None:
-            client.put_archive(there["Id"], clean_path(step.dest), tar_of(step.files, source, checker))
+            client.put_archive(there.id, clean_path(step.dest), tar_of(step.files, source, checker))
 
         try:
-            await engine.ask(put, None)
+            await engine.carry(put)
         except EngineRefused as error:
             if "read-only" in error.message:
                 error.hint = "its root is read-only: copy into one of its volumes"
@@ -55,13 +55,13 @@ async def copy_out(step: ContainerCopyOut, engine: Engine, context: Context) -> 
     engine.on_cut.append(output.stop)
 
     def get(client: docker.APIClient) -> None:
-        blocks, _ = client.get_archive(there["Id"], clean_path(step.path), chunk_size=256 << 10)
+        blocks, _ = client.get_archive(there.id, clean_path(step.path), chunk_size=256 << 10)
         for data in checker.passed(Blocks(blocks)):
             output.give(0, data)
         output.give(0, END)
 
     try:
-        await engine.ask(get, None)
+        await engine.carry(get)
     except EngineRefused as error:
         if error.status == 404:
             raise StepFailed(f"there is no {step.path} in {step.name}", host=engine.host) from error

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from opsexec.capability import clean_path
+from opsexec.engine.answers import Made, Running, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import entering, guarded
 from opsexec.engine.stream import Hijacked
@@ -31,15 +32,15 @@ LOOK_S = 0.05
 async def run_in_container(step: ContainerExec, engine: Engine, context: Context) -> Outcome:
     """Run a program in a container to its end. In check mode it is not run."""
     there = await existing(engine, step.name, step.labels)
-    if not there["State"]["Running"]:
+    if not there.state.running:
         raise StepFailed(f"container {step.name} isn't running", host=engine.host)
     if context.check:
         return Outcome(changed=True, skipped="check mode: programs are not run")
-    container = there["Id"]
+    container = there.id
     first = secrets_header(step.secrets) if step.secrets else b""
     first += b"" if step.stdin is None else as_bytes(reveal(step.stdin))
     takes_input = bool(first) or step.stdin is not None or context.stdin is not None
-    user = step.user or there["Config"].get("User") or ""
+    user = step.user or there.config.user or ""
     plain = {name: value for name, value in step.env.items() if not isinstance(value, Secret)}
     request: dict[str, Any] = {
         "cmd": reading_secrets(step.argv) if step.secrets else list(step.argv),
@@ -48,10 +49,10 @@ async def run_in_container(step: ContainerExec, engine: Engine, context: Context
         "environment": {**plain, MARKER: context.run},
         "workdir": None if step.workdir is None else clean_path(step.workdir),
     }
-    made = await engine.ask(lambda client: client.exec_create(container, **request))
+    made = shaped(await engine.ask(lambda client: client.exec_create(container, **request)), Made, engine.host)
     requests = entering(container, user, killing(context.run))
     async with guarded(context.host, context.run, engine.path, engine.version, requests):
-        return await _follow(made["Id"], container, user, engine, first if takes_input else None, context)
+        return await _follow(made.id, container, user, engine, first if takes_input else None, context)
 
 
 async def _follow(
@@ -62,7 +63,7 @@ async def _follow(
         await followed(attached, first, context)
         if context.recorder.failure is None:
             state = await _ended(made, engine, None)
-            return Outcome(exit=ProcessExit(state["ExitCode"], None), changed=True)
+            return Outcome(exit=ProcessExit(state.exit_code, None), changed=True)
     except BaseException:
         await to_the_end(_end(made, container, user, engine, context))
         raise
@@ -72,12 +73,12 @@ async def _follow(
     return Outcome(changed=True)
 
 
-async def _ended(made: str, engine: Engine, within_s: float | None) -> dict[str, Any]:
+async def _ended(made: str, engine: Engine, within_s: float | None) -> Running:
     """Return the state of a program once it has ended (its output may end before it does), or as it is when late."""
     begun = time.monotonic()
     while True:
-        state: dict[str, Any] = await engine.ask(lambda client: client.exec_inspect(made))
-        if not state["Running"] or (within_s is not None and time.monotonic() - begun > within_s):
+        state = shaped(await engine.ask(lambda client: client.exec_inspect(made)), Running, engine.host)
+        if not state.running or (within_s is not None and time.monotonic() - begun > within_s):
             return state
         await asyncio.sleep(LOOK_S)
 
@@ -95,7 +96,7 @@ async def _end(made: str, container: str, user: str, engine: Engine, context: Co
             why = error.message
         except OpsError as error:
             why = error.message
-        if not (await _ended(made, engine, LOOK_S))["Running"]:
+        if not (await _ended(made, engine, LOOK_S)).running:
             return
     text = f"what was run in {container[:12]} may still run: {why}"
     raise StepFailed(text, host=engine.host, hint="remove the container")

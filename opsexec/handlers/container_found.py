@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from opsexec.engine.answers import Container, Image, Network, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.errors import StepFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import docker
 
+Shape = TypeVar("Shape")
 
-async def found(engine: Engine, look: Callable[[docker.APIClient], dict[str, Any]]) -> dict[str, Any] | None:
+
+async def found(engine: Engine, look: Callable[[docker.APIClient], Any], shape: type[Shape]) -> Shape | None:
     """Return what an inspect call answers; None where there is nothing of that name."""
     try:
-        return await engine.ask(look)
+        return shaped(await engine.ask(look), shape, engine.host)
     except EngineRefused as error:
         if error.status == 404:
             return None
         raise
 
 
-async def container_of(engine: Engine, name: str, labels: Mapping[str, str]) -> dict[str, Any] | None:
+async def named_container(engine: Engine, name: str) -> Container | None:
+    """Return a container by its name, None where there is none."""
+    there = await found(engine, lambda client: client.inspect_container(name), Container)
+    # An id, or the beginning of one, also names a container.
+    return there if there is not None and there.name.lstrip("/") == name else None
+
+
+async def container_of(engine: Engine, name: str, labels: Mapping[str, str]) -> Container | None:
     """Return a container by its name, None where there is none; raises StepFailed for one without these labels."""
-    there = await found(engine, lambda client: client.inspect_container(name))
-    if there is None:
-        return None
-    if there["Name"].lstrip("/") != name:  # an id, or the beginning of one, also names a container
-        return None
-    require_labels(there["Config"].get("Labels"), labels, f"container {name}", engine)
+    there = await named_container(engine, name)
+    if there is not None:
+        require_labels(there.config.labels, labels, f"container {name}", engine)
     return there
 
 
-async def existing(engine: Engine, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+async def existing(engine: Engine, name: str, labels: Mapping[str, str]) -> Container:
     """Return a container; raises StepFailed where there is none, or one without these labels."""
     there = await container_of(engine, name, labels)
     if there is None:
         raise StepFailed(f"there is no container {name}", host=engine.host)
+    return there
+
+
+async def image_of(engine: Engine, name: str) -> Image | None:
+    """Return an image, None where there is none."""
+    return await found(engine, lambda client: client.inspect_image(name), Image)
+
+
+async def network_of(engine: Engine, name: str, labels: Mapping[str, str]) -> Network | None:
+    """Return the network of that name, None where there is none; raises StepFailed for one without the labels."""
+    there = await found(engine, lambda client: client.inspect_network(name), Network)
+    if there is None or there.name != name:
+        return None
+    require_labels(there.labels, labels, f"network {name}", engine)
     return there
 
 

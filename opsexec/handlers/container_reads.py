@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from opsexec.engine.answers import ListedContainer, ListedImage, Network, shaped
 from opsexec.engine.client import Engine
 from opsexec.errors import StepFailed
 from opsexec.far.match import word_matches
-from opsexec.handlers.container_found import found
+from opsexec.handlers.container_found import named_container
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import require_within_limit
 from opsexec.steps.containers import ContainerInspect, ContainerList, ContainerLogs
 
+if TYPE_CHECKING:
+    import docker
+
 
 async def inspect(step: ContainerInspect, engine: Engine, context: Context) -> Outcome:
     """Look at one container."""
-    there = await found(engine, lambda client: client.inspect_container(step.name))
-    if there is None or there["Name"].lstrip("/") != step.name:
+    there = await named_container(engine, step.name)
+    if there is None:
         return Outcome(value={"exists": False})
-    config, state = there["Config"], there["State"]
-    networks = (there.get("NetworkSettings") or {}).get("Networks") or {}
+    networks = (there.network_settings and there.network_settings.networks) or {}
     value = {
         "exists": True,
-        "id": there["Id"],
-        "image": there["Image"],
-        "image_name": config.get("Image"),
-        "labels": config.get("Labels") or {},
-        "env_names": sorted(each.partition("=")[0] for each in config.get("Env") or ()),
-        "status": state.get("Status"),
-        "running": state.get("Running"),
-        "exit_code": state.get("ExitCode"),
-        "oom_killed": state.get("OOMKilled"),
-        "started_at": state.get("StartedAt"),
-        "finished_at": state.get("FinishedAt"),
-        "networks": {name: {"ipv4": each.get("IPAddress") or None, "mac": each.get("MacAddress") or None}
-                     for name, each in networks.items()},
-        "mounts": [{"type": each.get("Type"), "inside": each.get("Destination"), "writable": each.get("RW")}
-                   for each in there.get("Mounts") or ()],
-    }  # fmt: skip
+        "id": there.id,
+        "image": there.image,
+        "image_name": there.config.image,
+        "labels": there.config.labels or {},
+        "env_names": there.config.env_names,
+        "status": there.state.status,
+        "running": there.state.running,
+        "exit_code": there.state.exit_code,
+        "oom_killed": there.state.oom_killed,
+        "started_at": there.state.started_at,
+        "finished_at": there.state.finished_at,
+        "networks": {
+            name: {"ipv4": each.ip_address or None, "mac": each.mac_address or None} for name, each in networks.items()
+        },
+        "mounts": [{"type": each.type, "inside": each.destination, "writable": each.rw} for each in there.mounts or ()],
+    }
     return Outcome(value=value)
 
 
 async def logs(step: ContainerLogs, engine: Engine, context: Context) -> Outcome:
     """Give what a container said to the sink."""
 
-    def read(client: Any) -> tuple[bytes, bytes]:
-        out = client.logs(step.name, stdout=True, stderr=False, tail=step.lines)
-        return out, client.logs(step.name, stdout=False, stderr=True, tail=step.lines)
-
-    there = await found(engine, lambda client: client.inspect_container(step.name))
+    there = await named_container(engine, step.name)
     if there is None:
         raise StepFailed(f"there is no container {step.name}", host=engine.host)
+    container = there.id
+
+    def read(client: docker.APIClient) -> tuple[bytes, bytes]:
+        out = client.logs(container, stdout=True, stderr=False, tail=step.lines)
+        return out, client.logs(container, stdout=False, stderr=True, tail=step.lines)
+
     for stream, said in enumerate(await engine.ask(read)):
         await _give(stream, said, context)
     return Outcome()
@@ -74,22 +79,17 @@ async def find(step: ContainerList, engine: Engine, context: Context) -> Outcome
     """List what carries the labels."""
     filters = {"label": [f"{key}={value}" if value else key for key, value in step.labels.items()]}
     if step.kind == "networks":
-        listed = await engine.ask(lambda client: client.networks(filters=filters))
-        rows = [_row(each["Name"], each["Id"], each.get("Labels"), "network") for each in listed]
+        said = await engine.ask(lambda client: client.networks(filters=filters))
+        nets = shaped(said, list[Network], engine.host)
+        rows = [_row(each.name, each.id, each.labels, "network") for each in nets]
     elif step.kind == "images":
-        listed = await engine.ask(lambda client: client.images(filters=filters))
-        rows = [
-            _row(name, each["Id"], each.get("Labels"), "image")
-            for each in listed
-            for name in each.get("RepoTags") or [each["Id"]]
-        ]
+        said = await engine.ask(lambda client: client.images(filters=filters))
+        images = shaped(said, list[ListedImage], engine.host)
+        rows = [_row(name, each.id, each.labels, "image") for each in images for name in each.repo_tags or [each.id]]
     else:
-        listed = await engine.ask(lambda client: client.containers(all=True, filters=filters))
-        rows = [
-            _row(each["Names"][0].lstrip("/"), each["Id"], each.get("Labels"), each.get("State"))
-            for each in listed
-            if each.get("Names")
-        ]
+        said = await engine.ask(lambda client: client.containers(all=True, filters=filters))
+        listed = shaped(said, list[ListedContainer], engine.host)
+        rows = [_row(each.names[0].lstrip("/"), each.id, each.labels, each.state) for each in listed if each.names]
     shown = [row for row in rows if word_matches(step.names, row["name"]) and _carries(row["labels"], step.labels)]
     return Outcome(value=sorted(shown, key=lambda row: (row["name"], row["id"])))
 

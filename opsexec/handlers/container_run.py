@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from opsexec.engine.answers import Container, Image, Info, Made, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import guarded, removing
 from opsexec.engine.stream import Exit, Hijacked
@@ -19,6 +20,7 @@ from opsexec.handlers.container_config import (
     require_no_engine,
     secrets_header,
 )
+from opsexec.handlers.container_found import image_of
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import ProcessExit
 from opsexec.secret import reveal
@@ -59,7 +61,7 @@ async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> A
     """Make the container, on all its networks; it is removed at the end."""
     made = asyncio.ensure_future(engine.ask(lambda client: client.create_container_from_config(config, step.name)))
     try:
-        container = str((await asyncio.shield(made))["Id"])
+        container = shaped(await asyncio.shield(made), Made, engine.host).id
     except asyncio.CancelledError:
         await to_the_end(_remove_late(made, engine))
         raise
@@ -74,7 +76,7 @@ async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> A
 async def _remove_late(made: asyncio.Future[Any], engine: Engine) -> None:
     """Remove a container that came about while its maker was cancelled already."""
     try:
-        container = str((await made)["Id"])
+        container = shaped(await made, Made, engine.host).id
     except OpsError:
         return
     await remove_by_id(engine, container)
@@ -90,11 +92,11 @@ async def _follow(container: str, engine: Engine, first: bytes | None, context: 
         if context.recorder.failure is not None:
             return Outcome(changed=True)
         code = await ended.code()
-        state = (await engine.ask(lambda client: client.inspect_container(container)))["State"]
+        there = shaped(await engine.ask(lambda client: client.inspect_container(container)), Container, engine.host)
     finally:
         attached.close()
         ended.close()
-    value = {"id": container, "oom_killed": bool(state.get("OOMKilled"))}
+    value = {"id": container, "oom_killed": there.state.oom_killed}
     return Outcome(exit=ProcessExit(code, None), changed=True, value=value)
 
 
@@ -126,25 +128,18 @@ async def sources_of(step: ContainerShape, engine: Engine, context: Context) -> 
     return sources
 
 
-async def looked_at(step: ContainerShape, engine: Engine) -> tuple[int, dict[str, Any]]:
+async def looked_at(step: ContainerShape, engine: Engine) -> tuple[int, Image]:
     """Return how many processors the engine has, and the image; raises StepFailed where there is none."""
-
-    def look(client: docker.APIClient) -> tuple[int, dict[str, Any]]:
-        return int(client.info()["NCPU"]), client.inspect_image(step.image)
-
-    try:
-        return await engine.ask(look)
-    except EngineRefused as error:
-        if error.status != 404:
-            raise
+    image = await image_of(engine, step.image)
+    if image is None:
         hint = "build or import it first; nothing is pulled"
-        raise StepFailed(f"there is no image {step.image}", host=engine.host, hint=hint) from error
+        raise StepFailed(f"there is no image {step.image}", host=engine.host, hint=hint)
+    return shaped(await engine.ask(lambda client: client.info()), Info, engine.host).ncpu, image
 
 
-def own_words(image: dict[str, Any], step: ContainerShape, context: Context) -> list[str]:
+def own_words(image: Image, step: ContainerShape, context: Context) -> list[str]:
     """Return what an image runs by itself."""
-    config = image.get("Config") or {}
-    words = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    words = image.config.argv if image.config is not None else []
     if not words:
         raise StepFailed(f"the image {step.image} says nothing to run", host=context.host.name, hint="give argv")
     return words

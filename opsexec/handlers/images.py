@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from opsexec.capability import clean_path, program_candidates
+from opsexec.engine.answers import Config, Image, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.crossing import Given, Output
 from opsexec.engine.tar_check import TarCheck
@@ -16,7 +17,7 @@ from opsexec.errors import ProtocolError, StepFailed
 from opsexec.handlers.bind_sources import bind_sources
 from opsexec.handlers.container_config import IMAGE_LABEL, digest_of
 from opsexec.handlers.container_copies import TAR_OVERHEAD, given_stream, tar_of
-from opsexec.handlers.container_found import found, require_labels
+from opsexec.handlers.container_found import image_of, require_labels
 from opsexec.handlers.container_run import to_the_end
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import require_within_limit
@@ -43,9 +44,9 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     files = [[file.path, file.content, file.mode] for file in step.files]
     parts = [step.dockerfile, files, dict(step.build_args), dict(step.labels), step.network, step.target]
     digest = digest_of(parts, bases)
-    same = there is not None and (there["Config"].get("Labels") or {}).get(IMAGE_LABEL) == digest
+    same = there is not None and there.labels.get(IMAGE_LABEL) == digest
     if there is not None and same and step.context is None and not step.again:
-        return Outcome(value={"id": there["Id"]})
+        return Outcome(value={"id": there.id})
     if context.check:
         return Outcome(changed=True, diff=f"build image {step.name}\n" if context.diff else None)
     checker = TarCheck(step.max_bytes, step.max_entries)
@@ -56,7 +57,7 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     room = step.max_bytes + step.max_entries * TAR_OVERHEAD
     try:
         async with _context(sources.get(step.context or ""), room, engine, context) as source:
-            await engine.ask(
+            await engine.carry(
                 lambda client: _say(
                     client.build(
                         fileobj=tar_of(given, source, checker),
@@ -78,14 +79,13 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
                     output,
                     engine,
                 ),
-                None,
             )
     finally:
         output.stop()
-    made = await engine.ask(lambda client: client.inspect_image(step.name))
-    changed = there is None or there["Id"] != made["Id"]
+    made = await _made(step, engine)
+    changed = there is None or there.id != made.id
     return Outcome(changed=changed, diff=f"build image {step.name}\n" if context.diff and changed else None,
-                   value={"id": made["Id"]})  # fmt: skip
+                   value={"id": made.id})  # fmt: skip
 
 
 def _say(lines: Iterator[Any], output: Output, engine: Engine) -> None:
@@ -102,11 +102,11 @@ def _say(lines: Iterator[Any], output: Output, engine: Engine) -> None:
 
 async def _base(engine: Engine, name: str) -> str:
     """Return a base image's id; raises StepFailed where it isn't there: nothing is pulled."""
-    there = await found(engine, lambda client: client.inspect_image(name))
+    there = await image_of(engine, name)
     if there is None:
         hint = "build or import it first; nothing is pulled"
         raise StepFailed(f"there is no image {name} to build on", host=engine.host, hint=hint)
-    return str(there["Id"])
+    return there.id
 
 
 @asynccontextmanager
@@ -177,9 +177,9 @@ async def make(step: ImageImport, engine: Engine, context: Context) -> Outcome:
             if '"error"' in said:
                 raise StepFailed(f"the image can't be imported: {said.strip()[-300:]}", host=engine.host)
 
-        await engine.ask(load, None)
-    made = await engine.ask(lambda client: client.inspect_image(step.name))
-    return Outcome(changed=there is None or there["Id"] != made["Id"], value={"id": made["Id"]})
+        await engine.carry(load)
+    made = await _made(step, engine)
+    return Outcome(changed=there is None or there.id != made.id, value={"id": made.id})
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -196,20 +196,20 @@ def _quoted(value: str) -> str:
 
 async def inspect(step: ImageInspect, engine: Engine, context: Context) -> Outcome:
     """Look at one image."""
-    there = await found(engine, lambda client: client.inspect_image(step.name))
+    there = await image_of(engine, step.name)
     if there is None:
         return Outcome(value={"exists": False})
-    config = there.get("Config") or {}
+    config = there.config or Config()
     value = {
         "exists": True,
-        "id": there["Id"],
-        "labels": config.get("Labels") or {},
-        "size": there.get("Size"),
-        "created": there.get("Created"),
-        "digests": there.get("RepoDigests") or [],
-        "env_names": sorted(each.partition("=")[0] for each in config.get("Env") or ()),
-        "user": config.get("User") or "",
-        "argv": [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())],
+        "id": there.id,
+        "labels": there.labels,
+        "size": there.size,
+        "created": there.created,
+        "digests": there.repo_digests or [],
+        "env_names": config.env_names,
+        "user": config.user or "",
+        "argv": config.argv,
     }
     return Outcome(value=value)
 
@@ -228,8 +228,12 @@ async def remove(step: ImageRemove, engine: Engine, context: Context) -> Outcome
     return Outcome(changed=True, value={"name": step.name, "removed": True})
 
 
-async def _image(step: ImageStep, labels: Any, engine: Engine) -> dict[str, Any] | None:
-    there = await found(engine, lambda client: client.inspect_image(step.name))
+async def _image(step: ImageStep, labels: Mapping[str, str], engine: Engine) -> Image | None:
+    there = await image_of(engine, step.name)
     if there is not None:
-        require_labels((there.get("Config") or {}).get("Labels"), labels, f"image {step.name}", engine)
+        require_labels(there.labels, labels, f"image {step.name}", engine)
     return there
+
+
+async def _made(step: ImageStep, engine: Engine) -> Image:
+    return shaped(await engine.ask(lambda client: client.inspect_image(step.name)), Image, engine.host)

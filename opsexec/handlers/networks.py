@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opsexec.engine.answers import Network, Pool, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.errors import StepFailed
 from opsexec.handlers.container_config import CONFIG_LABEL, digest_of
-from opsexec.handlers.container_found import found, require_labels
+from opsexec.handlers.container_found import network_of
 from opsexec.handlers.container_run import to_the_end
 from opsexec.handlers.context import Context, Outcome
-from opsexec.steps.networks import NetworkCreate, NetworkRemove, NetworkStep
+from opsexec.steps.networks import NetworkCreate, NetworkRemove
 
 if TYPE_CHECKING:
     import docker
@@ -23,19 +24,19 @@ DRIVER = {"com.docker.network.bridge.enable_icc": "true"}
 async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outcome:
     """Make a network; one that was made from the same is left as it is."""
     digest = digest_of(step.name, dict(step.labels), step.internal, step.gateway, step.subnet)
-    there = await _network(step, engine)
+    there = await network_of(engine, step.name, step.labels)
     if there is not None:
-        if there["Labels"].get(CONFIG_LABEL) == digest:
+        if (there.labels or {}).get(CONFIG_LABEL) == digest:
             return Outcome(value=_value(there))
         raise StepFailed(f"network {step.name} was made from something else", host=engine.host, hint="remove it first")
     diff = f"make network {step.name}\n" if context.diff else None
     if context.check:
         return Outcome(changed=True, diff=diff)
 
-    def make(client: docker.APIClient) -> dict[str, Any]:
+    def make(client: docker.APIClient) -> Any:
         from docker.types import IPAMConfig, IPAMPool
 
-        made: dict[str, Any] = client.create_network(
+        made = client.create_network(
             step.name,
             driver="bridge",
             internal=step.internal,
@@ -44,19 +45,21 @@ async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outco
             labels={**step.labels, CONFIG_LABEL: digest},
             check_duplicate=True,
         )
-        return client.inspect_network(made["Id"])  # type: ignore[no-any-return]  # the docker package carries no types
+        return client.inspect_network(made["Id"])
 
-    return Outcome(changed=True, diff=diff, value=_value(await to_the_end(engine.ask(make))))
+    return Outcome(
+        changed=True, diff=diff, value=_value(shaped(await to_the_end(engine.ask(make)), Network, engine.host))
+    )
 
 
 async def remove(step: NetworkRemove, engine: Engine, context: Context) -> Outcome:
     """Remove a network; one that isn't there is no error."""
-    there = await _network(step, engine)
+    there = await network_of(engine, step.name, step.labels)
     if there is None:
         return Outcome(value={"name": step.name, "removed": False})
     if not context.check:
         try:
-            await engine.ask(lambda client: client.remove_network(there["Id"]))
+            await engine.ask(lambda client: client.remove_network(there.id))
         except EngineRefused as error:
             if error.status != 404:
                 raise
@@ -64,15 +67,6 @@ async def remove(step: NetworkRemove, engine: Engine, context: Context) -> Outco
     return Outcome(changed=True, diff=diff, value={"name": step.name, "removed": True})
 
 
-async def _network(step: NetworkStep, engine: Engine) -> dict[str, Any] | None:
-    """Return the network of that name, None where there is none; raises StepFailed for one without the labels."""
-    there = await found(engine, lambda client: client.inspect_network(step.name))
-    if there is None or there["Name"] != step.name:  # an id, or the beginning of one, also names a network
-        return None
-    require_labels(there.get("Labels"), step.labels, f"network {step.name}", engine)
-    return there
-
-
-def _value(network: dict[str, Any]) -> dict[str, Any]:
-    pools = (network.get("IPAM") or {}).get("Config") or [{}]
-    return {"id": network["Id"], "subnet": pools[0].get("Subnet"), "gateway": pools[0].get("Gateway")}
+def _value(network: Network) -> dict[str, Any]:
+    pool = ((network.ipam and network.ipam.config) or [Pool()])[0]
+    return {"id": network.id, "subnet": pool.subnet, "gateway": pool.gateway}

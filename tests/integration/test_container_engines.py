@@ -1,0 +1,132 @@
+"""An engine that isn't there, hangs, or is none: a typed error with a hint, in bounded time, and no thread left."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from opsexec import CapabilitySet, LocalExec, connect
+from opsexec.engine import client
+from opsexec.errors import HostUnsuitable, OpsError, ProtocolError, StepTimeout, UsageError
+from opsexec.host_executor import HostExecutor
+from opsexec.steps import ContainerInspect, ContainerList, ContainerRun, NetworkCreate
+from opsexec.testing import MemoryAudit
+from tests.integration.conftest import require_sshd
+from tests.parts.container_engine import OURS, TINY
+from tests.parts.fake_engine import Manner, fake_engine
+from tests.parts.sshd import Sshd
+from tests.parts.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+STEPS = (
+    ContainerInspect(name="any"),
+    ContainerList(labels=OURS),
+    NetworkCreate(name="any", labels=OURS),
+    ContainerRun(name="any", image=TINY, labels=OURS, argv=["/bin/true"]),
+)
+
+
+def executor() -> HostExecutor:
+    return LocalExec(capabilities=CapabilitySet.everything(), audit=MemoryAudit())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "engine.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    return path
+
+
+async def test_no_engine_is_said_with_where_it_was_looked_for(place):
+    async with executor() as ex:
+        with pytest.raises(HostUnsuitable, match=r"no container engine at .*engine.sock") as caught:
+            await ex.run(STEPS[0])
+    assert "dockerd" in (caught.value.hint or "")
+
+
+async def test_a_socket_that_nobody_serves_any_more_is_said(place):
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(place))
+    async with executor() as ex:
+        with pytest.raises(HostUnsuitable, match="refused"):
+            await ex.run(STEPS[0])
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:2375", "ssh://root@x", "http://x", "unix://relative", "fd://"])
+async def test_an_engine_that_is_asked_over_a_network_is_refused(address, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", address)
+    async with executor() as ex:
+        with pytest.raises(UsageError, match="not a unix socket"):
+            await ex.run(STEPS[0])
+
+
+async def test_somebody_elses_socket_gets_no_word(place, plain_user):
+    import os
+    import pwd
+
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(place))
+        theirs.listen()
+        os.chown(place, pwd.getpwnam(plain_user).pw_uid, -1)
+        async with executor() as ex:
+            with pytest.raises(HostUnsuitable, match="not a socket of root's"):
+                await ex.run(STEPS[0])
+        theirs.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            theirs.accept()
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+@pytest.mark.parametrize("manner", get_args(Manner))
+async def test_what_answers_like_no_engine_is_an_error_in_bounded_time(manner, step, place, monkeypatch):
+    monkeypatch.setattr(client, "CALL_S", 2.0)
+    threads = threading.active_count()
+    async with fake_engine(place, manner) as engine, executor() as ex:
+        with pytest.raises((HostUnsuitable, ProtocolError, StepTimeout)) as caught:
+            await ex.run(type(step)(**{f: getattr(step, f) for f in step.__struct_fields__} | {"timeout_s": 1.0}))
+        assert caught.value.hint
+        await eventually(lambda: engine.connections == 0, within_s=10, what="its connections are closed")
+    await eventually(lambda: threading.active_count() <= threads, within_s=10, what="no thread is left")
+
+
+async def test_a_call_without_a_deadline_of_its_own_is_bounded_too(place, monkeypatch):
+    monkeypatch.setattr(client, "CALL_S", 0.5)
+    async with fake_engine(place, "drip"), executor() as ex:
+        with pytest.raises(StepTimeout, match=r"gave no answer within 0.5 s"):
+            await ex.run(STEPS[0])
+
+
+async def test_over_ssh_an_engine_that_is_not_there_is_said(tmp_path):
+    require_sshd()
+    variable = f"SetEnv DOCKER_HOST=unix://{tmp_path}/none.sock"
+    with Sshd(extra=[variable]) as sshd:
+        at = sshd.endpoint()
+        ex = connect(
+            at.url, capabilities=CapabilitySet.everything(), audit=MemoryAudit(), identity_files=[str(at.identity)],
+            known_hosts=str(at.known_hosts), config_files=(),
+        )  # fmt: skip
+        async with ex:
+            with pytest.raises(HostUnsuitable, match=r"none\.sock can't be reached") as caught:
+                await ex.run(STEPS[0])
+    assert "AllowStreamLocalForwarding" in (caught.value.hint or "")
+
+
+async def test_over_ssh_a_server_that_forwards_no_socket_is_said(place):
+    require_sshd()
+    variable = f"SetEnv DOCKER_HOST=unix://{place}"
+    async with fake_engine(place, "liar"):
+        with Sshd(extra=[variable, "AllowStreamLocalForwarding no"]) as sshd:
+            at = sshd.endpoint()
+            ex = connect(
+                at.url, capabilities=CapabilitySet.everything(), audit=MemoryAudit(), config_files=(),
+                identity_files=[str(at.identity)], known_hosts=str(at.known_hosts),
+            )  # fmt: skip
+            async with ex:
+                with pytest.raises(OpsError, match="can't be reached") as caught:
+                    await ex.run(STEPS[0])
+    assert "AllowStreamLocalForwarding" in (caught.value.hint or "")
