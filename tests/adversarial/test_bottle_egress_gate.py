@@ -20,6 +20,8 @@ from tests.parts.egress_gate import EgressGate, route
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
 
+pytestmark = pytest.mark.attack(backend="alone")
+
 TOKEN = "tok-REAL-0123456789abcdef"
 HELD = "held-secret-77665544"
 NAMES = ("api.test", "open.test", "other.test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,8 @@ VIEWED_BYTES = 24 << 20
 """How much is looked at for one text, with everything that comes out of it. What is beyond that isn't looked into."""
 
 UNPACKED_BYTES = 16 << 20
+_PARAMETERS = re.compile(rb"[?&;\s][^=&;\s]*=|[&;\s]+")
+
 SHORTEST_RUN = 14
 """A run of fewer characters encodes nothing that would be looked for."""
 
@@ -48,6 +51,8 @@ def _inside(text: bytes) -> Iterator[bytes]:
                 break
             plain = again
         yield plain
+    if b"&" in text and b"=" in text:
+        yield _PARAMETERS.sub(b" ", text)  # what is cut over the values of a query or a form
     yield git_views.plain(text)
     yield from git_views.decoded(git_views.text_of(text))
     yield from _unpacked(text)
