@@ -39,7 +39,7 @@ def wait_s(environ: Mapping[str, str]) -> float:
         found = float(text)
     except ValueError:
         found = 0.0
-    if not text.isascii() or not 0 < found <= MAX_WAIT_S:  # false for nan
+    if not text.isascii() or "_" in text or not 0 < found <= MAX_WAIT_S:  # false for nan
         hint = f"a number of seconds up to {MAX_WAIT_S:g}; without it {WAIT_S:g}"
         raise UsageError(f"{VARIABLE}={text[:40]!r} is no time to wait", hint=hint)
     return found

@@ -53,7 +53,7 @@ class Attendant:
         self.rebuild: LivePolicy | None = None
         self.watching = False
         self.audit = audit
-        self._queue = queue
+        self.queue = queue
         self._known = known
         self._say = say
         self._proposals: dict[int, Proposal] = {}
@@ -90,7 +90,7 @@ class Attendant:
             # Asked again, it is the same proposal: nobody is asked twice, and a no stays one.
             again = self._proposals[same[-1].number] = dataclasses.replace(same[-1], times=same[-1].times + 1)
             if again.times & (again.times - 1) == 0:
-                self._queue.write(again)
+                self.queue.write(again)
             return again
         about = [each for each in self._proposals.values() if _subject(each.candidate) == _subject(candidate)]
         if any(each.status == "pending" for each in about):
@@ -107,7 +107,7 @@ class Attendant:
     def _new(self, candidate: Candidate, why: str) -> Proposal:
         proposal = Proposal(len(self._proposals) + 1, candidate, why, time.time())
         self.audit.append(of_proposal(self.identity, proposal))
-        self._queue.write(proposal)
+        self.queue.write(proposal)
         self._proposals[proposal.number] = proposal
         self._say(f"{self.identity} proposes a change ({candidate.kind}); `bottle proposals` shows it")
         return proposal
@@ -135,9 +135,13 @@ class Attendant:
         for proposal in self._proposals.values():
             self._tell(proposal)
         while self.rebuild is None:
-            for decision in self._queue.claim():
-                await self._carry_out(decision, apply)
+            await self.carry_out_what_is_there(apply)
             await asyncio.sleep(POLL_S)
+
+    async def carry_out_what_is_there(self, apply: Apply) -> None:
+        """Carry out the decisions that wait by now, one after the other."""
+        for decision in self.queue.claim():
+            await self._carry_out(decision, apply)
 
     async def _carry_out(self, decision: Decision, apply: Apply) -> None:
         proposal = self._proposals.get(decision.number)
@@ -148,7 +152,7 @@ class Attendant:
         except BadProposal as error:
             done, text = False, error.message
             self.audit.append(of_refusal(self.identity, f"a decision is void: {text}", None, _who(decision.uid)))
-        self._queue.conclude(decision, done, text)
+        self.queue.conclude(decision, done, text)
 
     async def _decided(self, proposal: Proposal, decision: Decision, apply: Apply) -> tuple[bool, str]:
         if proposal.status != "pending":
@@ -183,7 +187,7 @@ class Attendant:
             self._settle(proposal, "failed", "it couldn't be carried out; nothing is granted")
             return False, f"it couldn't be carried out, and nothing is granted: {error.message}"
         self.policy = after
-        self._queue.write_policy(after)
+        self.queue.write_policy(after)
         self._tell_routes()
         self._settle(proposal, "approved", "as the operator edited it" if decision.body is not None else "")
         return True, "in force: " + "; ".join(lines)
@@ -192,13 +196,13 @@ class Attendant:
         """Return the policy that the bottle is to be rebuilt with, from here on the live one."""
         assert self.rebuild is not None
         self.policy, self.rebuild = self.rebuild, None
-        self._queue.write_policy(self.policy)
+        self.queue.write_policy(self.policy)
         return self.policy
 
     def not_rebuilt(self, policy: LivePolicy, why: str) -> None:
         """Take note that the bottle didn't come up with it, and goes on under this policy as before."""
         self.policy = policy
-        self._queue.write_policy(policy)
+        self.queue.write_policy(policy)
         approved = [each for each in self._proposals.values() if each.candidate.kind == "capability"]
         last = max((each for each in approved if each.status == "approved"), key=lambda each: each.decided_at or 0.0)
         self.audit.append(of_failure(self.identity, last, why))
@@ -211,7 +215,7 @@ class Attendant:
 
     def _settle(self, proposal: Proposal, status: Status, reason: str) -> None:
         settled = self._proposals[proposal.number] = decided(proposal, status, reason, time.time())
-        self._queue.write(settled)
+        self.queue.write(settled)
         self._tell(settled)
 
     def _tell(self, proposal: Proposal) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import sys
 import time
@@ -98,7 +97,4 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", hint="`bottle proposals --json` says the same to a program")
-    return run(_state(), home_root(), getpass.getuser())
-
-
-COMMANDS = {"proposals": proposals, "approve": approve_one, "reject": reject_one, "dashboard": dashboard}
+    return run(_state(), home_root())
