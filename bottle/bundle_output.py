@@ -9,6 +9,9 @@ from typing import Any, TextIO
 
 from opsexec.executor import AuditSink, Stream
 
+SPEAKING = frozenset({"egress", "git-gate", "dns", "doors", "supervise", "pipelock"})
+"""Daemons whose lines may be events; of pipelock, whose log holds what others chose, none is taken but `ready`."""
+
 MAX_LINE = 1 << 20
 MAX_LOG = 16 << 20
 """Characters that one launch may add to a bottle's log."""
@@ -52,7 +55,7 @@ class BundleOutput:
 
     def _line(self, line: str) -> None:
         daemon, _, text = line.partition(" | ")
-        event = _event(text) if daemon in ("egress", "git-gate", "dns", "doors", "supervise") else None
+        event = _event(text) if daemon in SPEAKING else None
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
