@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bottle.plan import BACKENDS
+from bottle.backends.names import BACKENDS
+from bottle.commands.completion import SHELLS
 
 EPILOG = """examples:
   bottle start reviewer --cwd
@@ -12,6 +13,9 @@ EPILOG = """examples:
   bottle capabilities reviewer
   bottle policy check reviewer https://api.example.com/v1/models
   bottle list; bottle stop reviewer-1f2e3d4c; bottle resume reviewer-1f2e3d4c
+  bottle exec reviewer-1f2e3d4c -- bash; bottle verify reviewer-1f2e3d4c; bottle audit reviewer-1f2e3d4c --refused
+  bottle diff reviewer-1f2e3d4c; bottle pull reviewer-1f2e3d4c --apply
+  bottle completion bash > ~/.local/share/bash-completion/completions/bottle
 
 exit status: the agent's own; 1 the work failed, 2 usage, 3 could not run"""
 
@@ -71,6 +75,17 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("identity", metavar="ID")
     _tty(beside)
     beside.set_defaults(arguments=[])
+    trail = commands.add_parser("audit", help="verify a bottle's audit and show it; exits 1 when it isn't whole")
+    trail.add_argument("identity", metavar="ID")
+    trail.add_argument("--refused", action="store_true", help="what was denied alone")
+    trail.add_argument("--last", type=_count, metavar="N", help="the last N alone")
+    _json(trail)
+    verify = commands.add_parser("verify", help="try in a running bottle what an agent would; exits 1 when one works")
+    verify.add_argument("identity", metavar="ID")
+    _json(verify)
+    doctor = commands.add_parser("doctor", help="what this machine lacks for bottles; exits 1 when nothing can start")
+    doctor.add_argument("--backend", choices=BACKENDS, default="bwrap", help="which one it is about (default: bwrap)")
+    _json(doctor)
     diff = commands.add_parser("diff", help="show what an agent did to its copy of a directory, as a patch")
     _bringing_back(diff)
     pull = commands.add_parser("pull", help="bring that back: as a patch, or applied to the directory")
@@ -83,7 +98,15 @@ def parser() -> argparse.ArgumentParser:
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
+    completion = commands.add_parser("completion", help="print a shell's completion script")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help="bash, zsh or fish")
     return whole
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number")
+    return int(text)
 
 
 def _supervising(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

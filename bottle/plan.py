@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from bottle.backends.names import BACKENDS as BACKENDS
+from bottle.backends.names import Backend as Backend
 from bottle.egress import EffectiveEgress, effective_egress
 from bottle.errors import BadManifest
 from bottle.images import AgentImage
@@ -29,9 +30,6 @@ CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
 GIT_PORT = 8878
 SUPERVISE_PORT = 8879
-
-Backend = Literal["bwrap", "docker", "smolmachines"]
-BACKENDS: tuple[Backend, ...] = ("bwrap", "docker", "smolmachines")
 BUNDLE = "bundle"
 """The bundle's name where it is a machine of its own, on a network with the agent's."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import tempfile
@@ -70,6 +71,11 @@ class Told:
     def came(self, tried: str) -> str:
         """Return what came of one attempt."""
         return next((line["came"] for line in self.lines if line["tried"] == tried), "")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """As `bottle demo`."""
+    return run()
 
 
 def run() -> int:

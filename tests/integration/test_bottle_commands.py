@@ -194,3 +194,77 @@ def test_a_program_beside_the_agent_gets_a_terminal_where_there_is_one(living: L
         person.types("hello\n")
         person.sees("got hello")
         assert person.leaves() == 0
+
+
+def test_verify_tries_what_an_agent_would_and_none_of_it_works(living: Living) -> None:
+    before = len(living.bottles.audit(living.identity))
+    done = living.bottles.command("verify", living.identity, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["held"], found["audit"], len(found["attempts"]) >= 30) == (True, True, True)
+    denied = [each for each in living.bottles.audit(living.identity)[before:] if each["decision"] == "deny"]
+    assert {each["step"].get("host") for each in denied} >= {"verify.bottle.invalid", "127.0.0.1"}
+
+
+def test_an_audit_that_was_changed_is_told_as_such(upstream: Upstream, tmp_path: Path) -> None:
+    """LG3."""
+    bottles = bottles_at(tmp_path, upstream)
+    identity = bottles.run("worker", ["/bin/true"]).identity
+    log = bottles.state(identity) / "audit.jsonl"
+    assert bottles.command("audit", identity).returncode == 0
+    log.write_text(log.read_text().replace('"granted"', '"GRANTED"', 1))
+    done = bottles.command("audit", identity)
+    assert (done.returncode, "hash" in done.stdout) == (1, True)
+
+
+def test_the_audit_is_shown_with_what_was_refused(living: Living) -> None:
+    living.exec("/usr/bin/python3", "-c", "import urllib.request as u; u.urlopen('https://evil.test/')")
+    done = living.bottles.command("audit", living.identity, "--refused")
+    assert done.returncode == 0
+    assert any("deny" in line and "evil.test" in line for line in done.stdout.splitlines())
+    whole = json.loads(living.bottles.command("audit", living.identity, "--json").stdout)
+    assert whole["whole"]
+    assert any(
+        record["step"] and record["step"]["type"] == "sandbox_run" for record in whole["records"] if "step" in record
+    )
+
+
+def test_doctor_says_what_is_there_and_what_lacks_with_a_hint(living: Living, tmp_path: Path) -> None:
+    done = living.bottles.command("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ready"]["bwrap"]) == (0, True)
+    living.bottles.env.update(BOTTLE_EGRESS_ENV=str(tmp_path), DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    try:
+        lacking = living.bottles.command("doctor", "--json")
+        found = json.loads(lacking.stdout)
+        assert (lacking.returncode, found["ready"]) == (1, {"bwrap": False, "docker": False, "smolmachines": False})
+        lacks = [each for each in found["checks"] if not each["ok"] and each["needed"]]
+        assert {each["what"] for each in lacks} >= {"the egress gate's environment", "an engine"}
+        assert all(each["hint"] for each in lacks)
+    finally:
+        living.bottles.env.clear()
+
+
+def test_the_shell_is_offered_commands_agents_bottles_and_options(living: Living) -> None:
+    def offered(*words: str) -> list[str]:
+        return living.bottles.command("_complete", "--", *words).stdout.splitlines()
+
+    assert offered("st") == ["start", "stop"]
+    assert offered("start", "w") == ["worker"]
+    assert offered("exec", "") == [living.identity]
+    assert offered("start", "worker", "--backend", "d") == ["docker"]
+    assert "--cwd" in offered("start", "worker", "--c")
+    assert offered("start", "worker", "--", "x") == []
+    for shell in ("bash", "zsh", "fish"):
+        assert "_complete" in living.bottles.command("completion", shell).stdout
+
+
+def test_bash_completes_with_the_script(living: Living, tmp_path: Path) -> None:
+    script = living.bottles.command("completion", "bash").stdout
+    wrapper = tmp_path / "bottle"
+    wrapper.write_text("#!/bin/sh\nexec " + " ".join(living.bottles.argv()) + ' "$@"\n')
+    wrapper.chmod(0o755)
+    asked = f'{script}\nCOMP_WORDS=(bottle exec work); COMP_CWORD=2; _bottle; echo "${{COMPREPLY[@]}}"'
+    env = {**living.bottles.environ(), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", asked], env=env, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.strip() == living.identity

@@ -1,0 +1,72 @@
+"""`bottle audit`: a bottle's own chain, verified and shown: each step of its launch, each decision of a gate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bottle.manifest.store import home_root
+from bottle.preflight import shown
+from bottle.state import State
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Show it; returns 1 when the chain isn't whole. What stands before the damage is shown all the same."""
+    from opsexec.audit import verify
+
+    state = State(home_root().resolve())
+    state.read(arguments.identity)
+    path = state.directory(arguments.identity) / "audit.jsonl"
+    report = verify(path)
+    records = [each for each in _records(path) if not arguments.refused or each.get("decision") == "deny"]
+    if arguments.last is not None:
+        records = records[-arguments.last :] if arguments.last else []
+    whole = report.problem is None
+    if arguments.json:
+        print(json.dumps({"whole": whole, "problem": None if whole else str(report.problem), "records": records}))
+        return 0 if whole else 1
+    for record in records:
+        print(shown(line(record)))
+    print(shown(str(report.problem or report)))
+    return 0 if whole else 1
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of every file of the log, the oldest first; a line that is none is left to `verify`."""
+    rotated = sorted(path.parent.glob(f"{path.name}.*"), key=lambda each: each.stat().st_mtime)
+    for file in [each for each in rotated if each.suffix != ".lock"] + [path]:
+        if not file.is_file():
+            continue
+        with open(file, "rb") as stream:
+            for each in stream:
+                try:
+                    found = json.loads(each)
+                except ValueError:
+                    continue
+                if isinstance(found, dict):
+                    yield found
+
+
+def line(record: dict[str, Any]) -> str:
+    """Return one record as a person reads it."""
+    when = record.get("ts")
+    clock = time.strftime("%H:%M:%S", time.localtime(when)) if isinstance(when, (int, float)) else str(when)[11:19]
+    outcome = record.get("outcome")
+    if isinstance(outcome, dict):
+        how = outcome.get("error") or outcome.get("signal") or f"exit {outcome.get('exit_code')}"
+        return f"{clock} {'ended':<6} {record.get('listener', ''):<9} run {record.get('run', '')}: {how}"
+    step = record.get("step")
+    about = dict(step) if isinstance(step, dict) else {}
+    kind = about.pop("type", "")
+    words = " ".join(f"{key}={_brief(value)}" for key, value in about.items() if value not in (None, {}, []))
+    reason = record.get("reason", "")
+    return f"{clock} {record.get('decision', ''):<6} {record.get('listener', ''):<9} {kind} {words[:200]}: {reason}"
+
+
+def _brief(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

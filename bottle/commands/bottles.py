@@ -1,0 +1,94 @@
+"""`bottle list`, `stop`, `logs` and `cleanup`: the bottles there are."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from bottle.commands.told import print_json
+
+STOP_S = 15.0
+
+
+def list_bottles(arguments: argparse.Namespace) -> int:
+    """Show the bottles that run, or with --all every one of which there is a trace."""
+    from bottle.errors import NoSuchBottle
+    from bottle.manifest.store import home_root
+    from bottle.state import State
+
+    state = State(home_root().resolve())
+    rows: list[dict[str, Any]] = []
+    alive = {each.identity for each in state.running()}
+    for identity in state.identities():
+        if identity not in alive and not arguments.all:
+            continue
+        try:
+            found = state.read(identity)
+        except NoSuchBottle as error:
+            rows.append(
+                {"identity": identity, "state": "unreadable", "agent": "", "started_at": 0.0, "why": str(error)}
+            )
+            continue
+        how = "running" if identity in alive else "left behind" if found.phase == "launching" else "stopped"
+        rows.append({"identity": identity, "state": how, "agent": found.agent, "started_at": found.started_at})
+    rows.sort(key=lambda row: (row["started_at"], row["identity"]))
+    if arguments.json:
+        print_json({"bottles": rows})
+        return 0
+    for row in rows:
+        print(f"{row['identity']:<40} {row['state']:<12} {row['agent']}")
+    return 0
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    """End a bottle by asking its launcher to."""
+    from bottle.manifest.store import home_root
+    from bottle.state import State
+
+    was_running = State(home_root().resolve()).stop(arguments.identity, STOP_S)
+    print(f"{arguments.identity} {'stopped' if was_running else 'was not running'}")
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Show what a bottle's daemons said."""
+    from bottle.manifest.store import home_root
+    from bottle.preflight import shown
+    from bottle.state import State
+
+    state = State(home_root().resolve())
+    state.read(arguments.identity)
+    path = state.directory(arguments.identity) / "bundle.log"
+    if not path.exists():
+        return 0
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if arguments.daemon is None or line.startswith(f"{arguments.daemon} | "):
+                print(shown(line.rstrip("\n")))
+    return 0
+
+
+def cleanup(arguments: argparse.Namespace) -> int:
+    """Remove what launches that never came up, or with --all every stopped bottle, left behind."""
+    from bottle.errors import NoSuchBottle
+    from bottle.leftovers import sweep
+    from bottle.manifest.store import home_root
+    from bottle.starting import remove, say
+    from bottle.state import State
+
+    state = State(home_root().resolve())
+    for identity in asyncio.run(sweep(state, say)):
+        print(f"removed the containers and networks of {identity}")
+    for identity in state.identities():
+        if state.alive(identity):
+            continue
+        try:
+            phase = state.read(identity).phase
+        except NoSuchBottle:
+            phase = "launching"
+        if phase == "launching" or arguments.all:
+            with state.held(identity):
+                asyncio.run(remove(state, identity))
+            print(f"removed {identity}")
+    return 0

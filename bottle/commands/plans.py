@@ -1,0 +1,78 @@
+"""`bottle info`, `capabilities` and `policy`: what an agent's bottle would be, from its manifest alone."""
+
+from __future__ import annotations
+
+import argparse
+from urllib.parse import urlsplit
+
+from bottle.commands.told import print_json
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Show the summary that a start would show."""
+    from bottle.preflight import preflight
+    from bottle.starting import sample_plan
+
+    plan, _ = sample_plan(arguments.agent, arguments.backend)
+    if arguments.json:
+        rows = [line.partition(" ") for line in preflight(plan)]
+        print_json({"agent": plan.agent, "digest": plan.digest, "routes": plan.egress.table(),
+                     "lines": [[label, text.strip()] for label, _, text in rows]})  # fmt: skip
+        return 0
+    for line in preflight(plan):
+        print(line)
+    return 0
+
+
+def capabilities(arguments: argparse.Namespace) -> int:
+    """Show the least that a host must grant."""
+    from bottle import credentials, launch
+    from bottle.starting import NOBODY, sample_plan
+
+    plan, place = sample_plan(arguments.agent, arguments.backend)
+    found = launch.capabilities(plan, place, credentials.masked(plan), NOBODY)
+    # A grant is for every bottle of the agent, not for one.
+    found = sorted({each.replace(plan.identity, f"{plan.agent}-*") for each in found})
+    if arguments.json:
+        print_json({"agent": plan.agent, "capabilities": found})
+        return 0
+    print("\n".join(found))
+    return 0
+
+
+def policy(arguments: argparse.Namespace) -> int:
+    """Say whether a request would be let out; returns 1 when not."""
+    from bottle.sidecars.egress.decide import Seen, decide_request
+    from bottle.sidecars.egress.policy import read_table
+    from bottle.starting import sample_plan
+    from opsexec.errors import UsageError
+
+    plan, _ = sample_plan(arguments.agent, arguments.backend)
+    try:
+        parts = urlsplit(arguments.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise UsageError(f"{arguments.url!r} is not a URL ({error})") from error
+    host = parts.netloc.rpartition(":")[0] if parts.netloc.endswith(f":{port}") else parts.netloc
+    target = arguments.url.partition("://")[2].removeprefix(parts.netloc).partition("#")[0] or "/"
+    verdict = decide_request(
+        read_table(plan.egress.table()),
+        Seen(
+            tunnel=(host, port) if parts.scheme == "https" else None,
+            tls=True,
+            sni=host,
+            scheme=parts.scheme,
+            host=host,
+            port=port,
+            authority="",
+            method=arguments.method,
+            target=target,
+            headers=((b"host", host.encode("utf-8", "replace")),),
+        ),
+    )
+    injected = verdict.route.slot if verdict.route is not None else None
+    if arguments.json:
+        print_json({"allow": verdict.allow, "reason": verdict.reason, "injects": injected})
+    else:
+        print(f"{'allowed' if verdict.allow else 'refused'}: {verdict.reason}")
+    return 0 if verdict.allow else 1
