@@ -176,6 +176,32 @@ def test_a_path_is_taken_in_one_spelling_below_its_prefix(target: str) -> None:
     assert not decide_request(POLICY, with_target(target)).allow
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        with_target("/team/site.git/info/refs?service=git-receive-pack", "open.test"),
+        with_target("/team/site.git/info/refs?service=git-upload-pack", "open.test"),
+        with_target("/team/site/git-receive-pack", "open.test"),
+        with_target("/team/site/%67it-upload-pack", "open.test"),
+        with_target("/team/site.git/info/lfs/objects/batch", "open.test"),
+        with_header(b"Content-Type", b"application/x-git-receive-pack-request"),
+    ],
+)
+def test_gi57_git_has_one_way_and_it_is_not_this(seen: Seen) -> None:
+    verdict = decide_request(POLICY, seen)
+    assert "git gate" in verdict.reason
+
+
+@pytest.mark.parametrize("target", ["/v1/x", "/v1/x?page=2", "/v1/x?page=2&page=3"])
+def test_a_query_has_the_parameters_its_route_names(target: str) -> None:
+    """PA15."""
+    row = {"host": "api.test", "path_allowlist": ["/v1"], "scheme": None, "slot": None, "private": []}
+    policy = read_table([{**row, "methods": ["GET"], "query": ["page"]}])
+    assert decide_request(policy, with_target(target)).allow
+    assert "parameter" in decide_request(policy, with_target(target + ("&" if "?" in target else "?") + "repo=x")).reason
+    assert "methods" in decide_request(policy, replace(with_target(target), method="DELETE")).reason
+
+
 @pytest.mark.parametrize("target", ["/v1", "/v1/", "/v1/models?limit=5&q=a%20b", "/files/a%20b.txt", "/v1/%E2%82%AC"])
 def test_ordinary_paths_pass(target: str) -> None:
     assert decide_request(POLICY, with_target(target)).allow
@@ -239,6 +265,10 @@ def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:
         {"host": "a.x", "path_allowlist": None, "scheme": "Bearer", "slot": None, "private": []},
         {"host": "a.x", "path_allowlist": None, "scheme": "Basic", "slot": "S", "private": []},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": ["x"]},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": []},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": ["TRACE"]},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "query": [1]},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "more": None},
     ],
 )
 def test_a_table_of_another_shape_is_no_policy(row: dict[str, object]) -> None:

@@ -157,6 +157,7 @@ def decide_request(policy: Policy, seen: Seen) -> Verdict:
         _refuse_method(seen, opened.route)
         or _refuse_headers(seen)
         or _refuse_target(seen, opened.route)
+        or _refuse_git(seen)
         or Verdict(True, "route", opened.route)
     )
 
@@ -224,6 +225,25 @@ def _query_names(query: str) -> list[str]:
     """Return the parameters' names, as any server might read them: split at `&` and at `;`."""
     parts = query.replace(";", "&").split("&")
     return [unquote_to_bytes(part.partition("=")[0].replace("+", " ")).decode("latin-1") for part in parts]
+
+
+def _refuse_git(seen: Seen) -> Verdict | None:
+    """Git over HTTPS would be a way around the git gate, which reads what is pushed: it has that one way (GI57)."""
+    path, _, query = seen.target.partition("?")
+    plain = unquote_to_bytes(path).decode("latin-1").lower()
+    kinds = [value.strip().lower() for name, value in seen.headers if name.lower() in (b"content-type", b"accept")]
+    if (
+        plain.endswith(_GIT_ENDS)
+        or "/info/lfs/" in plain
+        or (plain.endswith("/info/refs") and "service" in _query_names(query))
+        or any(git in kind for kind in kinds for git in _GIT_KINDS)
+    ):
+        return Verdict.no("git goes through the git gate: declare the repository in git-gate.repos")
+    return None
+
+
+_GIT_ENDS = ("/git-receive-pack", "/git-upload-pack", "/git-upload-archive")
+_GIT_KINDS = (b"application/x-git-", b"application/vnd.git-lfs")
 
 
 def malformed_target(target: str, *, strict: bool) -> str | None:
