@@ -17,6 +17,7 @@ from opsexec.errors import OpsError
 from opsexec.steps import ReadFile, SandboxRun
 
 SYSTEM = {"/usr": "/usr/"}
+TMPFS_BYTES = 512 << 20
 LINKS = {"/bin": "usr/bin", "/sbin": "usr/sbin", "/lib": "usr/lib", "/lib64": "usr/lib64"}
 
 
@@ -90,6 +91,11 @@ def guest_run(plan: BottlePlan, place: Place) -> None:
     """Return None: each program of the agent's has a sandbox of its own."""
 
 
+def guest_tmpfs(plan: BottlePlan) -> int:
+    """Return how much each of the guest's directories in memory may hold: full, they leave its programs most of it."""
+    return min(TMPFS_BYTES, max(plan.limits.memory // 8, 1 << 20)) if plan.limits.memory else TMPFS_BYTES
+
+
 def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[str, ...] | None = None) -> SandboxRun:
     """Return the agent's own sandbox; `argv`: another program in the same place, like the provider's checks."""
     behind = {str(port): f"{RUN}/doors/{name}" for port, name in bundles.doors(plan).items()}
@@ -116,6 +122,7 @@ def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[
         max_processes=plan.limits.processes,
         max_memory_bytes=plan.limits.memory,
         max_cpus=plan.limits.cpus,
+        tmpfs_bytes=guest_tmpfs(plan),
         max_tree_bytes=plan.limits.home,
         max_tree_files=plan.limits.files,
         expendable=True,
