@@ -105,7 +105,7 @@ class Upstream:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A caller that breaks off is what some tests are about."""
 
-        self._server = Server((self.address, 0), (self.handler or plain_handler)(self))
+        self._server = Server((self.address, self.port), (self.handler or plain_handler)(self))
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
