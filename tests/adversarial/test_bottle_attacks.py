@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, require_bottles, written_with
+from tests.parts.bottle_backends import BACKENDS, scene
+from tests.parts.bottle_running import HELD, TOKEN, written_with
 from tests.parts.upstream_tls import Upstream
 
 BOTTLE = """env:
@@ -20,9 +20,9 @@ egress:
     - host: api.test
       path_allowlist: [/v1]
       auth: {scheme: Bearer, token_ref: API_TOKEN}
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
     - host: open.test
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
     - host: inside.test
 """
 
@@ -100,16 +100,17 @@ class Attacked:
     denied: list[dict[str, Any]]
     root: Path
     said: str
+    backend: str
 
 
-@pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("api.test", "open.test", "inside.test")) as upstream:
-        root = HomeRoot(tmp_path_factory.mktemp("home") / "root")
-        root.bottle("dev", BOTTLE)
+@pytest.fixture(scope="module", params=BACKENDS)
+def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    names = ("api.test", "open.test", "inside.test")
+    with scene(request, request.param, tmp_path_factory.mktemp("upstream"), names) as stage:
+        upstream = stage.upstream
+        bottles = stage.bottles(tmp_path_factory.mktemp("home") / "root", dev=BOTTLE)
+        root = bottles.root
         root.agent("worker", "bottle: dev\n")
-        bottles = Bottles(root, upstream)
         ended = bottles.script(
             "worker",
             f"""
@@ -136,7 +137,7 @@ found['sandbox'] = out_of_the_sandbox()
         )
         assert ended.code == 0, ended.stderr
         denied = [each for each in bottles.audit(ended.identity) if each["decision"] == "deny"]
-        yield Attacked(ended.answers, upstream, denied, root.path, ended.stdout + ended.stderr)
+        yield Attacked(ended.answers, upstream, denied, root.path, ended.stdout + ended.stderr, stage.backend)
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +195,7 @@ def test_cr10_the_ca_s_key_is_in_no_file(attacked: Attacked) -> None:
 
 
 def test_es1_cr11_nothing_outside_its_home_is_written(attacked: Attacked) -> None:
-    assert set(attacked.answers["sandbox"]["written"]) <= {"PermissionError", "OSError"}
+    assert set(attacked.answers["sandbox"]["written"]) <= {"PermissionError", "OSError", "FileNotFoundError"}
 
 
 def test_es2_es4_no_namespace_no_capability_no_new_privilege(attacked: Attacked) -> None:
@@ -205,7 +206,9 @@ def test_es2_es4_no_namespace_no_capability_no_new_privilege(attacked: Attacked)
 
 
 def test_nb8_nb9_no_socket_of_the_host_is_in_sight(attacked: Attacked) -> None:
-    assert attacked.answers["sandbox"]["seen"] == []
+    # An image has places of its own by these names.
+    own = set() if attacked.backend == "bwrap" else {"/root", "/sys", "/etc/shadow"}
+    assert set(attacked.answers["sandbox"]["seen"]) <= own
 
 
 def test_es10_it_has_no_terminal_to_type_into(attacked: Attacked) -> None:

@@ -112,10 +112,10 @@ found['sandbox'] = out_of_the_sandbox()
     around = answers["around"]
     assert "connected" not in [*around["four"], *around["six"], *around["datagrams"]]
     assert around["lookup"] == ["gaierror"]
-    assert set(around["raw"]) <= {"PermissionError", "OSError"}
+    assert set(around["raw"]) <= {"PermissionError", "OSError", "TimeoutError"}
     assert not [each for each in around["resolvers"] if each.startswith("b")]
     sandbox = answers["sandbox"]
-    assert set(sandbox["written"]) <= {"PermissionError", "OSError"}
+    assert set(sandbox["written"]) <= {"PermissionError", "OSError", "FileNotFoundError"}
     assert sandbox["user namespace"] != 0
     # An image has places of its own by these names.
     assert set(sandbox["seen"]) <= ({"/root", "/sys", "/etc/shadow"} if stage.engine else set())
@@ -347,7 +347,8 @@ def test_a_workspace_is_a_copy(bottles: Bottles, tmp_path: Path) -> None:
     bottles.cwd = tmp_path / "project"
     bottles.cwd.mkdir()
     (bottles.cwd / "file").write_text("before")
-    (bottles.cwd / "out").symlink_to("/etc/shadow")
+    (tmp_path / "secret").write_text("the host's own")
+    (bottles.cwd / "out").symlink_to(tmp_path / "secret")
     ended = bottles.script(
         "worker",
         """
