@@ -133,7 +133,9 @@ async def _run(
             stack.push_async_callback(_end, guest_task)
             await _until(stood.ready, [guest_task, bundle], "the agent's place")
         await _until_ready(bundle, said)
-        for argv in (*plan.provider.before, *plan.provider.verify):
+        # A rebuilt place is tried before it is said to run: there is another to go back to.
+        tried = (("true",),) if attendant is not None and attendant.trying else ()
+        for argv in (*tried, *plan.provider.before, *plan.provider.verify):
             out = await _beside(bundle, ex.run_streaming(how.agent_run(plan, place, launch.secrets, argv)))
             if not out.ok:
                 last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]

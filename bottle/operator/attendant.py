@@ -35,7 +35,7 @@ Apply = Callable[[LivePolicy], Awaitable[None]]
 class Attendant:
     """One bottle's. `rebuild`: set to the policy that the bottle is to be rebuilt with, once that is approved.
 
-    `watching`: decisions are taken, because its agent runs.
+    `trying`: it is being rebuilt, and its agent doesn't run yet.
     `known`: the name of a secret of this bottle's that stands in a text, or None.
     """
 
@@ -51,7 +51,7 @@ class Attendant:
         self.identity = identity
         self.policy = policy
         self.rebuild: LivePolicy | None = None
-        self.watching = False
+        self.trying = False
         self.audit = audit
         self.queue = queue
         self._known = known
@@ -124,14 +124,14 @@ class Attendant:
 
     def attach(self, send: Send) -> None:
         """Take the line to a daemon that is about to start; decisions wait until its agent runs."""
-        self._send, self.watching = send, False
+        self._send = send
 
     async def watch(self, apply: Apply) -> None:
         """Carry out decisions until one needs the bottle rebuilt: then return, with `rebuild` set.
 
         `apply` puts a policy into force, or raises OpsError and has changed nothing. What else it raises ends this.
         """
-        self.watching = True
+        self.trying = False
         for proposal in self._proposals.values():
             self._tell(proposal)
         while self.rebuild is None:
@@ -195,13 +195,13 @@ class Attendant:
     def rebuilding(self) -> LivePolicy:
         """Return the policy that the bottle is to be rebuilt with, from here on the live one."""
         assert self.rebuild is not None
-        self.policy, self.rebuild = self.rebuild, None
+        self.policy, self.rebuild, self.trying = self.rebuild, None, True
         self.queue.write_policy(self.policy)
         return self.policy
 
     def not_rebuilt(self, policy: LivePolicy, why: str) -> None:
         """Take note that the bottle didn't come up with it, and goes on under this policy as before."""
-        self.policy = policy
+        self.policy, self.trying = policy, False
         self.queue.write_policy(policy)
         approved = [each for each in self._proposals.values() if each.candidate.kind == "capability"]
         last = max((each for each in approved if each.status == "approved"), key=lambda each: each.decided_at or 0.0)

@@ -62,7 +62,7 @@ async def rebuilding(
             plan = resumed(whole.plan, attendant.rebuilding())
             before, whole = whole.plan, dataclasses.replace(whole, plan=plan, resume=True)
         except OpsError as error:
-            if before is None or attendant is None or attendant.watching:
+            if before is None or attendant is None or not attendant.trying:
                 raise
             whole.say(f"the rebuild failed, the bottle goes on as it was: {error}")
             attendant.not_rebuilt(live_policy(before), error.message)

@@ -1,0 +1,363 @@
+"""From an agent's proposal to a changed bottle: by a real MCP client, the commands, a rebuild, and the dashboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import DataTable, Input, Static
+
+from bottle.operator.board import read_board
+from bottle.operator.dashboard import Dashboard, Question
+from bottle.state import State
+from opsexec.audit import verify
+from tests.conftest import require
+from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.bottle_running import Bottles, processes_with, require_bottles
+from tests.parts.supervised import Supervised
+from tests.parts.upstream_tls import Upstream
+from tests.parts.waiting import eventually, eventually_now
+
+BOTTLE = """supervise: true
+egress:
+  routes:
+    - host: open.test
+      path_allowlist: [/a]
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+"""
+WIDTH = (160, 50)
+
+
+@pytest.fixture(scope="module")
+def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+    require_bottles()
+    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test", "new.test")) as upstream:
+        root = HomeRoot(tmp_path_factory.mktemp("root") / "home")
+        root.bottle("dev", BOTTLE)
+        root.bottle("plain", "env:\n  A: b\n")
+        root.agent("worker", "bottle: dev\n", "Work.\n")
+        root.agent("rebuilt", "bottle: dev\n", "Work.\n")
+        root.agent("plain", "bottle: plain\n", "Work.\n")
+        yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "20"})
+
+
+@pytest.fixture(scope="module")
+def running(bottles: Bottles) -> Iterator[Supervised]:
+    bottle = Supervised.start(bottles)
+    yield bottle
+    bottle.stop()
+
+
+@pytest.fixture
+def bottle(running: Supervised) -> Iterator[Supervised]:
+    running.bottles.upstream.requests.clear()
+    yield running
+    running.clear()
+
+
+def waits(bottle: Supervised) -> dict[str, Any]:
+    """The one proposal that waits, once it does."""
+    return eventually_now(bottle.proposals, within_s=30, what="a proposal")[0]
+
+
+def test_an_approved_route_is_in_force_without_a_restart_and_the_waiting_agent_is_told(bottle: Supervised) -> None:
+    agents = processes_with(bottle.identity.encode())
+    number = bottle.begin(
+        """
+found['before'] = status('https://open.test/b')
+found['said'] = tool('propose_route', host='open.test', path_allowlist=['/b'], why='the manual is there')
+found['after'] = status('https://open.test/b')
+found['routes'] = tool('list_routes')['routes']
+"""
+    )
+    waiting = waits(bottle)
+    shown = bottle.bottles.command("proposals").stdout
+    assert waiting["id"] in shown
+    assert "the manual is there" in shown
+    assert "+ egress open.test: path /b" in shown
+    done = bottle.bottles.command("approve", waiting["id"])
+    assert done.returncode == 0, done.stderr
+    assert "in force: + egress open.test: path /b" in done.stdout
+    found = bottle.end(number)
+    assert found["before"] == 403
+    assert found["said"] == {"proposal": waiting["number"], "status": "approved", "reason": ""}
+    assert found["after"] == 200
+    assert found["routes"][0]["path_allowlist"] == ["/a", "/b"]
+    assert [each.path for each in bottle.bottles.upstream.requests] == ["/b"]
+    assert set(agents) <= set(processes_with(bottle.identity.encode()))
+    record = bottle.records("decision")[-1]
+    assert record["step"]["diff"] == ["+ egress open.test: path /b"]
+    assert (record["decision"], record["layer"]) == ("allow", "operator")
+    assert verify(bottle.state / "audit.jsonl").ok
+
+
+def test_a_rejection_reaches_the_waiting_agent_with_its_reason(bottle: Supervised) -> None:
+    number = bottle.begin("found['said'] = tool('propose_route', host='new.test', path_allowlist=['/n'], why='w')")
+    waiting = waits(bottle)
+    done = bottle.bottles.command("reject", waiting["id"], "--reason", "use open.test")
+    assert done.returncode == 0, done.stderr
+    said = bottle.end(number)["said"]
+    assert said == {"proposal": waiting["number"], "status": "rejected", "reason": "use open.test"}
+    assert bottle.records("decision")[-1]["decision"] == "deny"
+
+
+def test_an_approval_may_be_of_less_than_was_asked(bottle: Supervised, tmp_path: Path) -> None:
+    number = bottle.begin("found['said'] = tool('propose_route', host='open.test', why='all of it')")
+    waiting = waits(bottle)
+    assert bottle.bottles.command("approve", waiting["id"]).returncode == 2
+    less = tmp_path / "less.json"
+    less.write_text(json.dumps({**waiting["change"], "path_allowlist": ["/less"]}))
+    wrong = bottle.bottles.command("approve", waiting["id"], "--as", str(tmp_path / "none.json"))
+    assert wrong.returncode == 2
+    done = bottle.bottles.command("approve", waiting["id"], "--as", str(less))
+    assert done.returncode == 0, done.stderr
+    assert bottle.end(number)["said"]["reason"] == "as the operator edited it"
+    found = bottle.inside("found['said'] = [status(f'https://open.test/{each}') for each in ('less', 'more')]")
+    assert found["said"] == [200, 403]
+
+
+def test_egress_started_again_enforces_the_policy_of_now(bottle: Supervised) -> None:
+    """LC6: what was approved stays, and what was not stays out, when a daemon dies and comes back."""
+    number = bottle.begin("found['said'] = tool('propose_route', host='open.test', path_allowlist=['/kept'], why='w')")
+    done = bottle.bottles.command("approve", waits(bottle)["id"])
+    assert done.returncode == 0, done.stderr
+    bottle.end(number)
+    again = bottle.bottles.command("restart", bottle.identity, "egress")
+    assert again.returncode == 0, again.stderr
+    log = bottle.state / "bundle.log"
+    eventually_now(lambda: log.read_text().count('"daemon":"egress"') >= 2, within_s=30, what="egress is back")
+    found = bottle.inside("found['said'] = [status(f'https://open.test/{each}') for each in ('kept', 'other')]")
+    assert found["said"] == [200, 403]
+
+
+@asynccontextmanager
+async def client_of(bottle: Supervised, **options: Any) -> AsyncIterator[Any]:
+    """A real MCP client at the bottle's own door."""
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    door = httpx2.AsyncHTTPTransport(uds=str(bottle.state / "doors" / "supervise.sock"))
+    async with httpx2.AsyncClient(transport=door, timeout=60) as web:
+        transport = streamable_http_client("http://127.0.0.1:8879/mcp", http_client=web)
+        async with Client(transport, **options) as client:
+            yield client
+
+
+@pytest.mark.anyio
+async def test_an_ordinary_mcp_client_lists_calls_and_is_refused(bottle: Supervised) -> None:
+    async with client_of(bottle) as client:
+        tools = (await client.list_tools()).tools
+        assert [each.name for each in tools][:2] == ["list_routes", "propose_route"]
+        routes = await client.call_tool("list_routes", {})
+        assert routes.structured_content["routes"][0]["host"] == "open.test"
+        bad = await client.call_tool("propose_route", {"host": "*.test", "why": "w"})
+        assert bad.is_error
+        assert bad.structured_content["status"] == "refused"
+
+
+def test_a_bottle_without_supervise_has_no_such_door(bottles: Bottles) -> None:
+    ended = bottles.script("plain", "found['said'] = connects(socket.AF_INET, ('127.0.0.1', 8879))")
+    assert ended.code == 0, ended.stderr
+    assert ended.answers["said"] != "connected"
+    assert not (bottles.state(ended.identity) / "supervise").exists()
+
+
+@pytest.fixture
+def tree() -> Iterator[Path]:
+    """A directory of programs below /opt, of the test's own."""
+    require(os.access("/opt", os.W_OK), "needs a /opt that may be written")
+    place = Path("/opt") / f"bottle-test-{uuid.uuid4().hex[:12]}"
+    (place / "bin").mkdir(parents=True)
+    program = place / "bin" / "only-here"
+    program.write_text("#!/bin/sh\necho from the tree\n")
+    program.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def test_an_approved_capability_rebuilds_the_bottle_and_resumes_it_in_its_home(bottles: Bottles, tree: Path) -> None:
+    bottle = Supervised.start(bottles, "rebuilt")
+    try:
+        find = "import subprocess, shutil\nfound['where'] = shutil.which('only-here')\n"
+        assert bottle.inside(find + "(HOME / 'mine').write_text('kept')")["where"] is None
+        waiting = bottle.proposed(f"tool('propose_capability_change', read_only={str(tree)!r}, why='the compiler')")
+        assert waiting["difference"] == [f"+ host directory {tree}: read-only, its bin in PATH"]
+        assert bottle.bottles.command("approve", waiting["id"]).returncode == 2
+        done = bottle.bottles.command("approve", waiting["id"], "--accept-risks")
+        assert done.returncode == 0, done.stderr
+        found = bottle.inside(
+            find
+            + f"""
+found['says'] = subprocess.run(['only-here'], capture_output=True, text=True).stdout
+found['mine'] = (HOME / 'mine').read_text()
+found['status'] = tool('proposal_status', proposal={waiting["number"]})
+try:
+    (Path({str(tree)!r}) / 'x').write_text('')
+except OSError as error:
+    found['written'] = str(error)
+"""
+        )
+        assert found["where"] == str(tree / "bin" / "only-here")
+        assert found["says"] == "from the tree\n"
+        assert found["mine"] == "kept"
+        assert found["status"]["status"] == "approved"
+        assert "Read-only" in found["written"]
+        # What can't be mounted: the bottle goes on as it was, and the agent is told.
+        gone = bottle.proposed(f"tool('propose_capability_change', read_only='{tree}-none', why='another')")
+        before = bottle.screen.count(" is running")
+        assert bottle.bottles.command("approve", gone["id"], "--accept-risks").returncode == 0
+        eventually_now(lambda: bottle.screen.count(" is running") > before, within_s=60, what="it goes on")
+        said = bottle.inside(f"found['said'] = tool('proposal_status', proposal={gone['number']})")["said"]
+        assert said["status"] == "failed"
+        assert bottle.policy()["trees"] == [str(tree)]
+        assert bottle.records("decision")[-1]["decision"] == "deny"
+        assert verify(bottle.state / "audit.jsonl").ok
+    finally:
+        bottle.stop()
+    # An approval lasts as long as its bottle runs.
+    again = Supervised.resumed(bottles, bottle.identity)
+    try:
+        assert again.inside("import shutil\nfound['where'] = shutil.which('only-here')")["where"] is None
+        assert again.kept() == []
+    finally:
+        again.stop()
+
+
+def test_a_launcher_that_hangs_takes_no_decision_and_the_person_is_told(bottle: Supervised) -> None:
+    """SV15's nearer half: nobody answers, so nothing is granted, and the decision doesn't lie around."""
+    waiting = bottle.proposed("tool('propose_route', host='new.test', path_allowlist=['/hang'], why='w')")
+    os.kill(bottle.launcher.pid, signal.SIGSTOP)
+    try:
+        from bottle.operator import deciding
+
+        state = State(bottle.bottles.root.path)
+        shown = next(each for each in bottle._waiting() if each.token == waiting["id"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deciding, "ANSWER_S", 0.5)
+            with pytest.raises(deciding.NotCarriedOut):
+                deciding.approve(state, shown, accept_risks=True)
+    finally:
+        os.kill(bottle.launcher.pid, signal.SIGCONT)
+    assert list((bottle.queue / "decisions").iterdir()) == []
+    assert bottle.inside("found['said'] = status('https://new.test/hang')")["said"] == 0
+    assert [each["id"] for each in bottle.proposals()] == [waiting["id"]]
+
+
+# -- the dashboard ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def dashboard(bottle: Supervised) -> AsyncIterator[tuple[Dashboard, Any]]:
+    """The dashboard, on a screen of the test's own."""
+    root = bottle.bottles.root.path
+    app = Dashboard(State(root), root)
+    async with app.run_test(size=WIDTH) as pilot:
+        yield app, pilot
+
+
+def rows(app: Dashboard, name: str) -> list[list[str]]:
+    """What a table of the dashboard holds."""
+    table: DataTable[Any] = app.query_one(f"#{name}", DataTable)
+    return [[str(cell) for cell in table.get_row_at(at)] for at in range(table.row_count)]
+
+
+async def drawn(look: Callable[[], Any], what: str) -> Any:
+    """Wait for something to stand on the screen."""
+    return await eventually(look, within_s=30, what=what)
+
+
+@pytest.mark.anyio
+async def test_the_dashboard_shows_bottles_proposals_and_refusals_and_approves(bottle: Supervised) -> None:
+    bottle.proposed("tool('proposal_status', proposal=1) if False else None\n" + PROPOSE)
+    bottle.inside("found['said'] = status('https://open.test/refused-here')")
+    async with dashboard(bottle) as (app, pilot):
+        await drawn(lambda: rows(app, "proposals"), "the proposal")
+        assert [bottle.identity, "running"] in [row[:2] for row in rows(app, "bottles")]
+        assert any("open.test/refused-here" in row[3] for row in rows(app, "refusals"))
+        await drawn(lambda: "+ egress open.test: path /board" in str(app.query_one("#detail", Static).render()), "it")
+        # One key alone decides nothing.
+        await pilot.press("a")
+        await drawn(lambda: isinstance(app.screen, Question), "the question")
+        app.screen.query_one(Input).value = "y"
+        await pilot.press("enter")
+        await drawn(lambda: not isinstance(app.screen, Question), "the board again")
+        assert rows(app, "proposals")
+        await pilot.press("a")
+        await drawn(lambda: isinstance(app.screen, Question), "the question")
+        app.screen.query_one(Input).value = "yes"
+        await pilot.press("enter")
+        await drawn(lambda: not rows(app, "proposals"), "nothing waits")
+    assert "/board" in json.dumps(bottle.table())
+
+
+PROPOSE = "found['said'] = post(json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'ping'}).encode())\n" + (
+    "threading.Thread(target=tool, args=('propose_route',), "
+    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
+)
+
+
+@pytest.mark.anyio
+async def test_the_dashboard_rejects_with_a_reason(bottle: Supervised) -> None:
+    bottle.proposed(PROPOSE.replace("/board", "/no"))
+    async with dashboard(bottle) as (app, pilot):
+        await drawn(lambda: rows(app, "proposals"), "the proposal")
+        await pilot.press("r")
+        await drawn(lambda: isinstance(app.screen, Question), "the question")
+        app.screen.query_one(Input).value = "not that"
+        await pilot.press("enter")
+        await drawn(lambda: not rows(app, "proposals"), "nothing waits")
+    assert bottle.kept()[-1]["reason"] == "not that"
+
+
+@pytest.mark.anyio
+async def test_an_unreadable_manifest_is_a_status_line_and_no_crash(bottle: Supervised) -> None:
+    broken = bottle.bottles.root.agent("broken", "bottle: nowhere\nmore: x\n")
+    torn = bottle.queue / "proposals" / "999.json"
+    torn.write_text("{")
+    try:
+        async with dashboard(bottle) as (app, _):
+            said = await drawn(lambda: str(app.query_one("#status", Static).render()), "a status line")
+            assert "broken.md" in said
+            assert "unknown key 'more'" in said
+            assert "999.json can't be read" in said
+            assert app.is_running
+        assert app.crashed is None
+    finally:
+        broken.unlink()
+        torn.unlink()
+
+
+@pytest.mark.anyio
+async def test_a_crash_leaves_a_traceback_and_says_where(bottle: Supervised) -> None:
+    class Broken(Dashboard):
+        def show(self, board: Any) -> None:
+            raise RuntimeError("a bug of its own")
+
+    root = bottle.bottles.root.path
+    app = Broken(State(root), root)
+    with pytest.raises(Exception, match="bug of its own"):
+        async with app.run_test(size=WIDTH):
+            await drawn(lambda: app.crashed, "the crash")
+    assert app.crashed is not None
+    assert "a bug of its own" in app.crashed.read_text()
+    assert app.crashed.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_text_of_an_agents_steers_the_board(bottle: Supervised) -> None:
+    """LG1: what it writes into a path or a reason stands there as it is, as text."""
+    waiting = bottle.proposed(PROPOSE.replace("/board", "/[red]x[/red]"))
+    assert waiting["change"]["path_allowlist"] == ["/[red]x[/red]"]
+    board = read_board(State(bottle.bottles.root.path), bottle.bottles.root.path)
+    assert [each.token for each in board.waiting] == [waiting["id"]]
+    shown = bottle.bottles.command("proposals").stdout
+    assert "/[red]x[/red]" in shown
+    assert shown.replace("\n", "").isprintable()
