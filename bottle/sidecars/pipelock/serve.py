@@ -80,6 +80,7 @@ def _replace(path: Path, text: str) -> None:
 async def serve(config: dict[str, Any]) -> int:
     """Start it, tell where it is, and stay until it ends or SIGTERM comes; returns an exit status."""
     env = {"PATH": "/usr/bin:/bin", "HOME": config["work_dir"], "SSL_CERT_FILE": config["trust"], "LANG": "C.UTF-8"}
+    env["BOTTLE_IDENTITY"] = os.environ.get("BOTTLE_IDENTITY", "")
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for ending in (signal.SIGTERM, signal.SIGINT):
