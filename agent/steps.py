@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
+from agent.attended import serve_attended
 from agent.body import Body
 from agent.ceiling import effective
 from agent.desk import ActiveRun, Desk
@@ -19,7 +19,8 @@ from agent.marked_host import MarkedHost
 from agent.own_steps import AgentExecutor
 from agent.refusal import refused
 from opsexec.capability import CapabilitySet
-from opsexec.errors import ConnectionLost, OpsError, UsageError
+from opsexec.errors import OpsError, UsageError
+from opsexec.executor import RunOutput
 from opsexec.handlers.registry import handler_of
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.base import Step
@@ -92,7 +93,7 @@ async def _attended(
     words: CopyWords | None,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
-    active = desk.active[wanted.run] = ActiveRun(wanted.run, asker, step, wanted.ceiling())
+    active = ActiveRun(wanted.run, asker, step, wanted.ceiling())
     host = MarkedHost(desk.host, active.mark)
     said: dict[str, Any] = {"principal": asker.principal, "listener": asker.listener, "layer": LAYER, "run": wanted.run}
     executor: HostExecutor
@@ -101,26 +102,12 @@ async def _attended(
     else:
         far = FarCopy(desk.name, active.mark, words, body, answer)
         executor = CopyExecutor(far, host, held, desk.audit, **said)
-    connection = answer.connection
-    connection.on_revoked = active.end
-    connection.on_left = lambda: active.end(ConnectionLost("the caller left; its process tree was ended"))
-    answer.begin()
-    try:
-        stdin = body.stdin() if wanted.streams_stdin and words is None else None
-        output = await executor.run_streaming(step, answer, check=wanted.check, diff=wanted.diff, stdin=stdin)
-    except OpsError as error:
-        return await answer.error(error)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if active.ended_by is None or task is None:
-            raise
-        task.uncancel()
-        return await answer.error(active.ended_by)
-    finally:
-        connection.on_left = connection.on_revoked = None
-        del desk.active[wanted.run]
-        active.over.set()
-    return await answer.output(output)
+    stdin = body.stdin() if wanted.streams_stdin and words is None else None
+
+    async def work() -> RunOutput:
+        return await executor.run_streaming(step, answer, check=wanted.check, diff=wanted.diff, stdin=stdin)
+
+    return await serve_attended(desk, active, answer, work, "the caller left; its process tree was ended")
 
 
 async def _detach(

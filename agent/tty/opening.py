@@ -7,6 +7,7 @@ import asyncio
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
+from agent.attended import serve_attended
 from agent.body import Body
 from agent.ceiling import deciding
 from agent.desk import ActiveRun, Desk
@@ -15,7 +16,7 @@ from agent.tty.consent import overseers
 from agent.tty.keys import Keys
 from agent.tty.terminal_host import TerminalHost
 from opsexec.capability import CapabilitySet
-from opsexec.errors import ConnectionLost, OpsError, ProtocolError, UsageError
+from opsexec.errors import OpsError, ProtocolError, UsageError
 from opsexec.executor import RunOutput, TtySession
 from opsexec.host_executor import HostExecutor
 from opsexec.steps import Tty
@@ -72,7 +73,6 @@ async def _attended(
     run, asks = active.run, bool(active.asks_consent)
     if asks:
         active.overseers = overseers(desk.config, asker.principal)
-    desk.active[run] = active
     executor = HostExecutor(
         TerminalHost(desk, active, asker, asks, answer.note),
         held,
@@ -82,35 +82,21 @@ async def _attended(
         layer=LAYER,
         run=run,
     )
-    connection = answer.connection
-    connection.on_revoked = active.end
-    connection.on_left = lambda: active.end(ConnectionLost("the caller left; the terminal's process tree was ended"))
-    answer.begin()
-    try:
+
+    async def work() -> RunOutput:
         keys = Keys(body)
         try:
             session = await keys.or_left(executor.open_tty(step))
             try:
-                output = await _converse(session, answer, keys)
+                return await _converse(session, answer, keys)
             finally:
                 await session.aclose()
         finally:
+            desk.terminals.live.pop(run, None)
+            desk.terminals.recordings.finished(run)
             await keys.aclose()
-    except OpsError as error:
-        return await answer.error(error)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if active.ended_by is None or task is None:
-            raise
-        task.uncancel()
-        return await answer.error(active.ended_by)
-    finally:
-        connection.on_left = connection.on_revoked = None
-        del desk.active[run]
-        desk.terminals.live.pop(run, None)
-        desk.terminals.recordings.finished(run)
-        active.over.set()
-    return await answer.output(output)
+
+    return await serve_attended(desk, active, answer, work, "the caller left; the terminal's process tree was ended")
 
 
 async def _converse(session: TtySession, answer: Answer, keys: Keys) -> RunOutput:
