@@ -63,9 +63,9 @@ class Hijacked:
             return
 
     async def follow(self, recorder: Recorder) -> None:
-        """Feed the output to the recorder at its sink's pace, until its end, or until it wants no more of it."""
+        """Feed the output to the recorder at its sink's pace, until its end, or until it is over its limit."""
         drained = asyncio.Event()
-        recorder.on_drain = recorder.on_failure = drained.set
+        recorder.on_drain = drained.set
         try:
             while (head := await self._exactly(8)) is not None:
                 stream = _STREAMS.get(head[0])
@@ -79,7 +79,7 @@ class Hijacked:
                     left -= len(data)
                     drained.clear()
                     ready = recorder.feed(stream, data)
-                    if recorder.over_limit or recorder.failure is not None:
+                    if recorder.over_limit:
                         return
                     if not ready:
                         await drained.wait()
@@ -87,7 +87,7 @@ class Hijacked:
             text = f"the container engine at {self._engine.path} broke off the program's output"
             raise HostUnsuitable(text, host=self._engine.host, hint="did dockerd end?") from error
         finally:
-            recorder.on_drain = recorder.on_failure = None
+            recorder.on_drain = None
 
     async def _exactly(self, size: int) -> bytes | None:
         """Return so many bytes; None at the end."""

@@ -101,17 +101,23 @@ async def _follow(container: str, engine: Engine, first: bytes | None, context: 
 
 
 async def followed(attached: Hijacked, first: bytes | None, context: Context) -> None:
-    """Carry input and output until the output ends; raises LimitExceeded, and what the input raised."""
-    feeding = None if first is None else asyncio.ensure_future(attached.feed(first, context.stdin))
+    """Carry input and output until the output ends, or nobody takes it; raises LimitExceeded, what the input raised."""
+    broken = asyncio.Event()
+    context.recorder.on_failure = broken.set
     output = asyncio.ensure_future(attached.follow(context.recorder))
+    unheard = asyncio.ensure_future(broken.wait())
+    feeding = None if first is None else asyncio.ensure_future(attached.feed(first, context.stdin))
+    waiting = {output, unheard} | ({feeding} if feeding is not None else set())
     try:
-        if feeding is not None:
-            await asyncio.wait([feeding, output], return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
+        while not output.done() and not unheard.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if feeding in done and feeding is not None:
                 feeding.result()
-        await output
+        if output.done():
+            output.result()
     finally:
-        for task in (output, *([feeding] if feeding is not None else [])):
+        context.recorder.on_failure = None
+        for task in waiting:
             task.cancel()
             await asyncio.wait([task])
     if context.recorder.over_limit:
