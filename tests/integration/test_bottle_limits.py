@@ -288,3 +288,46 @@ async def test_looking_costs_next_to_nothing(shared_dir: Path) -> None:
     for _ in range(100):
         assert room.over() is None
     assert time.process_time() - began < 0.5
+
+
+PROGRAMS = {
+    "git": "git init -q /tmp/r && git -C /tmp/r -c user.name=a -c user.email=a@b commit -q --allow-empty -m m",
+    "python": "python3 -c 'import asyncio, multiprocessing, ssl, sqlite3, subprocess, threading; "
+    'p = multiprocessing.Process(target=print, args=("child",)); p.start(); p.join(); '
+    "asyncio.run(asyncio.sleep(0)); t = threading.Thread(target=print); t.start(); t.join()'",
+    "pip": "python3 -m venv /tmp/v && /tmp/v/bin/python -m pip --version",
+    "perl": "perl -e 'print fork() ? 1 : 0'",
+    "apt": "apt-cache --version && dpkg --version",
+    "tar": "tar -C /usr/share/doc -cf - . | gzip -1 | wc -c",
+    "ssh": "ssh -V && ssh-keygen -q -t ed25519 -N '' -f /tmp/k",
+    "node": 'node -e \'require("fs").readFile("/usr/bin/env", () => new Promise(r => setTimeout(r, 9)).then(() => '
+    'require("child_process").execSync("true")))\'',
+    "npm": "npm --version",
+    "gcc": "echo 'int main(){return 0;}' > /tmp/a.c && gcc -o /tmp/a /tmp/a.c && /tmp/a",
+    "socat": "socat -V",
+    "tmux": "tmux -f /dev/null -S /tmp/s new-session -d 'sleep 9' && tmux -S /tmp/s kill-server",
+    "script": "script -qec 'stty -a; tty' /dev/null </dev/null",
+}
+
+
+HERE = [
+    each for each in PROGRAMS if (Path("/usr/bin") / {"pip": "python3", "apt": "apt-cache"}.get(each, each)).exists()
+]
+
+
+@pytest.mark.parametrize("program", sorted({*HERE, "git", "python"}))
+async def test_real_programs_run_under_the_filter_and_the_bounds(local: Target, program: str) -> None:
+    """Those of this machine's own; git and Python are everywhere where bottles are."""
+    step = SandboxRun(
+        "real",
+        ["/bin/bash", "-ec", PROGRAMS[program]],
+        read_only={**SYSTEM, "/etc/alternatives": "/etc/alternatives/", "/etc/passwd": "/etc/passwd"},
+        links=LINKS,
+        tmpfs=("/tmp",),
+        env={"PATH": "/usr/bin:/usr/local/bin:/bin", "HOME": "/tmp", "TERM": "dumb"},
+        max_processes=256,
+        max_memory_bytes=2 << 30,
+        max_cpus=2.0,
+    )
+    out = await run(local, step)
+    assert out.ok, out.stderr[-2000:]
