@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         status = _keep(wanted, words, groups)
     finally:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the sandbox is gone, and its number may be another's soon
         groups.end()
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
@@ -94,7 +96,10 @@ def _keep(wanted: Wanted, words: list[str], groups: Groups) -> int:
             os._exit(NOT_STARTED)
 
     def end(_number: int, _frame: FrameType | None) -> None:
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended just now
+            return
 
     for number in ending:
         signal.signal(number, end)
