@@ -66,8 +66,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         status = _keep(wanted, words, groups)
     finally:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the sandbox is gone, and its number may be another's soon
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # the sandbox is gone, and its number may be another's soon
         groups.end()
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
