@@ -94,47 +94,30 @@ def _no_secret(step: Step) -> None:
             raise BadStep(text, hint="read it there, from a file")
 
 
-class ScheduleRemove(Step, frozen=True, tag="schedule_remove"):
+class OfSchedule(Step, frozen=True):
+    """A step about one schedule that is kept on the host."""
+
+    family = "agent"
+
+    name: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        schedule_name(self.name)
+
+    def requires(self) -> tuple[Requirement, ...]:
+        return (Requirement("schedule.manage", self.name),)
+
+
+class ScheduleRemove(OfSchedule, frozen=True, tag="schedule_remove"):
     """Forget a schedule; a turn that goes on goes on to its end. One that isn't there is no change."""
 
-    family = "agent"
 
-    name: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        schedule_name(self.name)
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Requirement("schedule.manage", self.name),)
-
-
-class ScheduleSwitch(Step, frozen=True, tag="schedule_switch"):
+class ScheduleSwitch(OfSchedule, frozen=True, tag="schedule_switch"):
     """Enable or disable a schedule; due times that pass while it is disabled count for nothing."""
 
-    family = "agent"
-
-    name: str
     enabled: bool
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        schedule_name(self.name)
 
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Requirement("schedule.manage", self.name),)
-
-
-class ScheduleRun(Step, frozen=True, tag="schedule_run"):
+class ScheduleRun(OfSchedule, frozen=True, tag="schedule_run"):
     """Begin a turn of a schedule now; answers with its id and doesn't wait for it."""
-
-    family = "agent"
-
-    name: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        schedule_name(self.name)
-
-    def requires(self) -> tuple[Requirement, ...]:
-        return (Requirement("schedule.manage", self.name),)
