@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _agent(start)
     start.add_argument("--cwd", action="store_true", help="copy this directory into the bottle and work there")
+    _host(start)
     start.add_argument("--dry-run", action="store_true", help="show the summary and every step; start nothing")
     _launching(start)
     start.set_defaults(arguments=[])
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _json(info)
     needs = commands.add_parser("capabilities", help="show the least a host must grant for this agent's bottle")
     _agent(needs)
+    _host(needs)
     _json(needs)
 
     policy = commands.add_parser("policy", help="ask an agent's egress policy")
@@ -144,6 +146,17 @@ def _bringing_back(command: argparse.ArgumentParser) -> None:
         "--take", action="append", default=[], metavar="PATH", help="a path that is held back, or all below it"
     )
     _json(command)
+
+
+def _host(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--host", metavar="URL", help="where it runs: ssh://, agent+unix://, agent+ssh://, tailnet:// (default: here)"
+    )
+    command.add_argument(
+        "--host-dir", metavar="DIR", help="where that host keeps bottles (default: ~/.bot-bottle/hosted)"
+    )
+    command.add_argument("--host-env", metavar="DIR", help="the egress gate's environment on that host")
+    command.add_argument("--ssh-config", metavar="FILE", help="in place of ~/.ssh/config, for --host")
 
 
 def _launching(command: argparse.ArgumentParser) -> None:

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from bottle import launch, screen, terminal
+from bottle import hosting, launch, screen, terminal
 from bottle.authority import mint
 from bottle.backends.base import Place
 from bottle.control import Beside, served
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
+from bottle.hosting import Host
 from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
 from bottle.restarting import Restarting
 from bottle.screen import Screen
 from bottle.state import Metadata, State
+from opsexec.capability import CapabilitySet
 from opsexec.executor import AuditSink, LogSink, RunOutput, Stream
 from opsexec.safe_screen import SafeScreen
 
@@ -33,7 +35,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 class Attended:
     """One bottle to attend to. `running`: the metadata to write once its agent runs; `output`: where its words go.
 
-    `screen`: the operator's own, when the agent is to have a terminal; it is `output` then, too.
+    `screen`: the operator's own, when the agent is to have a terminal; it is `output` then, too. `host`: None = here.
     """
 
     plan: BottlePlan
@@ -46,6 +48,7 @@ class Attended:
     seen: Callable[[dict[str, Any]], None]
     resume: bool = False
     screen: Screen | None = None
+    host: Host | None = None
 
 
 async def attend(whole: Attended) -> int:
@@ -76,11 +79,11 @@ async def attend(whole: Attended) -> int:
 
 async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Attendant | None) -> RunOutput:
     """Launch one plan, under what that plan needs and no more."""
-    from opsexec.local import LocalExec
-
     plan = whole.plan
     authority = mint(plan.identity)
-    granted = launch.ceiling(plan, whole.place, whole.secrets, authority)
+    wanted = launch.capabilities(plan, whole.place, whole.secrets, authority)
+    arriving = () if whole.host is None else hosting.arrival(whole.place)
+    granted = CapabilitySet.of(*wanted, *(() if whole.host is None else hosting.needs(whole.place)))
     restarting = Restarting(plan.identity, whole.say)
     made = launch.Launch(
         plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume, attendant
@@ -89,7 +92,9 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
     if whole.screen is not None:
         command = terminal.on_a_terminal(plan.command, screen.size())
         made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
-    async with LocalExec(capabilities=granted, audit=audit, name=plan.identity) as ex:
+    async with hosting.executor(whole.host, granted, audit, plan.identity) as ex:
+        for step in arriving:
+            await ex.run(step)
         beside = Beside(plan, whole.place, whole.secrets, ex, restarting)
         async with served(whole.state.directory(plan.identity), beside.run):
             with ExitStack() as stack:

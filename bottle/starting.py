@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bottle import credentials
+from bottle import credentials, hosting
 from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
 from bottle.backends.base import Place, all_steps, backend
@@ -129,6 +129,7 @@ def start(arguments: argparse.Namespace) -> int:
         arguments=tuple(arguments.arguments),
         digest=plan.digest,
         limits=plan.limits.words,
+        host=hosting.kept(hosting.asked(arguments)),
     )
     return _launch(plan, facts, metadata, arguments, resume=False)
 
@@ -185,28 +186,34 @@ def _launch(
             "this manifest wants skills, which bottles don't have yet",
             hint="`bottle info` shows what it wants",
         )
-    runtime = _runtime(plan)
-    trust = _trust(arguments.upstream_ca)
+    trust, resolved = _trust(arguments.upstream_ca), resolve_option(arguments.resolve)
     state = State(home_root().resolve())
-    bounds = held_here(plan.limits) if plan.backend == "bwrap" else None
+    host = hosting.host_from(metadata.host)
+    if host is None:
+        place = place_of(plan.identity, _runtime(plan), resolved, trust)
+    else:
+        host, place = asyncio.run(hosting.settle(host, plan, resolved, trust))
+        say(f"{'host':<13} {shown(host.url)} ({shown(place.state)})")
+    bounds = held_here(plan.limits) if plan.backend == "bwrap" and host is None else None
     for line in (*preflight(plan, bounds), *looked_at(plan, state.root)):
         say(line)
     if not arguments.yes and not confirmed():
         say("not started")
         return 1
     secrets = credentials.gather(plan, facts, _ask)
-    place = place_of(plan.identity, runtime, resolve_option(arguments.resolve), trust)
     directory = state.directory(plan.identity)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.held(plan.identity):
-        metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process())
+        metadata = dataclasses.replace(
+            metadata, phase="launching", launcher=this_process(), host=hosting.kept(host)
+        )
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
         plan = kept(plan, directory)
         with on_screen(arguments, plan) as person:
             tell = say if person is None else person.say
             output = Through() if person is None else person
-            whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person)
+            whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person, host)
             code = asyncio.run(attend(whole))
         if directory.exists():
             state.write(dataclasses.replace(running, phase="stopped"))

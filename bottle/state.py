@@ -49,6 +49,7 @@ class Metadata:
     phase: Phase = "launching"
     launcher: dict[str, int] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    host: dict[str, str] = field(default_factory=dict)
 
 
 class State:

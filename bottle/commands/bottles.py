@@ -15,6 +15,7 @@ def list_bottles(arguments: argparse.Namespace) -> int:
     """Show the bottles that run, or with --all every one of which there is a trace."""
     from bottle.errors import NoSuchBottle
     from bottle.manifest.store import home_root
+    from bottle.preflight import shown
     from bottle.state import State
 
     state = State(home_root().resolve())
@@ -31,13 +32,22 @@ def list_bottles(arguments: argparse.Namespace) -> int:
             )
             continue
         how = "running" if identity in alive else "left behind" if found.phase == "launching" else "stopped"
-        rows.append({"identity": identity, "state": how, "agent": found.agent, "started_at": found.started_at})
+        rows.append(
+            {
+                "identity": identity,
+                "state": how,
+                "agent": found.agent,
+                "started_at": found.started_at,
+                "host": found.host.get("url"),
+            }
+        )
     rows.sort(key=lambda row: (row["started_at"], row["identity"]))
     if arguments.json:
         print_json({"bottles": rows})
         return 0
     for row in rows:
-        print(f"{row['identity']:<40} {row['state']:<12} {row['agent']}")
+        where = f"  on {shown(row['host'])}" if row.get("host") else ""
+        print(f"{row['identity']:<40} {row['state']:<12} {row['agent']}{where}")
     return 0
 
 
@@ -72,23 +82,35 @@ def logs(arguments: argparse.Namespace) -> int:
 def cleanup(arguments: argparse.Namespace) -> int:
     """Remove what launches that never came up, or with --all every stopped bottle, left behind."""
     from bottle.errors import NoSuchBottle
+    from bottle.hosting import removed_there
     from bottle.leftovers import sweep
     from bottle.manifest.store import home_root
     from bottle.starting import remove, say
     from bottle.state import State
+    from opsexec.errors import OpsError
 
     state = State(home_root().resolve())
     for identity in asyncio.run(sweep(state, say)):
         print(f"removed the containers and networks of {identity}")
+    failed = False
     for identity in state.identities():
         if state.alive(identity):
             continue
         try:
-            phase = state.read(identity).phase
+            found = state.read(identity)
         except NoSuchBottle:
-            phase = "launching"
-        if phase == "launching" or arguments.all:
-            with state.held(identity):
-                asyncio.run(remove(state, identity))
-            print(f"removed {identity}")
-    return 0
+            found = None
+        if found is not None and found.phase != "launching" and not arguments.all:
+            continue
+        with state.held(identity):
+            try:
+                if found is not None:
+                    asyncio.run(removed_there(found))
+            except OpsError as error:
+                # Its record stays: it is all that tells where the rest of it is.
+                say(f"{identity} stays: its host can't be cleaned: {error}")
+                failed = True
+                continue
+            asyncio.run(remove(state, identity))
+        print(f"removed {identity}")
+    return 1 if failed else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from urllib.parse import urlsplit
 
 from bottle.commands.told import print_json
@@ -26,11 +27,15 @@ def info(arguments: argparse.Namespace) -> int:
 
 def capabilities(arguments: argparse.Namespace) -> int:
     """Show the least that a host must grant."""
-    from bottle import credentials, launch
+    from bottle import credentials, hosting, launch
     from bottle.starting import NOBODY, sample_plan
 
     plan, place = sample_plan(arguments.agent, arguments.backend)
+    host = hosting.asked(arguments)
+    if host is not None:
+        host, place = asyncio.run(hosting.settle(host, plan, {}, ""))
     found = launch.capabilities(plan, place, credentials.masked(plan), NOBODY)
+    found += [] if host is None else hosting.needs(place)
     # A grant is for every bottle of the agent, not for one.
     found = sorted({each.replace(plan.identity, f"{plan.agent}-*") for each in found})
     if arguments.json:

