@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bottle.backends.names import BACKENDS as BACKENDS
 from bottle.backends.names import Backend as Backend
@@ -61,7 +61,9 @@ class Workspace:
 class BottlePlan:
     """One bottle, everything decided. Values of secrets aren't in it, only where the launcher finds them.
 
-    `image`: what the agent's image is built of, None where the backend needs none.
+    `image`: what the agent's image is built of, None where the backend needs none. `again`: the agent's words when it
+    goes on. `host_trees`: directories of the host that it reads, each at its own path. `supervise_wait_s`: how long one
+    of its questions waits for a decision.
     """
 
     identity: str
@@ -83,6 +85,7 @@ class BottlePlan:
     warnings: tuple[str, ...] = field(default=())
     image: AgentImage | None = None
     limits: Limits = field(default=Limits())
+    again: tuple[str, ...] = ()
     host_trees: tuple[str, ...] = ()
     supervise_wait_s: float = 30.0
 
@@ -103,7 +106,7 @@ class BottlePlan:
 
     def door(self, port: int) -> str:
         """Return where the agent finds one of the bundle's doors, as `host:port`."""
-        return f"{'127.0.0.1' if self.backend == 'bwrap' else BUNDLE}:{port}"
+        return door(self.backend, port)
 
     def guest_env(self) -> dict[str, str]:
         """Return the variables of the guest that are no secret: the provider's, the literals, proxy and trust store."""
@@ -131,12 +134,18 @@ class BottlePlan:
         return env
 
 
+def door(backend: Backend, port: int) -> str:
+    """Return where an agent finds one of its bundle's doors, as `host:port`."""
+    return f"{'127.0.0.1' if backend == 'bwrap' else BUNDLE}:{port}"
+
+
 def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
     """Return the plan of a launch; raises BadManifest where the manifest and the intent don't meet."""
     bottle = loaded.bottle
     settings = bottle.agent_provider or AgentProvider(template="command")
     workspace = _workspace(intent)
-    place = GuestPlace(home=GUEST_HOME, workdir=workspace.workdir, prompt=PROMPT, ca_bundle=CA_BUNDLE)
+    supervise = f"http://{door(intent.backend, SUPERVISE_PORT)}/mcp" if bottle.supervise else None
+    place = GuestPlace(GUEST_HOME, workspace.workdir, PROMPT, CA_BUNDLE, supervise)
     provided = provider(settings.template)(settings, place, intent.facts)
     command = _command(provided, intent)
     if not command:
@@ -157,6 +166,7 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
         provider=provided,
         prompt=loaded.prompt,
         command=command,
+        again=_command(provided, replace(intent, resume=True)),
         env=dict(bottle.env),
         egress=egress,
         git_user=merge_user(gate.user if gate else None, claimed),

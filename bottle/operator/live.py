@@ -103,10 +103,8 @@ def with_policy(plan: BottlePlan, policy: LivePolicy) -> BottlePlan:
 
 def resumed(plan: BottlePlan, policy: LivePolicy) -> BottlePlan:
     """Return the plan by which a bottle goes on under another policy: the same home, the agent's words for resuming."""
-    first, again = plan.provider.command, plan.provider.resume or plan.provider.command
-    if plan.command[: len(again)] != again:
-        plan = dataclasses.replace(plan, command=(*again, *plan.command[len(first) :]))
-    plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, source=None))
+    workspace = dataclasses.replace(plan.workspace, source=None)
+    plan = dataclasses.replace(plan, command=plan.again, workspace=workspace)
     return with_policy(plan, policy)
 
 

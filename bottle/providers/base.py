@@ -42,12 +42,13 @@ class ProviderRoute:
 
 @dataclass(frozen=True)
 class GuestPlace:
-    """Where things stand in the guest, as the plan decided."""
+    """Where things stand in the guest, as the plan decided. `supervise`: the MCP server's URL, where there is one."""
 
     home: str
     workdir: str
     prompt: str
     ca_bundle: str
+    supervise: str | None = None
 
 
 @dataclass(frozen=True)

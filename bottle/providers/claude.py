@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from bottle.manifest.model import AgentProvider, PipelockRoute, Route
 from bottle.providers.base import (
@@ -31,7 +32,12 @@ def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> Pro
     if token is not None:
         env[TOKEN_VARIABLE] = PLACEHOLDER
     first = ("claude", "--dangerously-skip-permissions", "--append-system-prompt-file", place.prompt)
-    state = {"hasCompletedOnboarding": True, "projects": {place.workdir: {"hasTrustDialogAccepted": True}}}
+    state: dict[str, Any] = {
+        "hasCompletedOnboarding": True,
+        "projects": {place.workdir: {"hasTrustDialogAccepted": True}},
+    }
+    if place.supervise is not None:
+        state["mcpServers"] = {"bottle": {"type": "http", "url": place.supervise}}
     route = Route(host=API, pipelock=PipelockRoute(tls_passthrough=True))
     return ProviderPlan(
         name="claude",

@@ -10,12 +10,16 @@ from bottle.providers.base import GuestFile, GuestPlace, HostFacts, ProviderPlan
 from bottle.providers.codex_auth import HINT, read_codex_auth
 
 HOSTS = ("api.openai.com", "chatgpt.com")
+TOOL_S = 660
+"""Seconds that Codex lets a supervise tool take: longer than any of them waits."""
 
 
 def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> ProviderPlan:
     """Return what Codex needs; forwarded credentials leave a dummy auth.json in the guest."""
     home = f"{place.home}/.codex"
     config = f'[projects.{json.dumps(place.workdir)}]\ntrust_level = "trusted"\n'
+    if place.supervise is not None:
+        config += f"\n[mcp_servers.bottle]\nurl = {json.dumps(place.supervise)}\ntool_timeout_sec = {TOOL_S}\n"
     files = [GuestFile(f"{home}/config.toml", config)]
     verify: tuple[tuple[str, ...], ...] = ()
     token = None

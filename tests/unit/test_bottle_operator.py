@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 
 from bottle.egress import EffectiveRoute
 from bottle.errors import PolicyInDoubt
+from bottle.manifest import load_object
 from bottle.operator.attendant import MAX_EVER, MAX_PENDING, Attendant, told_routes
 from bottle.operator.candidate import BadProposal, Candidate, read_candidate
-from bottle.operator.live import LivePolicy, changed, difference, read_policy
+from bottle.operator.live import LivePolicy, changed, difference, live_policy, read_policy, resumed
 from bottle.operator.queue import Decision, Queue, QueueUnreadable, new_nonce
 from bottle.operator.risks import distance, risks, skeleton
 from bottle.operator.shown import show
+from bottle.plan import BottlePlan, Intent, make_plan
 from bottle.supervise import wait_s
 from opsexec.errors import OpsError, UsageError
 
@@ -427,3 +430,57 @@ def test_a_time_to_wait_is_a_number_of_seconds(text: str, seconds: float) -> Non
 def test_what_is_no_time_to_wait_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         wait_s({"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": text})
+
+
+# -- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def planned(template: str, *arguments: str, supervise: bool = True, resume: bool = False) -> BottlePlan:
+    """The plan of a bottle with supervise."""
+    bottle = {
+        "supervise": supervise,
+        "agent_provider": {"template": template},
+        "egress": {"routes": [{"host": "api.test", "path_allowlist": ["/v1"]}]},
+        "env": {"MODE": "slow", "PIN": "?the pin"},
+    }
+    loaded = load_object({"bottles": {"dev": bottle}, "agents": {"worker": {"bottle": "dev"}}}).load("worker")
+    return make_plan(loaded, Intent("worker-00000001", arguments=arguments, copy_cwd="/src", resume=resume))
+
+
+def test_an_agent_finds_its_supervise_server_where_it_looks_for_servers() -> None:
+    claude, codex = planned("claude"), planned("codex")
+    state = json.loads(next(each.content for each in claude.provider.files if each.path.endswith("/.claude.json")))
+    url = "http://127.0.0.1:8879/mcp"
+    assert state["mcpServers"] == {"bottle": {"type": "http", "url": url}}
+    config = tomllib.loads(next(each.content for each in codex.provider.files if each.path.endswith("config.toml")))
+    assert config["mcp_servers"]["bottle"]["url"] == url
+    env = planned("command", "true").guest_env()
+    assert (env["BOTTLE_SUPERVISE"], env["NO_PROXY"]) == (url, "localhost,127.0.0.1")
+
+
+def test_without_supervise_there_is_no_word_of_it() -> None:
+    for plan in (planned("claude", supervise=False), planned("codex", supervise=False)):
+        assert not any("mcp" in each.content for each in plan.provider.files)
+        assert "BOTTLE_SUPERVISE" not in plan.guest_env()
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments"),
+    [("command", ("make",)), ("claude", ("-p", "x")), ("codex", ("exec", "x")), ("claude", ())],
+)
+def test_a_rebuilt_plan_is_that_of_a_resume_with_the_change_and_nothing_else(
+    template: str, arguments: tuple[str, ...]
+) -> None:
+    plan = planned(template, *arguments)
+    policy = changed(live_policy(plan), read_candidate("capability", {"env": {"name": "MODE", "value": "fast"}}))
+    policy = changed(policy, read_candidate("capability", {"read_only": "/opt/go"}))
+    rebuilt = resumed(plan, policy)
+    assert rebuilt.command == planned(template, *arguments, resume=True).command
+    assert resumed(rebuilt, policy).command == rebuilt.command
+    assert rebuilt.workspace.source is None
+    assert rebuilt.workspace.workdir == plan.workspace.workdir
+    assert rebuilt.env["MODE"].text == "fast"
+    assert rebuilt.env["PIN"] == plan.env["PIN"]
+    assert rebuilt.guest_env()["PATH"].endswith(":/opt/go/bin")
+    assert live_policy(rebuilt) == policy
+    assert rebuilt.digest != plan.digest
