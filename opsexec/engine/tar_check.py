@@ -45,6 +45,14 @@ class _Entry(tarfile.TarInfo):
             raise StepFailed("the tar stream holds a sparse entry")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]  # tarfile's own hook, not in its stubs
 
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Entry:
+        """Read the next header: only a tar's own end is one (TarFile takes a stream that breaks off for ended)."""
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:  # type: ignore[attr-defined]  # not in its stubs
+            raise StepFailed("the tar stream breaks off") from error
+
     def _sparse(self, *_: Any) -> None:
         raise StepFailed("the tar stream holds a sparse entry")
 
@@ -105,7 +113,7 @@ class TarCheck:
             yield self._head(name, tarfile.SYMTYPE, 0o777, target=member.linkname)
         elif member.islnk():
             self._count(0)
-            target = self._name(member.linkname)
+            target = self._checked(member.linkname)
             if target not in self._files:
                 raise StepFailed(f"the tar stream links {shown(name)} to what it didn't bring")
             yield self._head(name, tarfile.LNKTYPE, mode, target=target)
@@ -118,17 +126,21 @@ class TarCheck:
             raise StepFailed(f"{shown(name)} in the tar stream is no file, directory or link")
 
     def _name(self, name: str) -> str:
-        """Return an entry's name in its one spelling; raises StepFailed for one that leads elsewhere."""
+        """Return the name of an entry, which takes the place of what had it before."""
+        found = self._checked(name)
+        self._links.discard(found)
+        self._files.discard(found)
+        return found
+
+    def _checked(self, name: str) -> str:
+        """Return a name in its one spelling; raises StepFailed for one that leads elsewhere."""
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or "\0" in name or len(name) > MAX_NAME:
             raise StepFailed(f"the tar stream names {shown(name)}, which leads out of it")
         for at in range(1, len(parts)):
             if "/".join(parts[:at]) in self._links:
                 raise StepFailed(f"the tar stream writes {shown(name)} through a link")
-        found = "/".join(parts)
-        self._links.discard(found)
-        self._files.discard(found)
-        return found
+        return "/".join(parts)
 
     def _count(self, size: int) -> None:
         self.entries += 1

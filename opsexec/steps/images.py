@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from opsexec.capability import Requirement
 from opsexec.errors import BadStep
@@ -11,11 +11,10 @@ from opsexec.secret import Secret
 from opsexec.steps.base import Step
 from opsexec.steps.container_copies import GivenFile, bounded, checked_files
 from opsexec.steps.container_shape import checked_labels, image_name, network_name, refuse_user
+from opsexec.steps.dockerfile import images_of
 from opsexec.steps.sandbox import bound
 
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_REFERENCE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
-_OPTIONS = re.compile(r"--[a-z]+=\S+\s*")
 MAX_DOCKERFILE = 256 << 10
 
 
@@ -74,7 +73,7 @@ class ImageBuild(ImageStep, frozen=True, tag="image_build"):
 
     def bases(self) -> tuple[str, ...]:
         """Return the images that are built on or copied from; raises BadStep for one that can't be known."""
-        return tuple(dict.fromkeys(_bases(self.dockerfile, self.build_args)))
+        return images_of(self.dockerfile, self.build_args)
 
     def requires(self) -> tuple[Requirement, ...]:
         needs = [Requirement("image.build", self.name)]
@@ -121,74 +120,3 @@ class ImageRemove(ImageStep, frozen=True, tag="image_remove"):
 
     def requires(self) -> tuple[Requirement, ...]:
         return (Requirement("image.build", self.name),)
-
-
-def _bases(dockerfile: str, build_args: Mapping[str, str]) -> Iterator[str]:
-    """Yield the images a Dockerfile names in FROM, COPY --from and RUN --mount (Dockerfile reference, docs.docker.com).
-
-    Only ARG lines before the first FROM count there, and build arguments override them.
-    """
-    stages: list[str] = []
-    arguments: dict[str, str] = {}
-    for line in _instructions(dockerfile):
-        word, _, rest = line.partition(" ")
-        word, rest = word.upper(), rest.strip()
-        if word == "ARG" and not stages:
-            name, equals, value = rest.partition("=")
-            arguments[name] = build_args.get(name, value.strip("\"'") if equals else "")
-        elif word == "FROM":
-            words = _OPTIONS.sub("", rest).split()
-            if not words:
-                raise BadStep("the Dockerfile has a FROM without an image")
-            base = _filled(words[0], arguments)
-            if base != "scratch" and base not in stages:
-                yield image_name(base)
-            stages.append(words[2].lower() if len(words) == 3 and words[1].upper() == "AS" else f"#{len(stages)}")
-        elif word in ("COPY", "ADD", "RUN", "ONBUILD"):
-            yield from _copied_from(rest, stages)
-        if word == "ADD" and re.search(r"(?:https?|ftp|git)[:@]", rest):
-            raise BadStep("the Dockerfile has an ADD from the network", hint="give the file, or fetch it in a RUN")
-    if not stages:
-        raise BadStep("the Dockerfile has no FROM")
-
-
-def _copied_from(rest: str, stages: list[str]) -> Iterator[str]:
-    for source in re.findall(r"(?:--from=|[,=\s]from=)([^\s,]+)", rest):
-        source = source.strip("\"'")
-        if "$" in source:
-            raise BadStep(f"the Dockerfile copies from {source[:60]!r}", hint="name the stage or image itself")
-        if source.lower() not in stages and not source.isdigit():
-            yield image_name(source)
-
-
-def _filled(text: str, arguments: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if not arguments.get(name):
-            raise BadStep(f"the Dockerfile's FROM needs {name}", hint="give it a value in build_args")
-        return arguments[name]
-
-    filled = _REFERENCE.sub(value, text)
-    if "$" in filled:
-        raise BadStep(f"the Dockerfile's FROM {text[:80]!r} can't be read", hint="name the image, or use ${NAME}")
-    return filled
-
-
-def _instructions(dockerfile: str) -> Iterator[str]:
-    """Yield whole instructions: comments left out, continued lines joined."""
-    whole = ""
-    for line in dockerfile.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("#"):
-            if re.match(r"#\s*(syntax|escape)\s*=", stripped, re.IGNORECASE):
-                raise BadStep("the Dockerfile chooses another syntax", hint="leave that line out")
-            continue
-        if stripped.endswith("\\"):
-            whole += stripped[:-1] + " "
-            continue
-        whole += stripped
-        if whole.strip():
-            yield whole.strip()
-        whole = ""
-    if whole.strip():
-        yield whole.strip()

@@ -98,7 +98,7 @@ def caller(way: Target, kind: str, **fields: object) -> subprocess.Popen[bytes]:
     """Another process that has begun to run a step."""
     reach = {
         "url": way.url,
-        "identity_files": way.identity_files and [str(each) for each in way.identity_files],
+        "identity_files": [str(each) for each in way.identity_files or ()] or None,
         "known_hosts": way.known_hosts and str(way.known_hosts),
     }
     said = json.dumps({"kind": kind, "reach": reach, **fields})
