@@ -198,7 +198,8 @@ def test_a_query_has_the_parameters_its_route_names(target: str) -> None:
     row = {"host": "api.test", "path_allowlist": ["/v1"], "scheme": None, "slot": None, "private": []}
     policy = read_table([{**row, "methods": ["GET"], "query": ["page"]}])
     assert decide_request(policy, with_target(target)).allow
-    assert "parameter" in decide_request(policy, with_target(target + ("&" if "?" in target else "?") + "repo=x")).reason
+    more = target + ("&" if "?" in target else "?") + "repo=x"
+    assert "parameter" in decide_request(policy, with_target(more)).reason
     assert "methods" in decide_request(policy, replace(with_target(target), method="DELETE")).reason
 
 

@@ -135,7 +135,14 @@ class BoundedServer(_Bounded, _http1.Http1Server):  # type: ignore[misc] # as ab
 
 
 class BoundedClient(_Bounded, _http1.Http1Client):  # type: ignore[misc] # as above
-    """The upstream's side of HTTP/1."""
+    """The upstream's side of HTTP/1, which also gets the bodies whose length HTTP/2 didn't say."""
+
+    def send(self, event: http.HttpEvent) -> layer.CommandGenerator[None]:
+        """Send a part of a request."""
+        from_http2 = isinstance(event, http.RequestHeaders) and event.request.is_http2 and not event.end_stream
+        if from_http2 and "content-length" not in event.request.headers:
+            event.request.headers["transfer-encoding"] = "chunked"
+        yield from super().send(event)
 
 
 class BoundedServer2(_http2.Http2Server):  # type: ignore[misc] # as above
