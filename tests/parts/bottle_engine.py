@@ -97,6 +97,10 @@ class BottleEngine:
         words = ["ps", "-a", "--format", "{{.Names}}"] if kind == "ps" else ["network", "ls", "--format", "{{.Name}}"]
         return sorted(self.docker(*words, *(f"--filter=label={each}" for each in labels)).split())
 
+    def running(self, label: str) -> list[str]:
+        """The names of the containers with this label that run."""
+        return sorted(self.docker("ps", "--format", "{{.Names}}", f"--filter=label={label}").split())
+
     def within(self, work: Callable[[], T]) -> T:
         """Do something in the engine's network namespace: sockets opened and threads started there stay there."""
         return LonelyInternet(self.netns).within(work)
