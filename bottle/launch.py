@@ -111,7 +111,7 @@ async def _run(
     restarting = launch.restarting or Restarting(plan.identity, launch.say)
     restarting.watch(how.daemons(plan, launch.place))
     line = restarting.line
-    reloading = Reloading(how, plan, place, ex, line)
+    reloading = Reloading(how, plan, place, ex, restarting)
     attendant = launch.attendant
     listening: dict[str, Callable[[dict[str, Any]], None]] = {"egress": reloading.heard, "init": restarting.heard}
     if attendant is not None:

@@ -1,4 +1,4 @@
-"""A changed policy put into force in a running bundle: the table written, egress told, and its word awaited."""
+"""A changed policy put into force in a running bundle: its files written, its daemons told, their word awaited."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from bottle import pipelock
 from bottle.backends.base import Backend, Place
 from bottle.errors import LaunchFailed, PolicyInDoubt
-from bottle.line import Line
 from bottle.operator.live import LivePolicy, with_policy
 from bottle.plan import BottlePlan
+from bottle.restarting import Restarting
 from opsexec.errors import OpsError
 from opsexec.executor import Executor
-from opsexec.steps import Step
+from opsexec.steps import Step, WriteFile
 
 CONFIRM_S = 10.0
 
@@ -22,12 +22,13 @@ CONFIRM_S = 10.0
 class Reloading:
     """One bottle's. `heard` takes what egress says of its reloads."""
 
-    def __init__(self, how: Backend, plan: BottlePlan, place: Place, ex: Executor, line: Line) -> None:
+    def __init__(self, how: Backend, plan: BottlePlan, place: Place, ex: Executor, restarting: Restarting) -> None:
         self._how = how
         self._plan = plan
         self._place = place
         self._ex = ex
-        self._line = line
+        self._restarting = restarting
+        self._hop: Step | None = self._hop_file(plan)
         self._answers: asyncio.Queue[bool] = asyncio.Queue()
 
     def heard(self, event: dict[str, Any]) -> None:
@@ -52,11 +53,14 @@ class Reloading:
         steps: Sequence[Step] = self._how.route_table(plan, self._place).steps
         for step in steps:
             await self._ex.run(step)
+        hop = self._hop_file(plan)
+        if hop != self._hop:
+            self._hop = None  # until it is up again nothing leaves
+            await self._restarting.restart(pipelock.DAEMON)
+            self._hop = hop
         while not self._answers.empty():
             self._answers.get_nowait()
-        if self._place.runtime.pipelock:
-            self._line.send(f"restart {pipelock.DAEMON}")  # until it is up again nothing leaves
-        self._line.send("reload")
+        self._restarting.line.send("reload")
         try:
             async with asyncio.timeout(CONFIRM_S):
                 confirmed = await self._answers.get()
@@ -64,3 +68,8 @@ class Reloading:
             raise LaunchFailed(f"egress didn't take the new routes within {CONFIRM_S:g} s") from None
         if not confirmed:
             raise LaunchFailed("egress couldn't read the new routes")
+
+    def _hop_file(self, plan: BottlePlan) -> Step | None:
+        """Return the step that writes the second hop's configuration, None where there is no second hop."""
+        steps = self._how.route_table(plan, self._place).steps
+        return next((step for step in steps if isinstance(step, WriteFile) and step.path.endswith(pipelock.FILE)), None)

@@ -12,7 +12,7 @@ from bottle.operator.shown import Shown, show
 from bottle.state import State
 from opsexec.errors import OpsError, UsageError
 
-ANSWER_S = 20.0
+ANSWER_S = 40.0
 POLL_S = 0.02
 MAX_REASON = 500
 
