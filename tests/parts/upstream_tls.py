@@ -156,9 +156,10 @@ def plain_handler(upstream: Upstream) -> type[RequestHandler]:
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_TRACE = answer
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = answer
 
         def events(self) -> None:
             """Send one event, and the next only after the caller has told elsewhere that it has seen the first."""
