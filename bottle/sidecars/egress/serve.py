@@ -44,9 +44,7 @@ class CheckedLoop(asyncio.SelectorEventLoop):
     fixed: dict[str, tuple[str, int]] = {}  # noqa: RUF012 -- set once, before the loop runs
     hop: Hop | None = None
 
-    async def create_connection(
-        self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any
-    ) -> Any:
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
         """Dial; through the hop, where there is one, once the name's addresses are found to be this route's."""
         if self.hop is None or host is None:
             return await super().create_connection(protocol_factory, host, port, **more)
