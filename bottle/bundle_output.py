@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from bottle.preflight import shown
 from opsexec.executor import AuditSink, Stream
 
 SPEAKING = frozenset({"egress", "git-gate", "dns", "doors", "supervise", "pipelock"})
@@ -77,7 +78,7 @@ class BundleOutput:
             self._waiting.discard(daemon)
             if not self._waiting:
                 self.ready.set()
-        self._note(line + "\n")
+        self._note(shown(line) + "\n")
 
     def _tell(self, who: str, event: dict[str, Any]) -> None:
         if who in self._listening and not self._waiting:
@@ -108,16 +109,16 @@ def audited(identity: str, event: dict[str, Any]) -> dict[str, Any]:
     for key in ("method", "host", "port", "path", "injected"):
         value = event.get(key)
         if isinstance(value, (str, int)):
-            step[key] = value
+            step[key] = shown(value) if isinstance(value, str) else value
     return {
         "host": identity,
         "listener": "egress",
         "principal": f"bottle:{identity}",
         "layer": "bottle",
         "step": step,
-        "requires": [f"egress:{event.get('host', '')}"],
+        "requires": [f"egress:{shown(str(event.get('host', '')))}"],
         "decision": "allow" if event.get("decision") == "allow" else "deny",
-        "reason": str(event.get("reason", "")),
+        "reason": shown(str(event.get("reason", ""))),
     }
 
 

@@ -59,6 +59,8 @@ def _workspace(plan: BottlePlan) -> str:
 
 def shown(text: str) -> str:
     """Return text as one line whose characters all show themselves: controls and format characters are escaped."""
+    if text.isprintable():  # which no control or format character is
+        return text
     return "".join(_visible(character) for character in text)
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         stack.callback(upstream.__exit__)
         everywhere = Neighbour(internet.within(lambda: socket.create_server(("0.0.0.0", 0))))
         loopback = Neighbour(internet.within(lambda: socket.create_server(("127.0.0.1", 0))))
-        sockets = [Neighbour(internet.within(lambda name=name: unix_server(f"\0{name}"))) for name in ABSTRACT]
+        sockets = [Neighbour(internet.within(partial(unix_server, f"\0{name}"))) for name in ABSTRACT]
         env, files = {}, []
         for name, leaf in SOCKETS.items():
             path = directory / leaf
