@@ -1,0 +1,39 @@
+"""One egress gate by itself for a whole file, with three granted hosts and an upstream behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.parts.egress_gate import EgressGate, route
+from tests.parts.upstream_shop import Shop
+from tests.parts.upstream_tls import Upstream
+
+TOKEN = "tok-REAL-0123456789abcdef"
+HELD = "held-secret-77665544"
+NAMES = ("api.test", "open.test", "other.test")
+ROUTES = [route("api.test", prefixes=["/v1"], slot="EGRESS_TOKEN_0"), route("open.test"), route("other.test")]
+MIB = 1 << 20
+
+
+def upstream_in(directory: Path, shop: Shop | None = None) -> Upstream:
+    """The upstream; with a shop behind it, it speaks more."""
+    return Upstream(directory, NAMES, handler=None if shop is None else shop.handler)
+
+
+def gate_in(directory: Path, upstream: Upstream) -> EgressGate:
+    """The gate in front of it."""
+    return EgressGate(
+        directory,
+        ROUTES,
+        dict.fromkeys(NAMES, (upstream.address, upstream.port)),
+        upstream.ca,
+        tokens={"EGRESS_TOKEN_0": TOKEN},
+        known=[("HELD", HELD)],
+    )
+
+
+def nothing_is_broken(gate: EgressGate) -> None:
+    """Whatever was tried: the gate is there, ordinary work goes on, and no error was left to mitmproxy."""
+    assert not gate.gone()
+    assert gate.ask("open.test", "/after")[0] == 200
+    assert [line for line in gate.other if "Traceback" in line] == []
