@@ -47,7 +47,11 @@ The ones left out rely on file names to be quiet about lock files and tests, and
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the gate: seconds, bytes, counts. `ready_s`: how long a scanner waits for a push that was announced."""
+    """Bounds of the gate: seconds, bytes, counts.
+
+    `ready_s`: how long a scanner waits for a push that was announced. `pushes`: taken at the same time; more wait.
+    `memory_bytes`: of each git of ours that reads or writes a pack.
+    """
 
     idle_s: float = 15.0
     request_s: float = 900.0
@@ -60,7 +64,8 @@ class Limits:
     updates: int = 256
     requests: int = 16
     connections: int = 128
-    memory_bytes: int = 6 << 30
+    pushes: int = 2
+    memory_bytes: int = 2 << 30
     cpu_s: int = 600
 
 

@@ -32,6 +32,7 @@ class Door:
         self._hooks = hooks
         self._limits = limits
         self._under_way = 0
+        self._pushing = asyncio.Semaphore(limits.pushes)
         self.connections: set[Connection] = set()
         self.server = web.Server(self._handle)
 
@@ -85,7 +86,8 @@ class Door:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if service == "git-upload-pack":
             return await self._fetch(request, repository, upload)
-        return await self._push(request, repository, upload)
+        async with self._pushing:
+            return await self._push(request, repository, upload)
 
     async def _advertise(self, request: web.BaseRequest, repository: Repository, name: Name) -> web.StreamResponse:
         """Refresh, then list the refs. A mirror that can't be refreshed lists nothing."""

@@ -17,13 +17,16 @@ Name = Literal["git-upload-pack", "git-receive-pack"]
 SERVICES: dict[str, Name] = {"git-upload-pack": "git-upload-pack", "git-receive-pack": "git-receive-pack"}
 
 BLOCK = 1 << 16
+PACKS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=512m", "core.deltaBaseCacheLimit=64m", "pack.threads=2")
+"""What git holds of packs at once: its own defaults are as large as the address space."""
+
 BOUNDED = 'ulimit -v "$1"; ulimit -t "$2"; ulimit -f "$3"; ulimit -c 0; shift 3; exec "$@"'
 UPLOAD = (
     "uploadpack.allowAnySHA1InWant=false",
     "uploadpack.allowFilter=false",
     "uploadpack.allowRefInWant=false",
-    "pack.threads=2",
     "pack.windowMemory=64m",
+    *PACKS,
 )
 RECEIVE = (
     "receive.fsckObjects=true",
@@ -33,8 +36,7 @@ RECEIVE = (
     "receive.autogc=false",
     "receive.updateServerInfo=false",
     "core.bigFileThreshold=64m",
-    "core.deltaBaseCacheLimit=64m",
-    "pack.threads=2",
+    *PACKS,
 )
 
 
