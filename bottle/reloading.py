@@ -41,6 +41,8 @@ class Reloading:
         before, after = self._plan, with_policy(self._plan, policy)
         try:
             await self._put(after)
+        except PolicyInDoubt:
+            raise
         except OpsError as error:
             try:
                 await self._put(before)
@@ -51,8 +53,13 @@ class Reloading:
 
     async def _put(self, plan: BottlePlan) -> None:
         steps: Sequence[Step] = self._how.route_table(plan, self._place).steps
-        for step in steps:
-            await self._ex.run(step)
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                for step in steps:
+                    await self._ex.run(step)
+        except TimeoutError:
+            text = f"the bottle's host didn't answer within {CONFIRM_S:g} s"
+            raise PolicyInDoubt(text, host=self._plan.identity) from None
         hop = self._hop_file(plan)
         if hop != self._hop:
             self._hop = None  # until it is up again nothing leaves

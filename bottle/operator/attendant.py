@@ -152,6 +152,9 @@ class Attendant:
         except BadProposal as error:
             done, text = False, error.message
             self.audit.append(of_refusal(self.identity, f"a decision is void: {text}", None, _who(decision.uid)))
+        except PolicyInDoubt as error:
+            self.queue.conclude(decision, False, f"{error.message}; the bottle ends")
+            raise
         self.queue.conclude(decision, done, text)
 
     async def _decided(self, proposal: Proposal, decision: Decision, apply: Apply) -> tuple[bool, str]:

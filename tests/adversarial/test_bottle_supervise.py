@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, require_bottles
+from tests.parts.bottle_running import HELD, TOKEN, Bottles, egress_environment, require_bottles
+from tests.parts.ops_agent import OpsAgent
 from tests.parts.supervised import Supervised
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
@@ -432,6 +434,36 @@ found['plain'] = post(call)[0]
     assert [each["change"]["host"] for each in bottle.proposals()] == ["sv14.test"]
     reasons = {each["reason"] for each in bottle.records("proposal") if each["decision"] == "deny"}
     assert {"an Origin: no web page speaks for the agent", "Host names another place than this door"} <= reasons
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_SV15_an_approval_over_a_lost_link_grants_nothing(
+    bottles: Bottles, tmp_path: Path, how: signal.Signals
+) -> None:
+    """The bottle is on another host; the link to it is cut, or hangs, before a person says yes."""
+    far = tmp_path / "far"
+    far.mkdir(mode=0o700)
+    with OpsAgent() as there:
+        reaching = ["--host", there.url, "--host-dir", str(far), "--host-env", str(egress_environment().resolve())]
+        hosted = Bottles(bottles.root, bottles.upstream, env=bottles.env, reaching_also=reaching)
+        bottle = Supervised.start(hosted, "other")
+        bottle.kept_at = far / bottle.identity
+        table = far / bottle.identity / "bundle" / "routes.json"
+        try:
+            waiting = bottle.proposed("tool('propose_route', host='open.test', path_allowlist=['/far'], why='w')")
+            before = table.read_text()
+            os.kill(there.pid, how)
+            done = bottles.command("approve", waiting["id"], "--accept-risks")
+            assert done.returncode in (1, 2), done.stdout
+            assert table.read_text() == before
+            eventually_now(lambda: bottle.launcher.poll() is not None, within_s=60, what="the bottle ends")
+        finally:
+            if how is signal.SIGSTOP:
+                os.kill(there.pid, signal.SIGCONT)
+            bottle.stop()
+        assert table.read_text() == before
+        assert "/far" not in json.dumps(bottle.policy())
+        assert not any(each["status"] == "approved" for each in bottle.kept())
 
 
 def test_SV16_what_the_agent_is_told_holds_neither_policy_nor_secrets(bottle: Supervised) -> None:

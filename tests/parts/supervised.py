@@ -22,12 +22,13 @@ STOP_S = 20.0
 
 @dataclass
 class Supervised:
-    """One running bottle."""
+    """One running bottle. `kept_at`: where its home is, when that isn't its state directory."""
 
     bottles: Bottles
     identity: str
     launcher: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
+    kept_at: Path | None = None
 
     def __post_init__(self) -> None:
         self._reader = threading.Thread(target=self._follow, daemon=True)
@@ -74,13 +75,18 @@ class Supervised:
         return self.bottles.state(self.identity)
 
     @property
+    def home(self) -> Path:
+        """The agent's home."""
+        return (self.kept_at or self.state) / "home"
+
+    @property
     def queue(self) -> Path:
         """Where its proposals are."""
         return self.state / "supervise"
 
     def begin(self, script: str) -> int:
         """Give the agent something to do."""
-        home = self.state / "home"
+        home = self.home
         number = len(list(home.glob("ask-*.py"))) + 1
         part = home / f"part-{number:04d}"
         part.write_text(script)
@@ -90,7 +96,7 @@ class Supervised:
 
     def end(self, number: int) -> dict[str, Any]:
         """Wait until it is done; what it left in `found`."""
-        answer = self.state / "home" / f"answer-{number:04d}.json"
+        answer = self.home / f"answer-{number:04d}.json"
         eventually_now(answer.exists, within_s=ASK_S, what=f"the agent has done {number}: {self.screen[-2000:]}")
         said = json.loads(answer.read_text())
         assert "error" not in said, said["error"]
