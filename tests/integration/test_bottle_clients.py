@@ -18,7 +18,7 @@ from tests.parts.bottle_running import (
     TOKEN,
     Bottles,
     egress_environment,
-    processes_with,
+    gate_peak,
     require_bottles,
 )
 from tests.parts.upstream_shop import LARGE, Shop, shelve_everything
@@ -79,9 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             (state,) = (root.path / "state").iterdir()
             done = state / "home" / "done"
             eventually_now(lambda: done.exists() or launcher.poll() is not None, within_s=240, what="they are served")
-            ours = set(processes_with(f"BOTTLE_IDENTITY={state.name}".encode()))
-            gates = ours & set(processes_with(b"bottle.sidecars.egress.serve\x00"))
-            memory = max(_peak(gate) for gate in gates) if gates else 0
+            memory = gate_peak(state.name)
             (state / "home" / "go").touch()
             stdout, stderr = launcher.communicate(timeout=60)
         finally:
@@ -89,11 +87,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert launcher.returncode == 0, stderr
         denied = [each for each in bottles.audit(state.name) if each["decision"] == "deny"]
         yield Served(json.loads(stdout), shop, list(upstream.requests), memory, denied)
-
-
-def _peak(process: int) -> int:
-    (line,) = (each for each in Path(f"/proc/{process}/status").read_text().splitlines() if each.startswith("VmHWM:"))
-    return int(line.split()[1]) << 10
 
 
 def test_pip_installs_from_an_index(served: Served) -> None:
@@ -147,7 +140,8 @@ def test_web_sockets_carry_text_binary_fragments_and_compression(served: Served)
     assert [kind for kind, _ in served.shop.heard] == [1, 2, 1, 2] * 2
 
 
-def test_gi57_git_over_https_is_refused_with_the_reason(served: Served) -> None:
+@pytest.mark.attack("DL20")
+def test_gi57_git_over_https_is_refused_with_the_reason_and_nothing_else_is(served: Served) -> None:
     code, _, said = served.answers["git"]
     assert (code, "403" in said) == (128, True)
     assert [each["reason"] for each in served.denied] == [

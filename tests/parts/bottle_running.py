@@ -177,3 +177,13 @@ def gone(text: bytes, within_s: float = 10.0) -> None:
 def written_with(directory: Path, text: bytes) -> list[Path]:
     """Every file below a directory that holds this text."""
     return [path for path in directory.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def gate_peak(identity: str) -> int:
+    """The most memory that a running bottle's egress gate had, in bytes; 0 where there is no such process."""
+    ours = set(processes_with(f"BOTTLE_IDENTITY={identity}".encode()))
+    found = [0]
+    for process in ours & set(processes_with(b"bottle.sidecars.egress.serve\x00")):
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")]
+    return max(found)
