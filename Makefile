@@ -4,7 +4,7 @@ PACKAGES := opsexec agent bottle
 # The unit tests need no network, and run without one where the kernel lets us make such a namespace.
 OFFLINE := $(shell unshare -n true 2>/dev/null && echo unshare -n || (unshare -rn true 2>/dev/null && echo unshare -rn))
 
-.PHONY: help setup setup-tests demo test check format bench docs lock
+.PHONY: help setup setup-tests demo demo-picture test check format bench docs lock
 
 help:
 	@echo 'make demo    set up, then run the main job over three SSH hosts of its own on loopback, and a bottle'
@@ -24,6 +24,10 @@ setup-tests:
 demo: setup
 	@$(PY) -m demo
 	@$(PY) -m bottle demo
+
+# README's picture, drawn from a recording of the bottle's demo.
+demo-picture: setup
+	@$(PY) scripts/draw_demo.py --record
 
 # Two at a time; of the tests that start real servers a file stays on one worker, so that its parts are started once.
 # Every folder is run even after a failure, and any failure fails the target. It writes docs/attack-results.md.

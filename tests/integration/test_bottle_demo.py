@@ -11,6 +11,7 @@ from tests.conftest import require
 from tests.parts.bottle_running import REPOSITORY, START_S, require_bottles
 from tests.parts.git_gate import find_gitleaks
 from tests.parts.sshd import find_sshd
+from tests.unit.test_demo_picture import drawing
 
 
 def test_the_demo_observes_every_claim_and_cleans_up() -> None:
@@ -26,4 +27,6 @@ def test_the_demo_observes_every_claim_and_cleans_up() -> None:
     assert len(rows) == 22
     assert not [row for row in rows if row.startswith("NO")]
     assert "demo-token" not in done.stdout
+    module = drawing()
+    assert module.claims(module.shown(module.PICTURE)) == rows, "make demo-picture records and draws it again"
     assert list(Path(tempfile.gettempdir()).glob("bottle-demo-*")) == []
