@@ -17,6 +17,7 @@ from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
 from bottle.restarting import Restarting
+from bottle.resuming import clear_the_way
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -124,7 +125,10 @@ async def _run(
         step = how.bundle_run(plan, place, launch.secrets, launch.authority)
         bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=line.words()))
         stack.push_async_callback(_end, bundle)
-        for phase in how.provision(plan, place, launch.authority):
+        filling = how.provision(plan, place, launch.authority)
+        if launch.resume:
+            await clear_the_way(ex, place, filling, launch.say)
+        for phase in filling:
             await _steps(ex, phase.steps)
         guest = how.guest_run(plan, place)
         if guest is not None:
@@ -170,7 +174,7 @@ async def _surround(how: Backend, launch: Launch, ex: Executor, undo: list[Phase
     files = asyncio.create_task(_bundle_files(how, launch, ex))
     try:
         for attempt in range(ATTEMPTS):
-            place = replace(launch.place, attempt=attempt)
+            place = replace(launch.place, attempt=attempt, again=launch.resume or attempt > 0)
             around = how.surroundings(launch.plan, place)
             undo += around
             ending[:] = around

@@ -23,8 +23,8 @@ class Place:
     """Where one bottle is kept on its host. `resolve`: host -> (address, port) that egress dials instead of asking DNS.
 
     `trust`: PEM of further authorities that egress trusts upstream. `plain`: (uid, gid) of a launcher that isn't root.
-    `attempt`: counts the tries to find addresses that nobody has. `engine_runtime`: what a container engine is to run
-    the agent with, None = its default.
+    `attempt`: counts the tries to find addresses that nobody has; `again`: something of this bottle's may be there
+    already. `engine_runtime`: what a container engine is to run the agent with, None = its default.
     """
 
     state: str
@@ -33,6 +33,7 @@ class Place:
     trust: str = ""
     plain: tuple[int, int] | None = None
     attempt: int = 0
+    again: bool = False
     engine_runtime: str | None = None
 
     @property

@@ -45,6 +45,7 @@ POOL = ipaddress.IPv4Network("198.18.0.0/15")
 
 PREFIX = 29
 SLOTS = 1 << (PREFIX - POOL.prefixlen)
+OURS = {"bottle.image": "1"}
 BUNDLE_IMAGE = "bottle-bundle:1"
 BUNDLE_DOCKERFILE = "FROM scratch\nADD root.tar /\n"
 READY = "ready"
@@ -106,18 +107,17 @@ def lay_out(place: Place) -> Phase:
 
 
 def surroundings(plan: BottlePlan, place: Place) -> list[Phase]:
-    """Return the two networks, with what an earlier launch may have left of them, and the two images."""
-    if plan.image is None:
-        raise BadManifest("there is no image for the agent", hint="name one: agent_provider.dockerfile")
+    """Return the two networks and the bundle's image. Where the bottle was here before, what it left goes first."""
     named, carried = names(place), labels(place)
-    ours = {"bottle.image": "1"}
     inner = NetworkCreate(name=named["inner"], labels=carried, internal=True, gateway=False, subnet=addresses(place)[0])
     outer = NetworkCreate(name=named["outer"], labels=carried, internal=False, gateway=True)
-    image = ImageBuild(name=plan.image.name, dockerfile=plan.image.text, labels=ours, network=named["outer"])
     root = GivenFile("root.tar", content=_root_tar().decode("ascii"))
-    own = ImageBuild(name=BUNDLE_IMAGE, dockerfile=BUNDLE_DOCKERFILE, labels=ours, files=(root,))
+    own = ImageBuild(name=BUNDLE_IMAGE, dockerfile=BUNDLE_DOCKERFILE, labels=OURS, files=(root,))
+    if place.again:
+        return [Phase("networks", (*leftovers(place), inner, outer, own), ending=leftovers(place))]
     return [
-        Phase("networks", (*leftovers(place), inner, outer, image), ending=leftovers(place)),
+        Phase("inner network", (inner,)),
+        Phase("outer network", (outer,), ending=leftovers(place)),
         Phase("bundle image", (own,)),
     ]
 
@@ -188,15 +188,19 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
 
 
 def provision(plan: BottlePlan, place: Place, authority: Authority) -> list[Phase]:
-    """Return how the guest is filled, in the order that matters; last its home becomes the agent's."""
+    """Return how the guest is filled, in the order that matters: its image, its files; last its home is the agent's."""
+    if plan.image is None:
+        raise BadManifest("there is no image for the agent", hint="name one: agent_provider.dockerfile")
     _, address, _ = addresses(place)
+    outer = names(place)["outer"]
+    image = ImageBuild(name=plan.image.name, dockerfile=plan.image.text, labels=OURS, network=outer)
     looked_up = {
         "hosts": f"127.0.0.1 localhost\n{address} {BUNDLE}\n",
         "resolv.conf": f"nameserver {address}\noptions timeout:2 attempts:1\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
     owner = _owners(place)[0]
-    phases = guest.provision(plan, place, authority, looked_up, _ids(place)[0], owner)
+    phases = [Phase("image", (image,)), *guest.provision(plan, place, authority, looked_up, _ids(place)[0], owner)]
     if owner is not None:
         argv = ("/usr/bin/chown", "-hR", f"{owner}:{owner}", place.at("home"))
         phases.append(Phase("owner", (Exec(argv),)))
