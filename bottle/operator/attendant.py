@@ -67,7 +67,7 @@ class Attendant:
     def take(self, event: dict[str, Any]) -> None:
         """Take one event of the supervise daemon's."""
         if event.get("event") == "refused":
-            self.audit.append(of_refusal(self.identity, str(event.get("reason", ""))[:200], event.get("count")))
+            self._note_refusal(str(event.get("reason", ""))[:200], event.get("count"))
         if event.get("event") != "ask" or not isinstance(event.get("ask"), int):
             return
         try:
@@ -113,10 +113,15 @@ class Attendant:
         return proposal
 
     def _count_refusal(self, reason: str) -> None:
-        """Audit a refusal the 1st, 2nd, 4th, ... time: a flood fills no disk."""
+        self._note_refusal(reason, self._refused.get(reason, 0) + 1)
+
+    def _note_refusal(self, reason: str, count: object) -> None:
+        """Audit a refusal the 1st, 2nd, 4th, ... time: a flood fills no disk, whoever counts."""
         if len(self._refused) >= MAX_EVER and reason not in self._refused:
-            reason = "other reasons"
-        count = self._refused[reason] = self._refused.get(reason, 0) + 1
+            reason, count = "other reasons", self._refused.get("other reasons", 0) + 1
+        if not isinstance(count, int) or count <= self._refused.get(reason, 0):
+            return
+        self._refused[reason] = count
         if count & (count - 1) == 0:
             self.audit.append(of_refusal(self.identity, reason, count))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,10 @@ from bottle.state import State
 from opsexec.errors import UsageError
 
 MAX_EDIT = 64 << 10
+WIDTH = 100
+NARROWEST = 40
+GOES_ON = "    | "
+"""Begins what belongs to the line before."""
 
 
 def _state() -> State:
@@ -31,7 +36,7 @@ def proposals(arguments: argparse.Namespace) -> int:
         print(json.dumps(data, ensure_ascii=True))
         return 1 if seen.unreadable else 0
     for each in seen.waiting:
-        print("\n".join(lines(each, time.time())))
+        print("\n".join(lines(each, time.time(), _width())))
     for text in seen.unreadable:
         print(f"bottle: {plain(text)}", file=sys.stderr)
     if not seen.waiting and not seen.unreadable:
@@ -39,8 +44,12 @@ def proposals(arguments: argparse.Namespace) -> int:
     return 1 if seen.unreadable else 0
 
 
-def lines(shown: Shown, now: float) -> list[str]:
-    """Return a proposal as a person reads it. Nothing is left out or cut short, and no character hides or steers."""
+def lines(shown: Shown, now: float, width: int = WIDTH) -> list[str]:
+    """Return a proposal as a person reads it. Nothing is left out or cut short, and no character hides or steers.
+
+    Lines are broken here, at `width` characters and with a mark: were it up to the terminal, a long reason could go on
+    as a line that looks like one of ours.
+    """
     proposal = shown.proposal
     again = f", asked {proposal.times} times" if proposal.times > 1 else ""
     found = [
@@ -51,7 +60,16 @@ def lines(shown: Shown, now: float) -> list[str]:
     ]
     if shown.problem:
         found.append(f"  it can't be carried out: {plain(shown.problem)}")
-    return found
+    return [part for line in found for part in _broken(line, max(width, NARROWEST))]
+
+
+def _broken(line: str, width: int) -> list[str]:
+    step = width - len(GOES_ON)
+    return [line[:width], *(GOES_ON + line[at : at + step] for at in range(width, len(line), step))]
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
 
 
 def _ago(seconds: float) -> str:
@@ -67,7 +85,7 @@ def approve_one(arguments: argparse.Namespace) -> int:
     shown = find(state, arguments.proposal)
     if arguments.edited is not None:
         shown = edited(shown, _body(arguments.edited))
-    print("\n".join(lines(shown, time.time())))
+    print("\n".join(lines(shown, time.time(), _width())))
     print(plain(approve(state, shown, accept_risks=arguments.accept_risks)))
     return 0
 

@@ -123,8 +123,11 @@ class Dashboard(App[None]):
 
     def _draw_detail(self) -> None:
         chosen = self.chosen()
-        text = "nothing waits" if chosen is None else "\n".join(lines(chosen, time.time()))
+        text = "nothing waits" if chosen is None else self._said(chosen)
         self.query_one("#detail", Static).update(Text(text))
+
+    def _said(self, shown: Shown) -> str:
+        return "\n".join(lines(shown, time.time(), self.size.width * 9 // 10 - 8))
 
     def chosen(self) -> Shown | None:
         """Return the proposal under the cursor, as it was drawn."""
@@ -136,7 +139,7 @@ class Dashboard(App[None]):
         chosen = self.chosen()
         if chosen is None:
             return
-        text = "\n".join(lines(chosen, time.time()))
+        text = self._said(chosen)
         word = chosen.candidate.subject if chosen.risks else YES
         asked = f"{word} approves it" + (": there are reasons to look twice" if chosen.risks else "")
 
@@ -158,7 +161,7 @@ class Dashboard(App[None]):
             if answer is not None:
                 self.decide(chosen, answer)
 
-        text = "\n".join(lines(chosen, time.time()))
+        text = self._said(chosen)
         self.push_screen(Question(text, "the reason, which the agent is told; enter rejects it"), take)
 
     @work(thread=True)

@@ -168,15 +168,15 @@ def decided(proposal: Proposal, status: Status, reason: str, at: float) -> Propo
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
             json.dump(data, file)
         beside.rename(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise
+        raise QueueUnreadable(f"{path} can't be written: {error.strerror}", hint="is the disk full?") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

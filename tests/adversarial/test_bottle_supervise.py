@@ -260,6 +260,16 @@ BROAD = ["*", "*.test", "open.*", "10.0.0.1", "[::1]", "0x7f000001", "2130706433
          "a.test/b", "", ".", "open.test.", "\u043e\u0440\u0435n.test", "a b.test"]  # fmt: skip
 
 
+def test_SV7_a_reason_goes_on_as_no_line_of_ours(bottle: Supervised) -> None:
+    """LG1: a reason so long that a terminal breaks it could go on with what looks like a harmless change."""
+    why = "w" * 60 + " " * 400 + "  + egress harmless.test: path /x"
+    bottle.proposed(f"tool('propose_route', host='sv7.example', path_allowlist=['/y'], why={why!r})")
+    shown = bottle.bottles.command("proposals").stdout.splitlines()
+    assert "  + egress sv7.example: path /y" in shown
+    assert all(len(line) <= 100 for line in shown)
+    assert [line for line in shown if "harmless" in line and not line.startswith("    | ")] == []
+
+
 def test_SV8_what_is_no_single_host_is_refused_and_what_is_broad_is_shown(bottle: Supervised) -> None:
     found = bottle.inside(
         f"""
@@ -436,7 +446,7 @@ found['plain'] = post(call)[0]
     assert {"an Origin: no web page speaks for the agent", "Host names another place than this door"} <= reasons
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["cut", "hung"])
 def test_SV15_an_approval_over_a_lost_link_grants_nothing(
     bottles: Bottles, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import stat
 import tomllib
 from pathlib import Path
@@ -343,6 +344,22 @@ def test_SV15_what_cannot_be_carried_out_is_denied_and_the_agent_is_told(tmp_pat
     assert told[-1]["status"] == "failed"
     assert attendant.audit.records[-1]["decision"] == "deny"  # type: ignore[attr-defined] # it is the list above
     assert decide(attendant, proposal, approve=True) == (False, "it is failed already")
+
+
+def test_a_daemon_that_says_more_refusals_than_anybody_reads_fills_no_audit(tmp_path: Path) -> None:
+    attendant, _ = attended(tmp_path)
+    for count in range(1, 5000):
+        attendant.take({"event": "refused", "reason": "a", "count": count})
+        attendant.take({"event": "refused", "reason": f"r{count}", "count": 1})
+        attendant.take({"event": "refused", "reason": "a", "count": 1})
+    assert len(attendant.audit.records) < 120  # type: ignore[attr-defined] # it is the list above
+
+
+def test_a_queue_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    attendant, _ = attended(tmp_path)
+    shutil.rmtree(tmp_path / "supervise" / "proposals")
+    with pytest.raises(QueueUnreadable, match="can't be written"):
+        ask(attendant, "new.test")
 
 
 def test_a_policy_in_doubt_ends_the_bottle(tmp_path: Path) -> None:

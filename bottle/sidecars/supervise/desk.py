@@ -14,6 +14,9 @@ from bottle.sidecars.supervise.said import say
 
 ANSWER_S = 10.0
 MAX_ASKS = 8
+PACE_S = 0.05
+"""Between two questions: what an agent can make its launcher do has a bound."""
+
 MAX_REMEMBERED = 256
 PENDING = "pending"
 
@@ -28,6 +31,7 @@ class Desk:
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._known: dict[int, dict[str, Any]] = {}
         self._changed = asyncio.Condition()
+        self._pace = asyncio.Lock()
 
     async def propose(self, kind: str, candidate: dict[str, Any], why: str) -> dict[str, Any]:
         """Hand a proposal to the operator's queue, wait for a decision, and return where it stands then."""
@@ -36,8 +40,10 @@ class Desk:
         ask, self._next = self._next, self._next + 1
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._asked[ask] = answered
-        say({"event": "ask", "ask": ask, "kind": kind, "candidate": candidate, "why": why})
         try:
+            async with self._pace:
+                await asyncio.sleep(PACE_S)
+            say({"event": "ask", "ask": ask, "kind": kind, "candidate": candidate, "why": why})
             async with asyncio.timeout(ANSWER_S):
                 answer = await answered
         except TimeoutError:
