@@ -166,15 +166,18 @@ def _watch(pid: int, rooms: list[Room], name: str) -> int:
             ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return OVER << 8 if over else status
-        over = over or _first_over(rooms)
+        over = over or _first_over(rooms, pid)
         if over is not None:
             _say(name, f"{over}: ended")
             os.kill(pid, signal.SIGKILL)
 
 
-def _first_over(rooms: list[Room]) -> str | None:
+def _first_over(rooms: list[Room], pid: int) -> str | None:
     for room in rooms:
-        said = room.over()
+        try:
+            said = room.over(pid)
+        except OSError as error:  # a home that can't be watched is over its bound
+            said = f"its files can't be watched ({error.strerror})"
         if said is not None:
             return said
     return None

@@ -2,8 +2,9 @@
 
 The kernel has no quota that every file system and a plain user could use, so this looks, often and cheaply: as long as
 the file system as a whole has grown by less than the limit since the start, nothing of the sandbox's can be over it,
-and nothing is counted. Only then is the tree walked. What can't be seen by walking (files that were deleted while open)
-is seen by the room that is left: below the floor the sandbox ends, so that the host keeps working.
+and nothing is counted. Only then is the tree walked, and what the sandbox's processes hold open of deleted files added;
+and once a minute in any case, as others may have made room meanwhile. What is still unseen (a deleted file that is only
+mapped) is seen by the room that is left: below the floor the sandbox ends, so that the host keeps working.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ FLOOR_FILES = 10_000
 """What is left to the host of a file system that this sandbox fills: bytes (or this share, if that is less), inodes."""
 DEEPEST = 512
 """Directories in directories that a walk goes into; deeper trees count as what can't be looked into."""
-NO_COUNT_EVERY = 40
-"""On a file system that doesn't count its inodes, each so many looks is a walk."""
+WALK_EVERY_S = 60.0
+COUNT_EVERY_S = 10.0
+"""The same on a file system that doesn't count its inodes, for a tree whose files are to be counted."""
 PAUSE = 4.0
 """After a walk of T seconds there is no other for this many times T."""
 
@@ -34,27 +36,32 @@ class Room:
         had = self._count() if max_bytes or max_files else (0, 0, "")
         self._before = self._used()
         self._margin = (max_bytes - had[0], max_files - had[1])
-        self._looks = 0
+        self._walked = time.monotonic()
         self._next_walk = 0.0
 
-    def over(self) -> str | None:
-        """Return what is over its bound, as words for a person; None while nothing is."""
+    def over(self, leader: int = 0) -> str | None:
+        """Return what is over its bound, as words for a person; None while nothing is.
+
+        `leader`: the process that with all below it may hold deleted files open.
+        """
         max_bytes, max_files = self._limits
         used = self._used()
         grown = (used[0] - self._before[0], used[1] - self._before[1])
-        self._looks += 1
-        counted = used[2] or self._looks % NO_COUNT_EVERY
         within = (not max_bytes or grown[0] < self._margin[0]) and (not max_files or grown[1] < self._margin[1])
         began = time.monotonic()
-        if (within and counted) or began < self._next_walk:
+        due = self._walked + (WALK_EVERY_S if used[2] or not max_files else COUNT_EVERY_S)
+        if (within and began < due) or began < self._next_walk:
             return self._no_room(grown)
         found, files, unseen = self._count()
-        self._next_walk = time.monotonic() + PAUSE * (time.monotonic() - began)
+        if max_bytes:
+            found += held_open(leader, self._device)
+        self._walked = time.monotonic()
+        self._next_walk = self._walked + PAUSE * (self._walked - began)
         if max_bytes and found > max_bytes:
             return f"its files are over {max_bytes} bytes"
         if max_files and files > max_files:
             return f"it has more than {max_files} files"
-        if unseen:
+        if unseen and not within:
             return f"{unseen!r} can't be looked into, and the disk has filled by more than the limit"
         # Somebody else fills the disk: from here on, only what comes next is looked at.
         self._before = used
@@ -118,6 +125,41 @@ class Room:
             for level in levels:
                 level.close()
         return total, files, unseen
+
+
+def held_open(leader: int, device: int) -> int:
+    """Return the bytes of deleted files on a device that a process and all below it hold open."""
+    total = 0
+    seen = set()  # type: set[int]
+    pending = [leader] if leader else []
+    while pending:
+        pid = pending.pop()
+        for name in _names(f"/proc/{pid}/task"):
+            pending += [int(child) for child in _read(f"/proc/{pid}/task/{name}/children").split()]
+        for name in _names(f"/proc/{pid}/fd"):
+            try:
+                found = os.stat(f"/proc/{pid}/fd/{name}")
+            except OSError:  # closed meanwhile
+                continue
+            if found.st_nlink == 0 and found.st_dev == device and found.st_ino not in seen:
+                seen.add(found.st_ino)
+                total += found.st_blocks * 512
+    return total
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:  # it ended
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:  # it ended
+        return ""
 
 
 class _Level:

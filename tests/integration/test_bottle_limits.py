@@ -180,6 +180,10 @@ FILL = {
         "    open(f'{at}', 'wb').write(bytes(1 << 20)); os.chmod('/home/h', 0)\n"
         "    time.sleep(0.005); os.chmod('/home/h', 0o300)"
     ),
+    "ES7_deleted": (
+        "kept = []\nfor at in range(400):\n    kept.append(open('/home/x', 'wb', 0)); os.unlink('/home/x')\n"
+        "    kept[-1].write(bytes(1 << 20)); time.sleep(0.005)"
+    ),
     "ES8": "for at in range(40000):\n    os.mkdir(f'/home/{at}'); time.sleep(0.0001)",
 }
 
