@@ -19,7 +19,7 @@ from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
 from opsexec.capability import CapabilitySet, least
-from opsexec.errors import OpsError
+from opsexec.errors import HostUnsuitable, OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
 from opsexec.steps import Push, ReadFile, RemoveFile, Step
 
@@ -136,6 +136,10 @@ async def _run(
             guest_task = asyncio.create_task(ex.run_streaming(guest, stood, stdin=_line_held_open()))
             stack.push_async_callback(_end, guest_task)
             await _until(stood.ready, [guest_task, bundle], "the agent's place")
+        watch = how.home_watch(plan, place)
+        home = None if watch is None else asyncio.create_task(_watched(ex, watch, launch.say))
+        if home is not None:
+            stack.push_async_callback(_end, home)
         await _until_ready(bundle, said)
         # A rebuilt place is tried before it is said to run: there is another to go back to.
         tried = (("true",),) if attendant is not None and attendant.trying else ()
@@ -151,7 +155,7 @@ async def _run(
             stack.push_async_callback(_end, watching)
         agent = how.agent_run(plan, place, launch.secrets, launch.command)
         given = None if launch.stdin is None else launch.stdin()
-        return await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching)
+        return await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
 
 
 async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
@@ -270,15 +274,33 @@ async def _until(ready: asyncio.Event, runs: Sequence[asyncio.Task[RunOutput]], 
         waiting.cancel()
 
 
-async def _beside(bundle: asyncio.Task[RunOutput], work: Any, watching: asyncio.Task[None] | None = None) -> RunOutput:
+async def _watched(ex: Executor, watch: Step, say: Callable[[str], None]) -> RunOutput:
+    """Run the watch over a home to its end; a host that has none to offer is told of, and nobody watches there."""
+    try:
+        return await ex.run_streaming(watch, stdin=_line_held_open())
+    except HostUnsuitable as error:
+        say(f"warning: the agent's home has no bound: {error}")
+        await asyncio.Event().wait()
+        raise
+
+
+async def _beside(
+    bundle: asyncio.Task[RunOutput],
+    work: Any,
+    watching: asyncio.Task[None] | None = None,
+    home: asyncio.Task[RunOutput] | None = None,
+) -> RunOutput:
     """Await a run of the agent's; when the bundle ends first, so does the agent, and nothing goes on without a gate.
 
-    The end of `watching` ends the agent too: by Rebuild, or by what went wrong there.
+    The end of `watching` ends the agent too: by Rebuild, or by what went wrong there; so does that of the watch over
+    its `home`.
     """
     task: asyncio.Task[RunOutput] = asyncio.ensure_future(work)
     try:
-        beside = [bundle] if watching is None else [bundle, watching]
+        beside = [each for each in (bundle, watching, home) if each is not None]
         await asyncio.wait([task, *beside], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and home is not None and home.done() and not bundle.done():
+            raise _ended_early(home, "the agent was ended: the watch over its home")
         if not task.done() and watching is not None and watching.done():
             watching.result()
             raise Rebuild

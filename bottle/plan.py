@@ -63,7 +63,7 @@ class BottlePlan:
 
     `image`: what the agent's image is built of, None where the backend needs none. `again`: the agent's words when it
     goes on. `host_trees`: directories of the host that it reads, each at its own path. `supervise_wait_s`: how long one
-    of its questions waits for a decision.
+    of its questions waits for a decision. `skill_copies`: directories of the launcher and where the guest has them.
     """
 
     identity: str
@@ -88,6 +88,7 @@ class BottlePlan:
     again: tuple[str, ...] = ()
     host_trees: tuple[str, ...] = ()
     supervise_wait_s: float = 30.0
+    skill_copies: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bottle import credentials, hosting
+from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
 from bottle.backends.base import Place, all_steps, backend
-from bottle.errors import BadManifest, HostUnready, LaunchFailed
+from bottle.errors import BadManifest, HostUnready
 from bottle.images import agent_image
 from bottle.limits import held_here, limits
 from bottle.manifest.store import Loaded, home_root, load_directories
@@ -181,11 +181,6 @@ def _launch(
 ) -> int:
     backend(plan.backend)
     plan = dataclasses.replace(plan, supervise_wait_s=wait_s(os.environ))
-    if plan.skills:
-        raise LaunchFailed(
-            "this manifest wants skills, which bottles don't have yet",
-            hint="`bottle info` shows what it wants",
-        )
     trust, resolved = _trust(arguments.upstream_ca), resolve_option(arguments.resolve)
     state = State(home_root().resolve())
     host = hosting.host_from(metadata.host)
@@ -195,7 +190,11 @@ def _launch(
         host, place = asyncio.run(hosting.settle(host, plan, resolved, trust))
         say(f"{'host':<13} {shown(host.url)} ({shown(place.state)})")
     bounds = held_here(plan.limits) if plan.backend == "bwrap" and host is None else None
-    for line in (*preflight(plan, bounds), *looked_at(plan, state.root)):
+    given = skills.found(plan.skills)
+    document = changed.document(plan, skills.lines(given))
+    for line in changed.differences(state.directory(plan.identity), document) if resume else ():
+        say(f"since it ran: {shown(line)}")
+    for line in (*preflight(plan, bounds), *skills.lines(given), *looked_at(plan, state.root)):
         say(line)
     if not arguments.yes and not confirmed():
         say("not started")
@@ -209,7 +208,8 @@ def _launch(
         )
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
-        plan = kept(plan, directory)
+        changed.keep(directory, document)
+        plan = skills.kept(kept(plan, directory), given, directory)
         with on_screen(arguments, plan) as person:
             tell = say if person is None else person.say
             output = Through() if person is None else person

@@ -83,6 +83,9 @@ def provision(
         for each in plan.provider.files
     ]
     phases.append(Phase("provider files", (*made, *files)))
+    skills = [(source, in_home(place, target)) for source, target in plan.skill_copies]
+    copies = [step for source, to in skills for step in (MakeDir(to, mode="0755"), Push(f"{source}/", to, delete=True))]
+    phases.append(Phase("skills", tuple(copies)))
     if plan.workspace.source is not None:
         target = in_home(place, plan.workspace.path)
         copy = Push(plan.workspace.source.rstrip("/") + "/", target)
