@@ -45,6 +45,8 @@ def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
         root.bottle("plain", "env:\n  A: b\n")
         root.agent("worker", "bottle: dev\n", "Work.\n")
         root.agent("rebuilt", "bottle: dev\n", "Work.\n")
+        root.bottle("hop", BOTTLE.replace("127.0.0.7", "127.0.0.9"))
+        root.agent("hopping", "bottle: hop\n", "Work.\n")
         root.agent("plain", "bottle: plain\n", "Work.\n")
         yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "20"})
 
@@ -194,6 +196,8 @@ def test_an_approved_capability_rebuilds_the_bottle_and_resumes_it_in_its_home(b
         assert bottle.bottles.command("approve", waiting["id"]).returncode == 2
         done = bottle.bottles.command("approve", waiting["id"], "--accept-risks")
         assert done.returncode == 0, done.stderr
+        # What it said of its first start was read while it started.
+        eventually_now(lambda: " is running" in bottle.screen, within_s=60, what="it is resumed")
         found = bottle.inside(
             find
             + f"""
@@ -250,6 +254,42 @@ def test_a_launcher_that_hangs_takes_no_decision_and_the_person_is_told(bottle: 
     assert list((bottle.queue / "decisions").iterdir()) == []
     assert bottle.inside("found['said'] = status('https://new.test/hang')")["said"] == 0
     assert [each["id"] for each in bottle.proposals()] == [waiting["id"]]
+
+
+def test_an_approval_reaches_the_second_hop_too(bottles: Bottles, tmp_path: Path) -> None:
+    """With pipelock in the bundle the approved host is on its list, and it is up again when the agent is told."""
+    require(os.getuid() == 0, "needs root, for an upstream on port 443")
+    fake = Path(__file__).parents[1] / "parts" / "fake_pipelock.py"
+    directory = tmp_path / "upstream"
+    directory.mkdir()
+    with Upstream(directory, ("open.test", "new.test"), address="127.0.0.9", port=443) as upstream:
+        hopping = Bottles(bottles.root, upstream, env={**bottles.env, "BOTTLE_PIPELOCK": str(fake)})
+        bottle = Supervised.start(hopping, "hopping")
+        try:
+            paths = "found['said'] = [status(f'https://open.test/{each}') for each in ('a', 'hop')]"
+            assert bottle.inside(paths)["said"] == [200, 403]
+            number = bottle.begin(
+                "found['said'] = tool('propose_route', host='open.test', path_allowlist=['/hop'], why='w')\n"
+                "found['more'] = tool('propose_pipelock_change', host='open.test', tls_passthrough=True, why='w')"
+            )
+            first = waits(bottle)
+            done = hopping.command("approve", first["id"])
+            assert done.returncode == 0, done.stderr
+            second = eventually_now(
+                lambda: [each for each in bottle.proposals() if each["kind"] == "pipelock"],
+                within_s=30,
+                what="the second",
+            )[0]
+            assert second["difference"] == ["+ pipelock open.test: TLS passes unread"]
+            done = hopping.command("approve", second["id"], "--accept-risks")
+            assert done.returncode == 0, done.stderr
+            found = bottle.end(number)
+            assert [found["said"]["status"], found["more"]["status"]] == ["approved", "approved"]
+            assert bottle.inside(paths)["said"] == [200, 200]
+            config = json.loads((bottle.state / "bundle" / "pipelock.json").read_text())
+            assert "open.test" in config["tls_interception"]["passthrough_domains"]
+        finally:
+            bottle.stop()
 
 
 # -- the dashboard ----------------------------------------------------------------------------------------------------
