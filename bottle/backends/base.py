@@ -105,6 +105,10 @@ class Backend(Protocol):
         """
         ...
 
+    def home_watch(self, plan: BottlePlan, place: Place) -> Step | None:
+        """Return what ends when the agent's home is over its bounds; None where its own place sees to that."""
+        ...
+
     def agent_run(
         self, plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[str, ...] | None = None
     ) -> Step:
@@ -125,6 +129,9 @@ def all_steps(
     guest = backend.guest_run(plan, place)
     if guest is not None:
         found.append(("guest", guest))
+    watch = backend.home_watch(plan, place)
+    if watch is not None:
+        found.append(("watch", watch))
     for words in (*plan.provider.before, *plan.provider.verify):
         found.append(("provider", backend.agent_run(plan, place, secrets, words)))
     found.append(("agent", backend.agent_run(plan, place, secrets)))

@@ -96,6 +96,10 @@ def guest_tmpfs(plan: BottlePlan) -> int:
     return min(TMPFS_BYTES, max(plan.limits.memory // 8, 1 << 20)) if plan.limits.memory else TMPFS_BYTES
 
 
+def home_watch(plan: BottlePlan, place: Place) -> None:
+    """Return None: the sandbox itself is watched."""
+
+
 def agent_run(plan: BottlePlan, place: Place, secrets: Credentials, argv: tuple[str, ...] | None = None) -> SandboxRun:
     """Return the agent's own sandbox; `argv`: another program in the same place, like the provider's checks."""
     behind = {str(port): f"{RUN}/doors/{name}" for port, name in bundles.doors(plan).items()}

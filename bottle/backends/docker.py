@@ -32,6 +32,7 @@ from opsexec.steps import (
     NetworkCreate,
     NetworkRemove,
     ReadFile,
+    SandboxRun,
     Step,
 )
 from opsexec.steps.container_copies import GivenFile
@@ -48,6 +49,7 @@ SLOTS = 1 << (PREFIX - POOL.prefixlen)
 OURS = {"bottle.image": "1"}
 BUNDLE_IMAGE = "bottle-bundle:1"
 BUNDLE_DOCKERFILE = "FROM scratch\nADD root.tar /\n"
+ROOT_LINKS = ("bin", "lib", "lib64", "sbin")
 READY = "ready"
 HOLD = f"echo {READY}; exec cat"
 """What the agent's container is for: to last until the end of its input, which comes when the launcher is gone."""
@@ -131,7 +133,7 @@ def _root_tar() -> bytes:
             directory = tarfile.TarInfo(name)
             directory.type, directory.mode = tarfile.DIRTYPE, 0o1777
             tar.addfile(directory)
-        for name in ("bin", "lib", "lib64", "sbin"):
+        for name in ROOT_LINKS:
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
             tar.addfile(link)
@@ -223,7 +225,10 @@ def guest_run(plan: BottlePlan, place: Place) -> ContainerRun:
         user=f"{uid}:{gid}",
         workdir=GUEST_HOME,
         hostname="bottle",
-        read_only={inside: place.at("guest", name) for inside, name in guest.FILES.items()},
+        read_only={
+            **{inside: place.at("guest", name) for inside, name in guest.FILES.items()},
+            **{tree: f"{tree}/" for tree in plan.host_trees},
+        },
         writable={GUEST_HOME: place.at("home") + "/"},
         tmpfs={"/tmp": TMP_BYTES, "/var/tmp": TMP_BYTES},
         networks=(Attachment(named["inner"], ipv4=own),),
@@ -233,6 +238,24 @@ def guest_run(plan: BottlePlan, place: Place) -> ContainerRun:
         pids=plan.limits.processes or MOST_PROCESSES,
         runtime=place.engine_runtime,
         init=True,
+    )
+
+
+def home_watch(plan: BottlePlan, place: Place) -> SandboxRun | None:
+    """Return a watch over the home on the host's disk, which an engine sets no bound to.
+
+    It is a sandbox with that one directory, which does nothing and is ended for what grows there.
+    """
+    if not plan.limits.home and not plan.limits.files:
+        return None
+    return SandboxRun(
+        name=f"{place.identity}.home",
+        argv=("/usr/bin/cat",),
+        read_only={"/usr": "/usr/"},
+        writable={GUEST_HOME: place.at("home") + "/"},
+        links={f"/{name}": f"usr/{name}" for name in ROOT_LINKS},
+        max_tree_bytes=plan.limits.home,
+        max_tree_files=plan.limits.files,
     )
 
 

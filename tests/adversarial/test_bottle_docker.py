@@ -357,6 +357,23 @@ def test_what_an_agent_uses_up_is_its_own(stage: Scene, tmp_path: Path) -> None:
     assert bottles.upstream.requests[-1].path == "/v1/after"
 
 
+@pytest.mark.attack("ES7", "ES8", backend="docker")
+@pytest.mark.parametrize(
+    ("bound", "filling"),
+    [
+        ("home=64m", "dd if=/dev/zero of=big bs=1M count=4096"),
+        ("files=500", "i=0; while :; do i=$((i+1)); : > f$i; done"),
+    ],
+)
+def test_es7_es8_a_home_over_its_bound_ends_the_agent(stage: Scene, tmp_path: Path, bound: str, filling: str) -> None:
+    """ES7, ES8: the home is on the host's disk, and somebody looks."""
+    bottles = _bottles(stage, tmp_path / "home")
+    ended = bottles.run("worker", ["/bin/sh", "-c", f"{filling}; sleep 600"], "--limit", bound)
+    assert ended.code == 1
+    assert "home" in ended.stderr.splitlines()[-2] + ended.stderr.splitlines()[-1]
+    assert _engine(stage).labelled("ps", f"bottle.identity={ended.identity}") == []
+
+
 MOMENTS = ("networks", "bundle", "agent")
 
 
