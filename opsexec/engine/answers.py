@@ -36,6 +36,7 @@ class Config(_Answer, frozen=True):
     user: str | None = None
     entrypoint: list[str] | None = None
     cmd: list[str] | None = None
+    on_build: list[str] | None = None
 
     @property
     def env_names(self) -> list[str]:
@@ -99,7 +100,13 @@ class Image(_Answer, frozen=True):
     config: Config | None = None
     size: int = 0
     created: str | None = None
+    repo_tags: list[str] | None = None
     repo_digests: list[str] | None = None
+
+    def is_called(self, name: str) -> bool:
+        """True unless `name` is but the beginning of its id, which no grant of a name means."""
+        number = self.id.removeprefix("sha256:")
+        return self.id == name or not number.startswith(name) or f"{name}:latest" in (self.repo_tags or ())
 
     @property
     def labels(self) -> dict[str, str]:

@@ -63,6 +63,7 @@ def config_of(
         "Labels": {**step.labels, **own_labels},
         "User": step.user,
         "Hostname": step.hostname,
+        "Healthcheck": {"Test": ["NONE"]},
         "Tty": False,
         "OpenStdin": stdin,
         "StdinOnce": stdin,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opsexec.engine.answers import Container, Image, Network, shaped
@@ -50,7 +50,16 @@ async def existing(engine: Engine, name: str, labels: Mapping[str, str]) -> Cont
 
 async def image_of(engine: Engine, name: str) -> Image | None:
     """Return an image, None where there is none."""
-    return await found(engine, lambda client: client.inspect_image(name), Image)
+    there = await found(engine, lambda client: client.inspect_image(name), Image)
+    return there if there is not None and there.is_called(name) else None
+
+
+async def require_networks(engine: Engine, names: Iterable[str]) -> None:
+    """Raise StepFailed unless networks of these names are there: an engine would also take the beginning of an id."""
+    for name in names:
+        there = await found(engine, lambda client, name=name: client.inspect_network(name), Network)  # type: ignore[misc]  # mypy infers no lambda with a default
+        if there is None or there.name != name:
+            raise StepFailed(f"there is no network {name}", host=engine.host, hint="make it first: NetworkCreate")
 
 
 async def network_of(engine: Engine, name: str, labels: Mapping[str, str]) -> Network | None:

@@ -20,7 +20,7 @@ from opsexec.handlers.container_config import (
     require_no_engine,
     secrets_header,
 )
-from opsexec.handlers.container_found import image_of
+from opsexec.handlers.container_found import image_of, require_networks
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import ProcessExit
 from opsexec.secret import reveal
@@ -135,7 +135,8 @@ async def sources_of(step: ContainerShape, engine: Engine, context: Context) -> 
 
 
 async def looked_at(step: ContainerShape, engine: Engine) -> tuple[int, Image]:
-    """Return how many processors the engine has, and the image; raises StepFailed where there is none."""
+    """Return how many processors the engine has, and the image; raises StepFailed without it, or without a network."""
+    await require_networks(engine, (each.network for each in step.networks))
     image = await image_of(engine, step.image)
     if image is None:
         hint = "build or import it first; nothing is pulled"

@@ -13,17 +13,18 @@ from opsexec.engine.answers import Config, Image, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.crossing import Given, Output
 from opsexec.engine.tar_check import TarCheck
-from opsexec.errors import ProtocolError, StepFailed
+from opsexec.errors import BadStep, ProtocolError, StepFailed
 from opsexec.handlers.bind_sources import bind_sources
 from opsexec.handlers.container_config import IMAGE_LABEL, digest_of
 from opsexec.handlers.container_copies import TAR_OVERHEAD, given_stream, tar_of
-from opsexec.handlers.container_found import image_of, require_labels
+from opsexec.handlers.container_found import image_of, require_labels, require_networks
 from opsexec.handlers.container_run import to_the_end
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import require_within_limit
 from opsexec.hosts.port import ProcessSpec
 from opsexec.recorder import Recorder
 from opsexec.steps.container_copies import GivenFile
+from opsexec.steps.dockerfile import images_of
 from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove, ImageStep
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ BUILD_MEMORY = 4 << 30
 
 async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     """Build an image; one of that name that was built of the same is left as it is."""
-    bases = [await _base(engine, name) for name in step.bases()]
+    bases = [await _base(engine, name, step) for name in step.bases()]
+    if step.network is not None:
+        await require_networks(engine, [step.network])
     there = await _image(step, step.labels, engine)
     sources = await bind_sources({"context": step.context}, {}, None, context) if step.context else {}
     files = [[file.path, file.content, file.mode] for file in step.files]
@@ -100,12 +103,19 @@ def _say(lines: Iterator[Any], output: Output, engine: Engine) -> None:
             output.give(0, line["stream"].encode("utf-8", "surrogatepass"))
 
 
-async def _base(engine: Engine, name: str) -> str:
+async def _base(engine: Engine, name: str, step: ImageBuild) -> str:
     """Return a base image's id; raises StepFailed where it isn't there: nothing is pulled."""
     there = await image_of(engine, name)
     if there is None:
         hint = "build or import it first; nothing is pulled"
         raise StepFailed(f"there is no image {name} to build on", host=engine.host, hint=hint)
+    triggers = (there.config and there.config.on_build) or []
+    try:
+        more = set(images_of("\n".join(["FROM scratch", *triggers]), {})) - set(step.bases())
+    except BadStep as error:
+        raise StepFailed(f"what {name} does to a build can't be read: {error.message}", host=engine.host) from error
+    if more:
+        raise StepFailed(f"{name} copies from {min(more)} into what is built on it", host=engine.host)
     return there.id
 
 

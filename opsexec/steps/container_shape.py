@@ -21,6 +21,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ALIAS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?\Z")
+_PLAIN_UID = re.compile(r"[1-9][0-9]{0,9}(:|\Z)")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}\Z")
 _RUNTIME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
@@ -43,14 +44,15 @@ class ContainerShape(Step, frozen=True, kw_only=True):
     """A container without privileges: every capability dropped, no new privileges, the engine's own seccomp filter, no
     port, no device, no namespace of the host's. There is no field by which it could have more.
 
-    `argv`: all words, in the place of the image's entrypoint and command; empty = the image's own. `env`: beside the
-    image's; a Secret among it is no part of the container's configuration, and goes in by stdin (ContainerRun alone).
-    `read_only`, `writable`: bind mounts, as SandboxRun has them: paths inside stand left, the host's right, and one
-    that ends with `/` is a tree. `tmpfs`: directories in memory, path -> bytes. `volumes`: directories on the engine's
-    disk that go when the container goes. `networks`: none = no network but a loopback. `dns`, `extra_hosts`: who
-    resolves names on a network, and names that need no resolving (name -> address). `memory_bytes`: with swap.
-    `cpus`: at most as many as the engine has. `pids`: processes and threads. `runtime`: as the engine calls it, None =
-    its default. `init`: a small init of the engine's as PID 1, which reaps.
+    `argv`: all words, in the place of the image's entrypoint and command; empty = the image's own. `env`: beside
+    the image's; a Secret among it is no part of the container's configuration, and goes in by stdin (ContainerRun
+    alone). `read_only`, `writable`: bind mounts, as SandboxRun has them: paths inside stand left, the host's right,
+    and one that ends with `/` is a tree; with a writable one `user` is a number, and not 0: inside it is the
+    host's. `tmpfs`: directories in memory, path -> bytes. `volumes`: directories on the engine's disk that go when
+    the container goes. `networks`: none = no network but a loopback. `dns`, `extra_hosts`: who resolves names on a
+    network, and names that need no resolving (name -> address). `memory_bytes`: with swap. `cpus`: at most as many
+    as the engine has. `pids`: processes and threads. `runtime`: as the engine calls it, None = its default. `init`:
+    a small init of the engine's as PID 1, which reaps.
     """
 
     family = "containers"
@@ -90,6 +92,9 @@ class ContainerShape(Step, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "argv", checked_argv(self.argv))
         checked_env(self.env)
         container_user(self.user)
+        if self.writable and not _PLAIN_UID.match(self.user):
+            hint = "name a plain user by number, like 1000:1000"
+            raise BadStep("a container that may write on the host could do so as its root", hint=hint)
         if not _HOSTNAME.match(self.hostname):
             raise BadStep(f"hostname {self.hostname[:60]!r} is malformed")
         if self.runtime is not None and not _RUNTIME.match(self.runtime):

@@ -55,7 +55,8 @@ def build(dockerfile: str, **fields: Any) -> ImageBuild:
         {"networks": (Attachment("container:x"),)}, {"networks": (Attachment("aa", ipv4="::1"),)},
         {"networks": (Attachment("aa"), Attachment("aa"))}, {"networks": (Attachment("aa", aliases=("-x",)),)},
         {"dns": ("1.1.1.1",)}, {"extra_hosts": {"a": "b"}}, {"memory_bytes": 0}, {"pids": -1}, {"cpus": 0},
-        {"workdir": "a"}, {"volumes": ("/a\n",)},
+        {"workdir": "a"}, {"volumes": ("/a\n",)}, {"user": "0", "writable": {"/a": "/b"}},
+        {"user": "root:1", "writable": {"/a": "/b"}}, {"user": "00", "writable": {"/a": "/b"}},
     ],
 )  # fmt: skip
 def test_a_container_that_would_be_malformed_or_more_than_a_container_is_no_step(fields):
