@@ -19,6 +19,7 @@ SETTINGS = (
     "core.fsmonitor=false",
     "core.untrackedCache=false",
     "core.quotePath=false",
+    "core.bigFileThreshold=1m",  # larger files are streamed, and nobody looks for deltas between them
     "core.attributesFile=/dev/null",
     "core.excludesFile=/dev/null",
     "credential.helper=",

@@ -32,11 +32,14 @@ class Examination:
         self._more = more
         self._unpacked = Budget(UNPACKED_BYTES, UNPACKED_EACH)
         self._viewed = Budget(VIEWED_BYTES, VIEWED_BYTES)
+        self._file = b""
+        self._text = None  # type: bytes | None
 
     def examine(self, label: str, data: bytes) -> str | None:
         """Return what was found in `data`, None for nothing; raises Refused where it can't be looked into whole."""
         seen = set()  # type: set[int]
         pending = [(data, 0, True)]
+        self._file, self._text = data, None
         while pending:
             text, depth, whole = pending.pop()
             key = hash(text)
@@ -55,11 +58,19 @@ class Examination:
                 pending.append((inner, depth + 1, is_whole))
         return self._look_otherwise(data)
 
+    def _text_of(self, data: bytes) -> bytes:
+        """Return data's text; that of a whole file is asked for thrice, and finding it is most of the time there."""
+        if self._file is not data:
+            return git_views.text_of(data)
+        if self._text is None:
+            self._text = git_views.text_of(data)
+        return self._text
+
     def _look(self, label: str, data: bytes) -> str | None:
         found = self._spot(data)
         if found is not None:
             return found
-        text = git_views.text_of(data)
+        text = self._text_of(data)
         name = self._known.find_scattered(text)
         if name is not None:
             return f"it holds {name} of this bottle, spread out"
@@ -79,7 +90,7 @@ class Examination:
 
     def _look_otherwise(self, data: bytes) -> str | None:
         """Look at the text backwards and rotated, and at what its encoded runs hold then."""
-        for text in git_views.whole_views(git_views.text_of(data)):
+        for text in git_views.whole_views(self._text_of(data)):
             for view in (text, *git_views.decoded(text)):
                 found = self._spot(view)
                 if found is not None:
@@ -92,7 +103,7 @@ class Examination:
             yield name.encode("utf-8", "surrogateescape"), True
             yield content, True
         yield git_views.plain(data), False
-        for view in git_views.decoded(git_views.text_of(data)):
+        for view in git_views.decoded(self._text_of(data)):
             yield view, True
 
 

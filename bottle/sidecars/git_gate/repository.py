@@ -92,6 +92,17 @@ class Repository:
             self._waiting.discard(ready)
             self.dismiss(ready)
 
+    def _taken(self) -> Ahead | None:
+        """Take the scanner that waits; None where there is none, or it has ended meanwhile."""
+        ready, self._ready = self._ready, None
+        if ready is None:
+            return None
+        self._waiting.discard(ready)
+        if ready.waiting:
+            return ready
+        self.dismiss(ready)
+        return None
+
     def dismiss(self, ahead: Ahead) -> None:
         """End a step that was begun for nothing."""
         task = asyncio.create_task(ahead.leave())
@@ -122,17 +133,13 @@ class Repository:
             nothing.mkdir(exist_ok=True)
             quarantine = str(nothing)
         quarantine = clean_path(quarantine)
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            self._waiting.discard(ready)
-        step = self._scan(quarantine, updates)  # also where another is ready: a push that no step can hold is refused
-        verdict = await self._run(ready if ready is not None and ready.waiting else step, quarantine, updates)
+        step = self._scan(quarantine, updates)  # also where a scanner waits: a push that no step can hold is refused
+        verdict = await self._run(self._taken() or step, quarantine, updates)
         if verdict.get("accepted") is not True:
             reasons = verdict.get("reasons") or ["the scan gave no reason"]
             raise Refusal("\n".join(str(reason) for reason in reasons))
-        ahead = forward is not None and forward.waiting and forward.step.updates == updates
         last: Ahead | GitForward = self._forward(quarantine, updates)
-        if ahead and forward is not None:
+        if forward is not None and forward.waiting and forward.step.updates == updates:
             last = forward
         await self._run(last, quarantine, updates)
         return verdict

@@ -35,7 +35,6 @@ RECEIVE = (
     "receive.shallowUpdate=false",
     "receive.autogc=false",
     "receive.updateServerInfo=false",
-    "core.bigFileThreshold=64m",
     *PACKS,
 )
 
