@@ -12,7 +12,8 @@ import msgspec
 from agent import http_server as web
 from opsexec.errors import ProtocolError
 from opsexec.steps.base import Step
-from opsexec.steps.registry import AnyStep, encode_step
+from opsexec.steps.registry import encode_step
+from opsexec.steps.vocabulary import AnyStep
 from opsexec.wire import (
     REQUEST,
     RESIZE,

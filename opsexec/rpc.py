@@ -22,7 +22,6 @@ from opsexec.hosts.agent_http import chunk
 from opsexec.hosts.port import ProcessExit
 from opsexec.principal import local_principal
 from opsexec.recorder import Recorder
-from opsexec.steps.schedule import schedule_name
 from opsexec.wire import DEFAULT_SOCKET, Result, encode_request, pack_grants, require_run_id
 
 if TYPE_CHECKING:
@@ -248,6 +247,8 @@ class AgentRpc(HostExecutor):
 
     async def schedule(self, name: str) -> dict[str, Any]:
         """Return one schedule; raises UsageError where there is none, CapabilityDenied."""
+        from opsexec.steps.schedule import schedule_name
+
         return await self._read(f"/v1/schedules/{schedule_name(name)}")
 
     async def whoami(self) -> dict[str, Any]:

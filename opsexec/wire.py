@@ -21,7 +21,7 @@ import msgspec
 from opsexec.capability import CapabilitySet, Layer
 from opsexec.errors import BadStep, ProtocolError, UsageError
 from opsexec.steps.base import Step
-from opsexec.steps.registry import AnyStep, decode_step, encode_step, printable
+from opsexec.steps.registry import decode_step, encode_step, printable
 
 PROTOCOL = "1.0"
 """Version of what is said here: a peer of another major is refused, a newer minor only adds."""
@@ -169,6 +169,8 @@ class StepRequest(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
                 return decode_step(packed)
             except UnicodeDecodeError as error:
                 raise BadStep(f"not a step: {error}") from error
+        from opsexec.steps.vocabulary import AnyStep
+
         try:
             step: Step = msgspec.convert(json.loads(self.step_text or ""), AnyStep)
         except (ValueError, RecursionError, msgspec.ValidationError) as error:

@@ -80,6 +80,7 @@ class ContainerShape(Step, frozen=True, kw_only=True):
     max_open_files: int = 16384
     max_file_bytes: int = 64 << 30
     runtime: str | None = None
+    runtime_optional: bool = False
     init: bool = False
 
     def __post_init__(self) -> None:

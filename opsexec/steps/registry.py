@@ -1,4 +1,4 @@
-"""All Steps as one tagged union: to and from the wire, and their redacted form for audit, journal and dry-run."""
+"""Steps to and from the wire, and their redacted form for audit, journal and dry-run."""
 
 from __future__ import annotations
 
@@ -11,57 +11,8 @@ import msgspec
 
 from opsexec.errors import BadStep
 from opsexec.secret import MASK, Secret
-from opsexec.steps.audit import AuditRead
 from opsexec.steps.base import Step
-from opsexec.steps.container_copies import ContainerCopyIn, ContainerCopyOut
-from opsexec.steps.containers import (
-    ContainerCreate,
-    ContainerExec,
-    ContainerInspect,
-    ContainerList,
-    ContainerLogs,
-    ContainerRemove,
-    ContainerRun,
-    ContainerSignal,
-    ContainerStart,
-    ContainerStop,
-)
-from opsexec.steps.definitions import PodmanRemove, ServiceDefinition
-from opsexec.steps.doctor import Inquire, PingSocket, Survey
-from opsexec.steps.events import Events
-from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
-from opsexec.steps.git import GitFetch, GitForward, GitScan
-from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
-from opsexec.steps.networks import NetworkCreate, NetworkRemove
-from opsexec.steps.observe import Facts, Observe
-from opsexec.steps.process import Exec, Shell
-from opsexec.steps.sandbox import SandboxRun
-from opsexec.steps.schedule import ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
-from opsexec.steps.services import ServiceControl, ServiceStatus
-from opsexec.steps.sync import Pull, Push
 from opsexec.steps.text import as_bytes
-from opsexec.steps.trees import ListTree
-from opsexec.steps.tty import Tty
-
-STEP_TYPES: tuple[type[Step], ...] = (
-    Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
-    Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
-    ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
-    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition,
-    PodmanRemove, ContainerRun, ContainerCreate, ContainerStart, ContainerStop, ContainerSignal, ContainerRemove,
-    ContainerExec, ContainerCopyIn, ContainerCopyOut, ContainerInspect, ContainerLogs, ContainerList,
-    ImageBuild, ImageImport, ImageInspect, ImageRemove, NetworkCreate, NetworkRemove,
-)  # fmt: skip
-
-AnyStep = (
-    Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
-    | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
-    | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
-    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition
-    | PodmanRemove | ContainerRun | ContainerCreate | ContainerStart | ContainerStop | ContainerSignal | ContainerRemove
-    | ContainerExec | ContainerCopyIn | ContainerCopyOut | ContainerInspect | ContainerLogs | ContainerList
-    | ImageBuild | ImageImport | ImageInspect | ImageRemove | NetworkCreate | NetworkRemove
-)  # fmt: skip
 
 LONG_TEXT = 4096
 LONG_LIST = 64 << 10
@@ -84,16 +35,12 @@ def encode_step(step: Step) -> bytes:
 
 def decode_step(data: bytes) -> Step:
     """Decode msgpack into a Step; raises BadStep for anything that is not one."""
+    from opsexec.steps.vocabulary import decoder
+
     try:
-        return _decoder().decode(data)
+        return decoder().decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise BadStep(f"not a step: {error}") from error
-
-
-@cache
-def _decoder() -> msgspec.msgpack.Decoder[Step]:
-    """Return the decoder of any step; to make it costs more than a step does."""
-    return msgspec.msgpack.Decoder(AnyStep)
 
 
 def redact(step: Step) -> dict[str, Any]:

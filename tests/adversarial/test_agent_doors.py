@@ -19,7 +19,7 @@ from agent.config import load_config
 from agent.door import ROUTES
 from agent.errors import AgentUnable, BadConfig
 from agent.unix_listener import bind_unix
-from opsexec.steps.registry import STEP_TYPES
+from opsexec.steps.vocabulary import STEP_TYPES
 from opsexec.verbs import VERBS
 from opsexec.wire import REQUEST, frame
 from tests.integration.conftest import require_root

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from tests.parts.egress_gate import EgressGate, route
 from tests.parts.upstream_tls import Upstream
 
-CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parents[1] / "cases" / "benign.yaml")
+CASES: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).parents[1] / "cases" / "egress" / "benign.yaml")
 NAMES = ("token.test", "open.test")
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJib3R0bGUtNzc2NiJ9.rT3kQ0mXv9LbW2yZc8PpA1sDfGhJkLzXcVbNm0QwErT"
 KNOWN = [

@@ -13,7 +13,7 @@ from opsexec.capability import CapabilitySet
 from opsexec.errors import CapabilityDenied, OpsError
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
-from opsexec.steps.registry import AnyStep
+from opsexec.steps.vocabulary import AnyStep
 from opsexec.testing import FakeHost, FakeNode, MemoryAudit, fake_executor
 
 CASES = Path(__file__).parents[1] / "cases"
