@@ -37,7 +37,10 @@ def route(
 
 
 class EgressGate:
-    """The daemon, and what it said. `reach`: host -> (address, port), which it dials instead of asking DNS."""
+    """The daemon, and what it said. `reach`: host -> (address, port), which it dials instead of asking DNS.
+
+    `within`: a program that starts it.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,9 @@ class EgressGate:
         *,
         tokens: dict[str, str] | None = None,
         known: Sequence[tuple[str, str]] = (),
+        within: Sequence[str] = (),
     ) -> None:
+        self._within = within
         self.directory = directory
         self.said: list[dict[str, Any]] = []
         self.other: list[str] = []
@@ -75,8 +80,8 @@ class EgressGate:
         python = Path(os.environ.get("BOTTLE_EGRESS_ENV", REPOSITORY / ".venv-egress")) / "bin" / "python"
         require(python, "needs the egress gate's environment (scripts/setup.sh)")
         self.process = subprocess.Popen(
-            [str(python), "-m", "bottle.sidecars.egress.serve"],
-            env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"},
+            [*self._within, str(python), "-m", "bottle.sidecars.egress.serve"],
+            env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/tmp"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
         )  # fmt: skip
         assert self.process.stdin is not None
