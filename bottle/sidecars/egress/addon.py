@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mitmproxy import connection, http, proxy
@@ -30,6 +31,8 @@ ASIDE = 32 << 10
 
 MAX_HELD_ENCODED = 4 << 20
 MAX_SHOWN = 512
+MAX_CONTROL = 125
+"""Bytes of a WebSocket's control frame: what is that short is searched in every layer with what was said before."""
 
 UNJUDGED = http.Response.make(403, "refused by the bottle's egress: it could not be judged\n", {"connection": "close"})
 """What is answered where a decision wasn't reached."""
@@ -49,6 +52,7 @@ class Gate:
         self._masked = KnownValues(tokens)
         self._tunnels: dict[str, tuple[str, int]] = {}
         self._sockets: dict[str, bytes] = {}
+        self._searchers = ThreadPoolExecutor(2, "search")
 
     def adopt(self, policy: Policy) -> None:
         """Go by another policy from here on; what the old one let in stays only where the new one says the same."""
@@ -155,10 +159,7 @@ class Gate:
         body = flow.request.raw_content or b""
         encoding = flow.request.headers.get("content-encoding", "identity").lower()
         try:
-            if len(body) < ASIDE:
-                leak = self._find_in_body(body, encoding)
-            else:
-                leak = await asyncio.to_thread(self._find_in_body, body, encoding)
+            leak = await self._aside(self._find_in_body, body, encoding)
         except Unreadable as error:
             self._refuse(flow, f"the body can't be read: {error}")
             return
@@ -167,6 +168,11 @@ class Gate:
             return
         self._record(flow, "allow", "route", flow.metadata.get("slot"))
         flow.response = None
+
+    async def _aside(self, look: Callable[[bytes, str], str | None], data: bytes, encoding: str) -> str | None:
+        if len(data) < ASIDE:
+            return look(data, encoding)
+        return await asyncio.get_running_loop().run_in_executor(self._searchers, look, data, encoding)
 
     def _find_in_body(self, body: bytes, encoding: str) -> str | None:
         found = search.find(self._known, body)
@@ -276,7 +282,7 @@ class Gate:
         """Count it as a request that is being answered."""
         self.asks(flow.client_conn.id, 1)
 
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
+    async def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Judge what the agent says, joined to the end of what it said before; mask what comes back."""
         assert flow.websocket is not None
         message = flow.websocket.messages[-1]
@@ -285,8 +291,12 @@ class Gate:
         if not message.from_client:
             if self._sent_a_token(flow):
                 message.content = self._mask(message.content)
-        elif self.leaks(flow.client_conn, message.content):
+        elif await self._aside(self._find_in_body, message.content, "identity") is not None:
+            self._shut(flow.client_conn)
             self._record(flow, "deny", "a WebSocket message holds a value of this bottle", None)
+            return
+        elif self.leaks(flow.client_conn, message.content):
+            self._record(flow, "deny", "WebSocket messages hold a value of this bottle", None)
             return
         message.dropped = False
 
@@ -295,12 +305,15 @@ class Gate:
         if client.id not in self._tunnels:
             return True
         whole = self._sockets.get(client.id, b"") + said
-        if search.find(self._known, said) is None and search.find(self._known, whole, depth=0) is None:
+        if search.find(self._known, whole, depth=0 if len(said) > MAX_CONTROL else search.MAX_DEPTH) is None:
             self._sockets[client.id] = whole[-self._known.longest :] if self._known else b""
             return False
-        del self._tunnels[client.id]
-        self.close(client.id)
+        self._shut(client)
         return True
+
+    def _shut(self, client: connection.Client) -> None:
+        self._tunnels.pop(client.id, None)
+        self.close(client.id)
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget a WebSocket."""
