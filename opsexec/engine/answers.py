@@ -24,7 +24,7 @@ class Made(_Answer, frozen=True):
 class Info(_Answer, frozen=True):
     """The engine itself."""
 
-    ncpu: int = msgspec.field(name="NCPU")
+    runtimes: dict[str, Any] | None = msgspec.field(default=None, name="Runtimes")
 
 
 class Config(_Answer, frozen=True):

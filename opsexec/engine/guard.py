@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from opsexec.errors import HostUnsuitable
-from opsexec.hosts.port import ProcessSpec
+from opsexec.hosts.port import ProcessExit, ProcessSpec
 from opsexec.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -65,17 +65,6 @@ if not sys.stdin.readline():
 Request = tuple[str, str, dict[str, Any] | None]
 
 
-class _Ready:
-    """A sink that waits for the guard's one line."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    async def write(self, stream: Stream, data: bytes) -> None:
-        if stream == "stdout":
-            self.event.set()
-
-
 def removing(container: str) -> list[Request]:
     """Return the request that ends a container and removes it with its volumes."""
     return [("DELETE", f"/containers/{container}?force=1&v=1", None)]
@@ -87,39 +76,63 @@ def entering(container: str, user: str, words: list[str]) -> list[Request]:
     return [("POST", f"/containers/{container}/exec", body), ("POST", "/exec/{Id}/start", {"Detach": True})]
 
 
-@asynccontextmanager
-async def guarded(host: Host, run: str, socket: str, version: str, requests: list[Request]) -> AsyncIterator[None]:
-    """Have requests made to an engine when the caller is lost, as long as this lasts.
+class Guard:
+    """The guard of one run, from its start on. It does nothing before it was told what."""
 
-    `socket`: the engine's, on the host. Raises HostUnsuitable where no guard can be had; nothing is started then.
-    """
-    ready = _Ready()
-    over = asyncio.Event()
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._ready = asyncio.Event()
+        self._over = asyncio.Event()
+        self._requests: asyncio.Future[list[Request]] = asyncio.get_running_loop().create_future()
+        self.recorder = Recorder(self)
+        self.running: asyncio.Future[ProcessExit]
 
-    async def lines() -> AsyncIterator[bytes]:
-        yield json.dumps(requests).encode() + b"\n"
-        await over.wait()
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """As a sink does: its one line says that it watches."""
+        if stream == "stdout":
+            self._ready.set()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """What it is told."""
+        yield json.dumps(await self._requests).encode() + b"\n"
+        await self._over.wait()
         yield b"over\n"
 
+    async def watches(self, requests: list[Request]) -> None:
+        """Return when it would make these requests for a lost caller; raises HostUnsuitable where it can't be had."""
+        self._requests.set_result(requests)
+        waiting = asyncio.ensure_future(self._ready.wait())
+        either: set[asyncio.Future[Any]] = {self.running, waiting}
+        try:
+            async with asyncio.timeout(READY_S):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not self._ready.is_set():
+            ended = await self.running
+            said = self.recorder.tail(1).decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+            text = f"the container's guard ended ({ended.signal or ended.exit_code}): {said}"
+            raise HostUnsuitable(text, host=self._host, hint="it needs python3 there, and the engine's socket")
+
+    async def let_go(self) -> None:
+        """End it; it makes no request any more."""
+        self._over.set()
+        try:
+            if self._ready.is_set():
+                await asyncio.wait([self.running], timeout=END_S)
+        finally:
+            self.running.cancel()
+            await asyncio.wait([self.running])
+
+
+@asynccontextmanager
+async def guarded(host: Host, run: str, socket: str, version: str) -> AsyncIterator[Guard]:
+    """Lend a guard, as long as this lasts. `socket`: the engine's, on the host."""
+    guard = Guard(host.name)
     argv = ("python3", "-I", "-S", "-c", SOURCE, socket, version)
     spec = ProcessSpec(run=run, programs=PYTHON, admitted=PYTHON, argv=argv)
-    recorder = Recorder(ready)
-    running = asyncio.ensure_future(host.run_process(spec, recorder, lines()))
-    waiting = asyncio.ensure_future(ready.event.wait())
+    guard.running = asyncio.ensure_future(host.run_process(spec, guard.recorder, guard.lines()))
     try:
-        async with asyncio.timeout(READY_S):
-            await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-        if not ready.event.is_set():
-            ended = await running
-            said = recorder.tail(1).decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
-            text = f"the container's guard ended ({ended.signal or ended.exit_code}): {said}"
-            raise HostUnsuitable(text, host=host.name, hint="it needs python3 there, and the engine's socket")
-        yield
+        yield guard
     finally:
-        waiting.cancel()
-        over.set()
-        try:
-            await asyncio.wait([running], timeout=END_S)
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
+        await guard.let_go()

@@ -38,6 +38,8 @@ ENGINES = (
 """Places of a host by which a container would own it."""
 ENGINE_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock")
 
+CPU_PERIOD_US = 100_000
+"""NanoCpus would be the shorter way to say it, and an error where the engine has fewer processors."""
 JSON_FILE = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
 NO_LOG: dict[str, Any] = {"Type": "none", "Config": {}}
 
@@ -46,7 +48,6 @@ def config_of(
     step: ContainerShape,
     sources: Mapping[str, str],
     *,
-    cpus: int,
     argv: Sequence[str] = (),
     stdin: bool = False,
     log: Mapping[str, Any] = NO_LOG,
@@ -54,7 +55,7 @@ def config_of(
 ) -> dict[str, Any]:
     """Return the body of a create request; no secret is in it.
 
-    `sources`: host path -> where it leads. `cpus`: how many the engine has. `argv`: the words in place of the step's.
+    `sources`: host path -> where it leads. `argv`: the words in place of the step's.
     """
     words = list(argv or step.argv)
     config: dict[str, Any] = {
@@ -80,7 +81,8 @@ def config_of(
             "NetworkMode": step.networks[0].network if step.networks else "none",
             "Memory": step.memory_bytes,
             "MemorySwap": step.memory_bytes,
-            "NanoCpus": int(min(step.cpus, cpus) * 1e9),
+            "CpuPeriod": CPU_PERIOD_US,
+            "CpuQuota": int(step.cpus * CPU_PERIOD_US),
             "PidsLimit": step.pids,
             "ShmSize": step.shm_bytes,
             "Ulimits": [

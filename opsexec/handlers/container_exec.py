@@ -49,9 +49,9 @@ async def run_in_container(step: ContainerExec, engine: Engine, context: Context
         "environment": {**plain, MARKER: context.run},
         "workdir": None if step.workdir is None else clean_path(step.workdir),
     }
-    made = shaped(await engine.ask(lambda client: client.exec_create(container, **request)), Made, engine.host)
-    requests = entering(container, user, killing(context.run))
-    async with guarded(context.host, context.run, engine.path, engine.version, requests):
+    async with guarded(context.host, context.run, engine.path, engine.version) as guard:
+        made = shaped(await engine.ask(lambda client: client.exec_create(container, **request)), Made, engine.host)
+        await guard.watches(entering(container, user, killing(context.run)))
         return await _follow(made.id, container, user, engine, first if takes_input else None, context)
 
 

@@ -7,7 +7,7 @@ from opsexec.engine.client import CALL_S, Engine, EngineRefused
 from opsexec.errors import StepFailed
 from opsexec.handlers.container_config import CONFIG_LABEL, JSON_FILE, config_of, digest_of
 from opsexec.handlers.container_found import container_of, existing
-from opsexec.handlers.container_run import attach_to_networks, looked_at, remove_by_id, sources_of, to_the_end
+from opsexec.handlers.container_run import attach_to_networks, looked_at, remove_by_id, run_by, sources_of, to_the_end
 from opsexec.handlers.context import Context, Outcome
 from opsexec.steps.containers import (
     ContainerCreate,
@@ -21,8 +21,9 @@ from opsexec.steps.containers import (
 async def create(step: ContainerCreate, engine: Engine, context: Context) -> Outcome:
     """Make a container; one that was made from the same is left as it is."""
     sources = await sources_of(step, engine, context)
-    cpus, image = await looked_at(step, engine)
-    config = config_of(step, sources, cpus=cpus, log=JSON_FILE, own_labels={})
+    image = await looked_at(step, engine)
+    step = await run_by(step, engine)
+    config = config_of(step, sources, log=JSON_FILE, own_labels={})
     further = [[each.network, each.ipv4, list(each.aliases)] for each in step.networks[1:]]
     digest = digest_of(config, further, image.id)
     there = await container_of(engine, step.name, step.labels)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from opsexec.engine.answers import Container, Image, Info, Made, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import guarded, removing
@@ -32,13 +34,15 @@ if TYPE_CHECKING:
     import docker
 
 T = TypeVar("T")
+Shape = TypeVar("Shape", bound=ContainerShape)
 REMOVE_S = 60.0
 
 
 async def run_container(step: ContainerRun, engine: Engine, context: Context) -> Outcome:
     """Run a container to its end. In check mode it is looked at what it needs, and nothing is made."""
     sources = await sources_of(step, engine, context)
-    cpus, image = await looked_at(step, engine)
+    image = await looked_at(step, engine)
+    step = await run_by(step, engine)
     if context.check:
         return Outcome(changed=True, skipped="check mode: containers are not run")
     first = secrets_header(step.secrets) if step.secrets else b""
@@ -46,14 +50,13 @@ async def run_container(step: ContainerRun, engine: Engine, context: Context) ->
     takes_input = bool(first) or step.stdin is not None or context.stdin is not None
     argv = reading_secrets(step.argv or own_words(image, step, context)) if step.secrets else ()
     own_labels = {RUN_LABEL: context.run}
-    config = config_of(step, sources, cpus=cpus, argv=argv, stdin=takes_input, own_labels=own_labels)
-    async with _made(step, config, engine) as container:
-        requests = removing(container)
-        async with guarded(context.host, context.run, engine.path, engine.version, requests):
-            try:
-                return await _follow(container, engine, first if takes_input else None, context)
-            finally:
-                await to_the_end(remove_by_id(engine, container))
+    config = config_of(step, sources, argv=argv, stdin=takes_input, own_labels=own_labels)
+    async with (
+        guarded(context.host, context.run, engine.path, engine.version) as guard,
+        _made(step, config, engine) as container,
+    ):
+        await guard.watches(removing(container))
+        return await _follow(container, engine, first if takes_input else None, context)
 
 
 @asynccontextmanager
@@ -68,9 +71,8 @@ async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> A
     try:
         await attach_to_networks(step, container, engine)
         yield container
-    except BaseException:
+    finally:
         await to_the_end(remove_by_id(engine, container))
-        raise
 
 
 async def _remove_late(made: asyncio.Future[Any], engine: Engine) -> None:
@@ -134,14 +136,24 @@ async def sources_of(step: ContainerShape, engine: Engine, context: Context) -> 
     return sources
 
 
-async def looked_at(step: ContainerShape, engine: Engine) -> tuple[int, Image]:
-    """Return how many processors the engine has, and the image; raises StepFailed without it, or without a network."""
+async def looked_at(step: ContainerShape, engine: Engine) -> Image:
+    """Return the image; raises StepFailed where there is none, or a network isn't there."""
     await require_networks(engine, (each.network for each in step.networks))
     image = await image_of(engine, step.image)
     if image is None:
         hint = "build or import it first; nothing is pulled"
         raise StepFailed(f"there is no image {step.image}", host=engine.host, hint=hint)
-    return shaped(await engine.ask(lambda client: client.info()), Info, engine.host).ncpu, image
+    return image
+
+
+async def run_by(step: Shape, engine: Engine) -> Shape:
+    """Return the step with the runtime that it gets: the engine's default for one that it can do without."""
+    if step.runtime is None or not step.runtime_optional:
+        return step
+    info = shaped(await engine.ask(lambda client: client.info()), Info, engine.host)
+    if step.runtime in (info.runtimes or {}):
+        return step
+    return msgspec.structs.replace(step, runtime=None)
 
 
 def own_words(image: Image, step: ContainerShape, context: Context) -> list[str]:

@@ -51,8 +51,8 @@ class ContainerShape(Step, frozen=True, kw_only=True):
     host's. `tmpfs`: directories in memory, path -> bytes. `volumes`: directories on the engine's disk that go when
     the container goes. `networks`: none = no network but a loopback. `dns`, `extra_hosts`: who resolves names on a
     network, and names that need no resolving (name -> address). `memory_bytes`: with swap. `cpus`: at most as many
-    as the engine has. `pids`: processes and threads. `runtime`: as the engine calls it, None = its default. `init`:
-    a small init of the engine's as PID 1, which reaps.
+    as the engine has. `pids`: processes and threads. `runtime`: as the engine calls it, None = its default;
+    `runtime_optional`: its default too where it has none of that name. `init`: a small init of the engine's as PID 1.
     """
 
     family = "containers"

@@ -76,14 +76,14 @@ def test_what_the_engine_is_asked_for_is_hardened():
         env={"A": "plain", "B": Secret("hush-hush")}, argv=["/bin/x", "y"],
     )  # fmt: skip
     sources = {"/srv/in/": "/real/in", "/srv/out/": "/srv/out"}
-    config = config_of(step, sources, cpus=2, own_labels={"opsexec.run": "r"})
+    config = config_of(step, sources, own_labels={"opsexec.run": "r"})
     host = config["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert (host["Privileged"], host["ReadonlyRootfs"], host["RestartPolicy"]) == (False, True, {"Name": "no"})
     assert (host["IpcMode"], host["CgroupnsMode"], host["NetworkMode"]) == ("private", "private", "inner")
     assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (4 << 30, 4 << 30, 1024)
-    assert host["NanoCpus"] == 2_000_000_000
+    assert (host["CpuQuota"], host["CpuPeriod"]) == (800_000, 100_000)
     assert host["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,size=1048576,mode=1777"}
     assert [(m["Type"], m.get("Source"), m["Target"], m.get("ReadOnly", False)) for m in host["Mounts"]] == [
         ("bind", "/real/in", "/in", True), ("bind", "/srv/out", "/out", False), ("volume", None, "/v", False),
