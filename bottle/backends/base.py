@@ -24,7 +24,7 @@ class Place:
 
     `trust`: PEM of further authorities that egress trusts upstream. `plain`: (uid, gid) of a launcher that isn't root.
     `attempt`: counts the tries to find addresses that nobody has; `again`: something of this bottle's may be there
-    already. `engine_runtime`: what a container engine is to run the agent with, None = its default.
+    already.
     """
 
     state: str
@@ -34,7 +34,6 @@ class Place:
     plain: tuple[int, int] | None = None
     attempt: int = 0
     again: bool = False
-    engine_runtime: str | None = None
 
     @property
     def identity(self) -> str:

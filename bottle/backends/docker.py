@@ -50,6 +50,9 @@ OURS = {"bottle.image": "1"}
 BUNDLE_IMAGE = "bottle-bundle:1"
 BUNDLE_DOCKERFILE = "FROM scratch\nADD root.tar /\n"
 ROOT_LINKS = ("bin", "lib", "lib64", "sbin")
+RUNTIME = "runsc"
+"""What the agent is run by where the engine has it: a kernel of its own in front of the host's (gVisor)."""
+
 READY = "ready"
 HOLD = f"echo {READY}; exec cat"
 """What the agent's container is for: to last until the end of its input, which comes when the launcher is gone."""
@@ -236,7 +239,8 @@ def guest_run(plan: BottlePlan, place: Place) -> ContainerRun:
         memory_bytes=plan.limits.memory or NO_LIMIT,
         cpus=plan.limits.cpus or MOST_CPUS,
         pids=plan.limits.processes or MOST_PROCESSES,
-        runtime=place.engine_runtime,
+        runtime=RUNTIME,
+        runtime_optional=True,
         init=True,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import SYSTEM_DIRS
 from tests.parts.bottle_backends import Scene, scene
 from tests.parts.bottle_engine import IMAGE, OUTSIDE, BottleEngine
 from tests.parts.bottle_running import HELD, SCRIPT_HEAD, Bottles, processes_with, written_with
@@ -434,19 +436,34 @@ def test_px30_without_its_bundle_the_agent_ends(stage: Scene, tmp_path: Path) ->
 
 @pytest.mark.attack("LC7", backend="docker")
 def test_lc7_an_engine_that_restarts_ends_its_bottles_and_they_can_be_resumed(stage: Scene, tmp_path: Path) -> None:
-    """LC7."""
+    """LC7; and the agent is run by runsc where the engine has it."""
     engine = _engine(stage)
     bottles = _bottles(stage, tmp_path / "home")
-    launcher = bottles.begin("worker", ["/bin/sh", "-c", "[ -e note ] && cat note && exit 0; echo x > note; sleep 600"])
+    script = "[ -e note ] && cat note && exit 0; echo x > note; sleep 600"
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", script])
     (identity,) = _running(bottles)
     eventually_now((_home(bottles, identity) / "note").exists, within_s=20, what="the note")
+    assert _runtime(engine, identity) == "runc"
     engine.stop()
     try:
         _, stderr = launcher.communicate(timeout=40)
     finally:
+        # By that name it is registered; what it leads to is the engine's usual one.
+        engine.options = ["--add-runtime", f"runsc={shutil.which('runc', path=SYSTEM_DIRS)}"]
         engine.start()
     assert launcher.returncode not in (0, None)
     assert "Traceback" not in stderr
     assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) == []
     resumed = bottles.command("resume", identity, "-y", *bottles.reaching())
     assert (resumed.returncode, resumed.stdout) == (0, "x\n"), resumed.stderr
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    try:
+        (identity,) = _running(bottles)
+        assert _runtime(engine, identity) == "runsc"
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=40)
+
+
+def _runtime(engine: BottleEngine, identity: str) -> str:
+    return str(engine.inspect(f"bottle-{identity}-agent")[0]["HostConfig"]["Runtime"])

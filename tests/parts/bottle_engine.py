@@ -66,13 +66,14 @@ def _make_root() -> Path:
 
 
 class BottleEngine:
-    """The engine. `socket`: where it listens; `netns`: the namespace it is in."""
+    """The engine. `socket`: where it listens; `netns`: the namespace it is in; `options`: more words for a start."""
 
     def __init__(self, home: Path, netns: str) -> None:
         self.home = home
         self.socket = home / "docker.sock"
         self.netns = netns
         self.process: subprocess.Popen[bytes] | None = None
+        self.options: list[str] = []
 
     @property
     def address(self) -> str:
@@ -116,7 +117,7 @@ class BottleEngine:
         dockerd = _program("dockerd") or "dockerd"
         argv = ["nsenter", f"--net=/run/netns/{self.netns}", dockerd, "--host", self.address]
         argv += ["--data-root", f"{self.home}/data", "--exec-root", f"{self.home}/exec"]
-        argv += ["--pidfile", f"{self.home}/dockerd.pid"]
+        argv += ["--pidfile", f"{self.home}/dockerd.pid", *self.options]
         with (self.home / "dockerd.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         process = self.process
