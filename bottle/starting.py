@@ -106,7 +106,8 @@ def planned(loaded: Loaded, intent: Intent) -> BottlePlan:
     if plan.backend != "docker":
         return plan
     image = agent_image(loaded.bottle.agent_provider, plan.provider.dockerfile, home_root())
-    return dataclasses.replace(plan, image=image)
+    loose = [f"the image is built on {base}, whatever the engine holds by that name" for base in image.loose]
+    return dataclasses.replace(plan, image=image, warnings=(*plan.warnings, *loose))
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -223,9 +224,9 @@ def _launch(
 class Refusals:
     """Tells the operator what the gates refused: each once, and no more than anybody reads."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
         self._told: set[str] = set()
-        self._tell = tell
+        self._tell = tell or say
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one decision."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 from bottle.errors import BadManifest
 from bottle.manifest.model import AgentProvider
 from bottle.manifest.store import read_ours
+from opsexec.steps.dockerfile import images_of
 
 MAX_BYTES = 256 << 10
+_FIXED = re.compile(r"(@|\A)(sha256:)?[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class AgentImage:
     def name(self) -> str:
         """The image's name: another text is another image, so none is ever replaced below a bottle."""
         return f"bottle-agent:{self.digest[:16]}"
+
+    @property
+    def loose(self) -> list[str]:
+        """Return the images it is built on by a name that may lead to another one tomorrow. Raises BadStep."""
+        return [base for base in images_of(self.text, {}) if not _FIXED.search(base)]
 
 
 def agent_image(settings: AgentProvider | None, shipped: str, root: Path) -> AgentImage:
