@@ -375,7 +375,13 @@ def test_a_launch_that_fails_takes_away_what_it_made_and_says_why(bottles: Bottl
     assert "egress" in ended.stderr
     assert "Traceback" not in ended.stderr
     (state,) = (bottles.root.path / "state").iterdir()
-    assert sorted(path.name for path in state.iterdir()) == ["audit.jsonl", "bundle.log", "lock", "metadata.json"]
+    assert sorted(path.name for path in state.iterdir()) == [
+        "audit.jsonl",
+        "bundle.log",
+        "lock",
+        "metadata.json",
+        "shown.txt",
+    ]
     assert verify(state / "audit.jsonl").ok
     assert "mitmproxy" in bottles.command("logs", state.name).stdout
     assert f"removed {state.name}" in bottles.command("cleanup").stdout
