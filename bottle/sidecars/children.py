@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
+
+from bottle.sidecars.spawning import Spawned
 
 LINE = 1 << 20
 NOT_STARTED = 127
-DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Child:
@@ -43,19 +43,19 @@ class Children:
 
     def __init__(self) -> None:
         self._running: dict[int, Child] = {}
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
 
-    async def start(self, argv: Sequence[str], env: Mapping[str, str]) -> Child:
-        """Start a program on three pipes of its own, as the leader of a group. Raises OSError."""
+    async def adopt(self, spawned: Spawned) -> Child:
+        """Take a process that was just started."""
         loop = asyncio.get_running_loop()
-        pid, into, out, err = _spawn(argv, env)
         # Known before anything is awaited: it may end at once.
-        self._running[pid] = child = Child(pid)
-        child.stdin = await _writing(loop, into)
-        child.outputs = [await _reading(loop, fd) for fd in (out, err)]
+        self._running[spawned.pid] = child = Child(spawned.pid)
+        child.stdin = await _writing(loop, spawned.stdin)
+        child.outputs = [await _reading(loop, fd) for fd in (spawned.stdout, spawned.stderr)]
         return child
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Take everyone who ended; also those who did before anybody listened for it."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -66,25 +66,6 @@ class Children:
             child = self._running.pop(pid, None)
             if child is not None and not child.ended.done():
                 child.ended.set_result(os.waitstatus_to_exitcode(status))
-
-
-def _spawn(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """Return the pid, and our ends of its three pipes."""
-    (stdin, into), (out, stdout), (err, stderr) = [os.pipe() for _ in range(3)]
-    theirs = (stdin, stdout, stderr)
-    actions = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(theirs)]
-    try:
-        pid = os.posix_spawnp(
-            argv[0], list(argv), dict(env), file_actions=actions, setpgroup=0, setsigmask=(), setsigdef=DEFAULTS
-        )
-    except OSError:
-        for fd in (into, out, err):
-            os.close(fd)
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
-    return pid, into, out, err
 
 
 async def _writing(loop: asyncio.AbstractEventLoop, fd: int) -> asyncio.WriteTransport:

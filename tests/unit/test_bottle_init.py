@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bottle.sidecars.init import exit_status
+from bottle.sidecars.supervising import exit_status
 
 ROOT = Path(__file__).parents[2]
 WAITS = "import sys, time; print('up', sys.stdin.read(), flush=True); time.sleep(60)"
