@@ -72,29 +72,31 @@ class Dashboard(App[None]):
         super().__init__()
         self._state, self._root = state, root
         self._board = Board()
+        # Held here: what is on top of the screen may be a question.
+        self._tables: dict[str, DataTable[Text]] = {
+            name: DataTable(id=name, cursor_type="row") for name in ("bottles", "proposals", "refusals")
+        }
+        self._detail, self._status = Static(id="detail"), Static(id="status")
         self.crashed: Path | None = None
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
         yield Header()
-        yield DataTable(id="bottles", cursor_type="row")
-        yield DataTable(id="proposals", cursor_type="row")
-        yield Static(id="detail")
-        yield DataTable(id="refusals", cursor_type="row")
-        yield Static(id="status")
+        yield self._tables["bottles"]
+        yield self._tables["proposals"]
+        yield self._detail
+        yield self._tables["refusals"]
+        yield self._status
         yield Footer()
 
     def on_mount(self) -> None:
         """Name the columns, and begin to look."""
-        self._table("bottles").add_columns("bottle", "state", "agent", "started")
-        self._table("proposals").add_columns("P", "bottle", "proposes", "about", "look twice")
-        self._table("refusals").add_columns("at", "bottle", "by", "refused", "because")
-        self._table("proposals").focus()
+        self._tables["bottles"].add_columns("bottle", "state", "agent", "started")
+        self._tables["proposals"].add_columns("P", "bottle", "proposes", "about", "look twice")
+        self._tables["refusals"].add_columns("at", "bottle", "by", "refused", "because")
+        self._tables["proposals"].focus()
         self.look()
         self.set_interval(REFRESH_S, self.look)
-
-    def _table(self, name: str) -> DataTable[Text]:
-        return self.query_one(f"#{name}", DataTable)
 
     @work(thread=True, exclusive=True)
     def look(self) -> None:
@@ -103,18 +105,20 @@ class Dashboard(App[None]):
 
     def show(self, board: Board) -> None:
         """Draw a board. The cursor stays with the proposal it was on, wherever that is now."""
+        if not all(table.is_attached for table in self._tables.values()):
+            return  # the person is leaving
         before, self._board = self.chosen(), board
-        _fill(self._table("bottles"), [[b.identity, b.how, b.agent, b.started] for b in board.bottles])
+        _fill(self._tables["bottles"], [[b.identity, b.how, b.agent, b.started] for b in board.bottles])
         rows = [
             [each.token, each.bottle, each.proposal.candidate.kind, each.candidate.subject, str(len(each.risks) or "")]
             for each in board.waiting
         ]
-        _fill(self._table("proposals"), rows)
+        _fill(self._tables["proposals"], rows)
         tokens = [each.token for each in board.waiting]
         if before is not None and before.token in tokens:
-            self._table("proposals").move_cursor(row=tokens.index(before.token))
-        _fill(self._table("refusals"), [[r.ts, r.bottle, r.by, r.what, r.why] for r in board.refusals])
-        self.query_one("#status", Static).update(Text("\n".join(board.status)))
+            self._tables["proposals"].move_cursor(row=tokens.index(before.token))
+        _fill(self._tables["refusals"], [[r.ts, r.bottle, r.by, r.what, r.why] for r in board.refusals])
+        self._status.update(Text("\n".join(board.status)))
         self._draw_detail()
 
     def on_data_table_row_highlighted(self) -> None:
@@ -124,14 +128,14 @@ class Dashboard(App[None]):
     def _draw_detail(self) -> None:
         chosen = self.chosen()
         text = "nothing waits" if chosen is None else self._said(chosen)
-        self.query_one("#detail", Static).update(Text(text))
+        self._detail.update(Text(text))
 
     def _said(self, shown: Shown) -> str:
         return "\n".join(lines(shown, time.time(), self.size.width * 9 // 10 - 8))
 
     def chosen(self) -> Shown | None:
         """Return the proposal under the cursor, as it was drawn."""
-        row = self._table("proposals").cursor_row
+        row = self._tables["proposals"].cursor_row
         return self._board.waiting[row] if 0 <= row < len(self._board.waiting) else None
 
     def action_approve(self) -> None:

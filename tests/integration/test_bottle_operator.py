@@ -34,6 +34,11 @@ egress:
       pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
 """
 WIDTH = (160, 50)
+PROPOSE = (
+    "threading.Thread(target=tool, args=('propose_route',), "
+    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
+)
+"""Asks, and doesn't wait for the answer."""
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +192,7 @@ def tree() -> Iterator[Path]:
 
 
 def test_an_approved_capability_rebuilds_the_bottle_and_resumes_it_in_its_home(bottles: Bottles, tree: Path) -> None:
+    bottles = Bottles(bottles.root, bottles.upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "0.3"})
     bottle = Supervised.start(bottles, "rebuilt")
     try:
         find = "import subprocess, shutil\nfound['where'] = shutil.which('only-here')\n"
@@ -238,7 +244,7 @@ except OSError as error:
 
 def test_a_launcher_that_hangs_takes_no_decision_and_the_person_is_told(bottle: Supervised) -> None:
     """SV15's nearer half: nobody answers, so nothing is granted, and the decision doesn't lie around."""
-    waiting = bottle.proposed("tool('propose_route', host='new.test', path_allowlist=['/hang'], why='w')")
+    waiting = bottle.proposed(PROPOSE.replace("open.test", "new.test").replace("/board", "/hang"))
     os.kill(bottle.launcher.pid, signal.SIGSTOP)
     try:
         from bottle.operator import deciding
@@ -306,7 +312,7 @@ async def dashboard(bottle: Supervised) -> AsyncIterator[tuple[Dashboard, Any]]:
 
 def rows(app: Dashboard, name: str) -> list[list[str]]:
     """What a table of the dashboard holds."""
-    table: DataTable[Any] = app.query_one(f"#{name}", DataTable)
+    table: DataTable[Any] = app.screen_stack[0].query_one(f"#{name}", DataTable)
     return [[str(cell) for cell in table.get_row_at(at)] for at in range(table.row_count)]
 
 
@@ -317,7 +323,7 @@ async def drawn(look: Callable[[], Any], what: str) -> Any:
 
 @pytest.mark.anyio
 async def test_the_dashboard_shows_bottles_proposals_and_refusals_and_approves(bottle: Supervised) -> None:
-    bottle.proposed("tool('proposal_status', proposal=1) if False else None\n" + PROPOSE)
+    bottle.proposed(PROPOSE)
     bottle.inside("found['said'] = status('https://open.test/refused-here')")
     async with dashboard(bottle) as (app, pilot):
         await drawn(lambda: rows(app, "proposals"), "the proposal")
@@ -331,18 +337,18 @@ async def test_the_dashboard_shows_bottles_proposals_and_refusals_and_approves(b
         await pilot.press("enter")
         await drawn(lambda: not isinstance(app.screen, Question), "the board again")
         assert rows(app, "proposals")
+        # The board goes on being drawn below a question.
+        await pilot.press("a")
+        await drawn(lambda: isinstance(app.screen, Question), "the question")
+        app.show(read_board(State(bottle.bottles.root.path), bottle.bottles.root.path))
+        await pilot.press("escape")
+        await drawn(lambda: not isinstance(app.screen, Question), "the board again")
         await pilot.press("a")
         await drawn(lambda: isinstance(app.screen, Question), "the question")
         app.screen.query_one(Input).value = "yes"
         await pilot.press("enter")
         await drawn(lambda: not rows(app, "proposals"), "nothing waits")
     assert "/board" in json.dumps(bottle.table())
-
-
-PROPOSE = "found['said'] = post(json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'ping'}).encode())\n" + (
-    "threading.Thread(target=tool, args=('propose_route',), "
-    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
-)
 
 
 @pytest.mark.anyio
