@@ -5,7 +5,11 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
+
 from tests.parts.dns_questions import NXDOMAIN, TXT, answering, code, question
+
+pytestmark = pytest.mark.attack(backend="alone")
 
 NAMES = {"egress": ["10.9.0.2"]}
 SECRET = "tok-REAL-0123456789abcdef"
