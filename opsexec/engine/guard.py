@@ -77,7 +77,10 @@ def entering(container: str, user: str, words: list[str]) -> list[Request]:
 
 
 class Guard:
-    """The guard of one run, from its start on. It does nothing before it was told what."""
+    """The guard of one run, from its start on. It does nothing before it was told what.
+
+    `settled`: what it would do is done, or needn't be; while it isn't so, it does it when it is let go.
+    """
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -85,6 +88,7 @@ class Guard:
         self._over = asyncio.Event()
         self._requests: asyncio.Future[list[Request]] = asyncio.get_running_loop().create_future()
         self.recorder = Recorder(self)
+        self.settled = False
         self.running: asyncio.Future[ProcessExit]
 
     async def write(self, stream: Stream, data: bytes) -> None:
@@ -96,7 +100,8 @@ class Guard:
         """What it is told."""
         yield json.dumps(await self._requests).encode() + b"\n"
         await self._over.wait()
-        yield b"over\n"
+        if self.settled:
+            yield b"over\n"
 
     async def watches(self, requests: list[Request]) -> None:
         """Return when it would make these requests for a lost caller; raises HostUnsuitable where it can't be had."""
@@ -115,7 +120,7 @@ class Guard:
             raise HostUnsuitable(text, host=self._host, hint="it needs python3 there, and the engine's socket")
 
     async def let_go(self) -> None:
-        """End it; it makes no request any more."""
+        """End it. Where nothing is settled (a caller that was cancelled twice), it makes its requests now."""
         self._over.set()
         try:
             if self._ready.is_set():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.capability import clean_path
 from opsexec.engine.answers import Made, Running, shaped
 from opsexec.engine.client import Engine, EngineRefused
-from opsexec.engine.guard import entering, guarded
+from opsexec.engine.guard import Guard, entering, guarded
 from opsexec.engine.stream import Hijacked
 from opsexec.errors import OpsError, StepFailed
 from opsexec.far.launch import MARKER
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import docker
 
 END_S = 10.0
-LOOK_S = 0.05
+LOOK_S, MAX_LOOK_S = 0.05, 1.0
 
 
 async def run_in_container(step: ContainerExec, engine: Engine, context: Context) -> Outcome:
@@ -52,35 +52,40 @@ async def run_in_container(step: ContainerExec, engine: Engine, context: Context
     async with guarded(context.host, context.run, engine.path, engine.version) as guard:
         made = shaped(await engine.ask(lambda client: client.exec_create(container, **request)), Made, engine.host)
         await guard.watches(entering(container, user, killing(context.run)))
-        return await _follow(made.id, container, user, engine, first if takes_input else None, context)
+        return await _follow(made.id, container, user, engine, guard, first if takes_input else None, context)
 
 
 async def _follow(
-    made: str, container: str, user: str, engine: Engine, first: bytes | None, context: Context
+    made: str, container: str, user: str, engine: Engine, guard: Guard, first: bytes | None, context: Context
 ) -> Outcome:
     attached = await Hijacked.open(engine, f"/exec/{made}/start", {"Detach": False, "Tty": False})
     try:
         await followed(attached, first, context)
         if context.recorder.failure is None:
             state = await _ended(made, engine, None)
+            guard.settled = True
             return Outcome(exit=ProcessExit(state.exit_code, None), changed=True)
     except BaseException:
         await to_the_end(_end(made, container, user, engine, context))
+        guard.settled = True
         raise
     finally:
         attached.close()
     await to_the_end(_end(made, container, user, engine, context))
+    guard.settled = True
     return Outcome(changed=True)
 
 
 async def _ended(made: str, engine: Engine, within_s: float | None) -> Running:
     """Return the state of a program once it has ended (its output may end before it does), or as it is when late."""
     begun = time.monotonic()
+    pause = LOOK_S
     while True:
         state = shaped(await engine.ask(lambda client: client.exec_inspect(made)), Running, engine.host)
         if not state.running or (within_s is not None and time.monotonic() - begun > within_s):
             return state
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, MAX_LOOK_S)
 
 
 async def _end(made: str, container: str, user: str, engine: Engine, context: Context) -> None:

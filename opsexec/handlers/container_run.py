@@ -11,7 +11,7 @@ import msgspec
 
 from opsexec.engine.answers import Container, Image, Info, Made, shaped
 from opsexec.engine.client import Engine, EngineRefused
-from opsexec.engine.guard import guarded, removing
+from opsexec.engine.guard import Guard, guarded, removing
 from opsexec.engine.stream import Exit, Hijacked
 from opsexec.errors import LimitExceeded, OpsError, StepFailed
 from opsexec.handlers.bind_sources import bind_sources
@@ -53,14 +53,14 @@ async def run_container(step: ContainerRun, engine: Engine, context: Context) ->
     config = config_of(step, sources, argv=argv, stdin=takes_input, own_labels=own_labels)
     async with (
         guarded(context.host, context.run, engine.path, engine.version) as guard,
-        _made(step, config, engine) as container,
+        _made(step, config, engine, guard) as container,
     ):
         await guard.watches(removing(container))
         return await _follow(container, engine, first if takes_input else None, context)
 
 
 @asynccontextmanager
-async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> AsyncIterator[str]:
+async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine, guard: Guard) -> AsyncIterator[str]:
     """Make the container, on all its networks; it is removed at the end."""
     made = asyncio.ensure_future(engine.ask(lambda client: client.create_container_from_config(config, step.name)))
     try:
@@ -73,6 +73,7 @@ async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine) -> A
         yield container
     finally:
         await to_the_end(remove_by_id(engine, container))
+        guard.settled = True
 
 
 async def _remove_late(made: asyncio.Future[Any], engine: Engine) -> None:

@@ -76,6 +76,21 @@ async def test_a_cancelled_caller_ends_the_container(way, ways):
         await eventually(lambda: there(ways) == [], within_s=END_S, what="it is gone")
 
 
+async def test_a_caller_that_is_cancelled_again_and_again_ends_the_container_too(way, ways):
+    begun = Begun()
+    async with way.connect() as ex:
+        running = asyncio.create_task(
+            ex.run(ContainerRun(name="cancelled", image=TINY, labels=OURS, argv=STUBBORN), begun)
+        )
+        await asyncio.wait_for(begun.event.wait(), END_S)
+        while not running.done():
+            running.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await eventually(lambda: there(ways) == [], within_s=END_S, what="it is gone")
+
+
 CALLER = """
 import asyncio, json, sys
 from opsexec import CapabilitySet, connect
