@@ -55,9 +55,13 @@ def h2_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def h2_get(stream: int, host: str, path: str, *, ends: bool = True, method: str = "GET") -> bytes:
+def h2_get(
+    stream: int, host: str, path: str, *, ends: bool = True, method: str = "GET", length: int | None = None
+) -> bytes:
     """The head of an HTTP/2 request."""
-    fields = ((":method", method), (":scheme", "https"), (":authority", host), (":path", path))
+    fields = [(":method", method), (":scheme", "https"), (":authority", host), (":path", path)]
+    if length is not None:
+        fields.append(("content-length", str(length)))
     block = b"".join(
         b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields
     )

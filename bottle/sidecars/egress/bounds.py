@@ -6,9 +6,10 @@ that once. Each is mitmproxy's own with one thing added.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
-from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 from h11._readers import ChunkedReader
 from mitmproxy import flow
@@ -23,7 +24,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
 MAX_HEAD = 128 << 10
-MAX_UNREAD = 1 << 20
+MAX_UNREAD = 256 << 10
 """Bytes that may wait for the rest of a head, of a line, or for the answer to what came before them."""
 
 MAX_HELD = (1 << 20) + (64 << 10)
@@ -33,16 +34,44 @@ MAX_HELD_RESPONSE = 4 << 20
 MAX_MESSAGE = 16 << 20
 """Bytes of one WebSocket message, which is judged whole."""
 
-MAX_WAITING = 16
+MAX_HELD_BY_ALL = 256 << 20
+"""Bytes of bodies and messages that are held at once, over all connections."""
+
+MAX_WAITING = 4
 """Blocks of at most 64 KiB that may wait for a connection to be made or a body to be judged."""
 
-MAX_QUEUED = 512
+MAX_QUEUED = 64
 """Frames of at most 16 KiB that may wait for an HTTP/2 peer to take them."""
 
 CUT = "cut"
 """In a flow's metadata: why nothing more of its request may go on."""
 
 Said = Callable[[Any, bytes], bool]
+
+
+class Share:
+    """What one holder has of the memory that all share; it goes back at the latest when the holder is gone."""
+
+    held_by_all: ClassVar[int] = 0
+
+    def __init__(self, holder: Any) -> None:
+        self._size = 0
+        finalize(holder, self.give_back).atexit = False
+
+    def take(self, size: int) -> bool:
+        """Take some more, if there is room for it."""
+        if Share.held_by_all + size > MAX_HELD_BY_ALL:
+            gc.collect()  # holders that only point at each other
+        if Share.held_by_all + size > MAX_HELD_BY_ALL:
+            return False
+        Share.held_by_all += size
+        self._size += size
+        return True
+
+    def give_back(self) -> None:
+        """Give everything back."""
+        Share.held_by_all -= self._size
+        self._size = 0
 
 
 class Pressure:
@@ -166,7 +195,12 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
 
     def __init__(self, context: Context, stream_id: int) -> None:
         super().__init__(context, stream_id)
+        self._share: Share | None = None
         pressure(context.client).add_layer(context.layers[-2])
+
+    def _room_for(self, held: int, more: int, most: int) -> bool:
+        self._share = self._share or Share(self)
+        return held + more <= most and self._share.take(more)
 
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Send a body on as it comes, until something of it may not: then neither the rest nor an end of it does."""
@@ -184,16 +218,18 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
 
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold a body, up to the bound."""
-        if isinstance(event, http.RequestData) and len(self.request_body_buf) + len(event.data) > MAX_HELD:
+        held = len(self.request_body_buf)
+        if isinstance(event, http.RequestData) and not self._room_for(held, len(event.data), MAX_HELD):
             self.request_body_buf.clear()
-            yield from self._over("the request's body is larger than it said", 413)
+            yield from self._over("the request's body is larger than it said, or too many are held", 413)
             self.client_state = self.state_errored
             return
         yield from super().state_consume_request_body(event)
 
     def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hold a body, up to the bound."""
-        if isinstance(event, http.ResponseData) and len(self.response_body_buf) + len(event.data) > MAX_HELD_RESPONSE:
+        held = len(self.response_body_buf)
+        if isinstance(event, http.ResponseData) and not self._room_for(held, len(event.data), MAX_HELD_RESPONSE):
             self.response_body_buf.clear()
             reason = "the response's body is too large to be held"
             yield from self._over(reason, status_codes.BAD_GATEWAY)
@@ -208,6 +244,8 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
         yield HttpErrorHook(self.flow)
         yield http.SendHttp(http.ResponseProtocolError(self.stream_id, reason, code), self.context.client)
         self.flow.live = False
+        if self._share is not None:
+            self._share.give_back()
 
 
 class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as above
@@ -215,6 +253,7 @@ class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as
 
     leaks: Said = staticmethod(lambda _client, _data: False)
     _size = 0
+    _share: Share | None = None
 
     def events(self) -> Iterator[Event]:
         """Yield what arrived, until something of it may not go on."""
@@ -222,11 +261,13 @@ class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as
         for event in super().events():
             if isinstance(event, Message):
                 self._size += len(event.data)
-                if self._size > MAX_MESSAGE:
+                self._share = self._share or Share(self)
+                if self._size > MAX_MESSAGE or not self._share.take(len(event.data)):
                     yield CloseConnection(code=1009, reason="the message is too large to be judged")
                     return
                 if event.message_finished:
                     self._size = 0
+                    self._share.give_back()
             elif from_agent and self.leaks(self.conn, _beside(event)):
                 yield CloseConnection(code=1008, reason="refused by the bottle's egress")
                 return

@@ -19,7 +19,7 @@ from bottle.sidecars.egress.bounds import pressure
 MAX_CLIENTS = 512
 PEER_ADDRESS = ("127.0.0.1", 0)
 PEER = "127.0.0.1:0"
-LOOK_AGAIN_S = 0.005
+LOOK_AGAIN_S = 0.01
 
 
 class UnixPeer:
