@@ -235,15 +235,17 @@ class Attendant:
 
 
 def told_routes(policy: LivePolicy) -> list[dict[str, Any]]:
-    """Return what the agent is told of its egress: hosts, paths, and whether it is known there. No slot, no address."""
-    return [
-        {
+    """Return what the agent is told of its egress: what it may ask, and whether it is known there. No slot, no address."""
+    found = []
+    for route in policy.routes:
+        told: dict[str, Any] = {
             "host": route.host,
             "path_allowlist": None if route.path_allowlist is None else list(route.path_allowlist),
             "credential": route.scheme is not None,
         }
-        for route in policy.routes
-    ]
+        limits = {"methods": route.methods, "query_allowlist": route.query}
+        found.append({**told, **{name: list(each) for name, each in limits.items() if each is not None}})
+    return found
 
 
 def _subject(candidate: Candidate) -> tuple[str, str]:

@@ -45,6 +45,10 @@ class LivePolicy:
                 ["every path"] if route.path_allowlist is None else [f"path {each}" for each in route.path_allowlist]
             )
             found += [f"egress {route.host}: {path}" for path in paths]
+            if route.methods is not None:
+                found.append(f"egress {route.host}: only {' '.join(route.methods)}")
+            if route.query is not None:
+                found.append(f"egress {route.host}: only these query parameters: {' '.join(route.query) or 'none'}")
             if route.scheme:
                 found.append(f"egress {route.host}: a {route.scheme} credential is injected")
             found += [f"egress {route.host}: may lead to {network}" for network in route.private]
@@ -64,15 +68,7 @@ def read_policy(data: Mapping[str, Any]) -> LivePolicy:
     """Return a rendered policy; raises ValueError for another shape."""
     try:
         routes = [
-            EffectiveRoute(
-                **{
-                    **row,
-                    "path_allowlist": None if row["path_allowlist"] is None else tuple(row["path_allowlist"]),
-                    "private": tuple(row["private"]),
-                    "methods": None if row.get("methods") is None else tuple(row["methods"]),
-                    "query": None if row.get("query") is None else tuple(row["query"]),
-                }
-            )
+            EffectiveRoute(**{key: tuple(each) if isinstance(each, list) else each for key, each in row.items()})
             for row in data["routes"]
         ]
         return LivePolicy(tuple(routes), tuple(data["trees"]), tuple((str(n), str(v)) for n, v in data["env"]))

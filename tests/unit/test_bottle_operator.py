@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from bottle.supervise import wait_s
 from opsexec.errors import OpsError, UsageError
 
 API = EffectiveRoute("api.test", ("/v1",), "Bearer", "EGRESS_TOKEN_0", False, ("127.0.0.7/32",), "manifest")
-OPEN = EffectiveRoute("open.test", None, None, None, False, (), "manifest")
+OPEN = EffectiveRoute("open.test", None, None, None, False, (), "manifest", ("GET", "HEAD"), ("page",))
 MODEL = EffectiveRoute("model.test", None, "Bearer", "EGRESS_TOKEN_1", True, (), "provider")
 POLICY = LivePolicy((API, OPEN, MODEL))
 
@@ -93,6 +94,15 @@ def test_what_is_more_than_one_plain_thing_is_refused(kind: str, body: dict[str,
 
 
 # -- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_route_is_held_to_stays_when_it_is_widened_and_is_shown() -> None:
+    held = LivePolicy((dataclasses.replace(OPEN, path_allowlist=("/a",)),))
+    after = changed(held, route("open.test"))
+    assert (after.routes[0].methods, after.routes[0].query) == (OPEN.methods, OPEN.query)
+    assert "egress open.test: only GET HEAD" in held.lines()
+    assert "egress open.test: only these query parameters: page" in held.lines()
+    assert told_routes(held)[0]["methods"] == ["GET", "HEAD"]
 
 
 def test_a_route_adds_paths_and_takes_none_away_and_keeps_the_credential_where_it_was() -> None:
