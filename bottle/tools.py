@@ -15,26 +15,49 @@ from bottle.runtime import Runtime
 VARIABLE = "BOTTLE_TOOLS"
 
 
+def tree() -> Path:
+    """Return where a tree of tools is looked for: `$BOTTLE_TOOLS`, else `tools` in the home root."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).absolute() if named else home_root().absolute() / "tools"
+
+
 def with_tools(runtime: Runtime, plan: BottlePlan) -> Runtime:
     """Return the runtime with the tree that the agent finds at `/opt/bottle/tools`, where there is one.
 
-    That is `$BOTTLE_TOOLS`, else `tools` in the home root. Raises HostUnready for a tree that others may change, and
-    when a program that the provider names is neither in its `bin` nor in the directories that a bottle shares.
+    Raises HostUnready for a tree that others may change, and when a program that the provider names is neither in its
+    `bin` nor in the directories that a bottle shares.
     """
-    named = os.environ.get(VARIABLE)
-    tree = Path(named).absolute() if named else home_root().absolute() / "tools"
-    found = str(tree) if _ours(tree) else None
+    place = tree()
     for program in plan.provider.programs:
-        if not _there(program, found):
-            hint = f"scripts/agents.sh {tree} puts it there; or put it in {tree}/bin, or set {VARIABLE} to such a tree"
+        if where(program) is None:
+            hint = (
+                f"scripts/agents.sh {place} puts it there; or put it in {place}/bin, or set {VARIABLE} to such a tree"
+            )
             raise HostUnready(f"there is no program {program!r} for the provider {plan.provider.name}", hint=hint)
-    return replace(runtime, tools=found)
+    return replace(runtime, tools=str(place) if _ours(place) else None)
 
 
-def _ours(tree: Path) -> bool:
+def where(program: str) -> str | None:
+    """Return where an agent's program is on this host; only what is in the tree or below /usr can be seen in a bottle.
+
+    Raises HostUnready for a tree that others may change.
+    """
+    place = tree()
+    tops = {f"{TOOLS}/bin": place} if _ours(place) else {}
+    for directory in GUEST_PATH.split(":"):
+        if directory.startswith(TOOLS) and directory not in tops:
+            continue
+        top = tops.get(directory, Path("/usr"))
+        path = top / "bin" / program if directory in tops else Path(directory, program)
+        if _leads_below(path, top):
+            return str(path)
+    return None
+
+
+def _ours(top: Path) -> bool:
     """Return whether there is a tree; raises HostUnready when somebody else may change what stands in it."""
     hint = f"a tree of tools is a directory that you alone may write; {VARIABLE} names another"
-    for path in (tree, tree / "bin"):
+    for path in (top, top / "bin"):
         try:
             info = os.lstat(path)
         except FileNotFoundError:
@@ -46,17 +69,6 @@ def _ours(tree: Path) -> bool:
         if info.st_mode & 0o022 or info.st_uid not in (0, os.geteuid()):
             raise HostUnready(f"{path}: others may write it", hint=hint)
     return True
-
-
-def _there(program: str, tree: str | None) -> bool:
-    """Return whether the agent would find a program: only what is below the tree or /usr can be seen in a bottle."""
-    for directory in GUEST_PATH.split(":"):
-        if directory.startswith(TOOLS):
-            if tree is not None and _leads_below(Path(tree, "bin", program), Path(tree)):
-                return True
-        elif _leads_below(Path(directory, program), Path("/usr")):
-            return True
-    return False
 
 
 def _leads_below(path: Path, top: Path) -> bool:

@@ -15,12 +15,14 @@ from bottle.errors import HostUnready
 from bottle.manifest.store import home_root, load_directories
 from bottle.preflight import shown
 from bottle.runtime import find_runtime, with_git
+from bottle.tools import tree, where
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.executor import Executor
 from opsexec.steps import PingSocket, SandboxRun
 
 MIN_FREE = 2 << 30
+AGENTS = ("claude", "codex")
 SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -107,6 +109,13 @@ def _bwrap() -> Iterator[Finding]:
     trust = Path("/etc/ssl/certs/ca-certificates.crt")
     detail = str(trust) if trust.exists() else "no authorities to trust upstreams by"
     yield Finding("bwrap", "ca-certificates", trust.exists(), detail, "apt-get install ca-certificates", needed=False)
+    for program in AGENTS:
+        try:
+            place, detail = where(program), "none for the provider of that name"
+            hint = f"scripts/agents.sh {tree()} puts it there"
+            yield Finding("bwrap", program, place is not None, place or detail, hint, needed=False)
+        except HostUnready as error:
+            yield Finding("bwrap", program, False, error.message, error.hint, needed=False)
 
 
 async def _sandbox() -> Finding:
