@@ -138,7 +138,9 @@ def route_table(plan: BottlePlan, place: Place, owner: str | None = None) -> Pha
     """Return the rendered table, which a reload reads again."""
     files: dict[str, Any] = {"routes.json": plan.egress.table()}
     if place.runtime.pipelock:
-        files[pipelock.FILE] = pipelock.rendered(pipelock.model(plan.egress.routes))
+        files[pipelock.FILE] = pipelock.rendered(
+            pipelock.model(plan.egress.routes, ["supervise"] if plan.supervise else ())
+        )
     steps = (
         WriteFile(
             place.at("bundle", name), content=json.dumps(data, indent=1) + "\n", mode="0600", owner=owner, group=owner
