@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
-from tests.parts.bottle_running import TOKEN
+from tests.parts.bottle_running import TOKEN, gone, processes_with
 from tests.parts.plain_bottles import plain_bottles
 from tests.parts.upstream_tls import Upstream
+from tests.parts.waiting import eventually_now
 
 BOTTLE = (
     "egress:\n  routes:\n    - host: api.test\n      auth: {scheme: Bearer, token_ref: API_TOKEN}\n"
@@ -32,3 +35,17 @@ def test_a_plain_user_s_bottle_is_as_tight_as_root_s(shared_dir: Path, plain_use
     assert set(answers["sandbox"]["written"]) <= {"PermissionError", "OSError"}
     assert set(answers["sandbox"]["capabilities"]) == {"0000000000000000"}
     assert answers["sandbox"]["user namespace"] != 0
+
+
+def test_a_plain_user_s_killed_launcher_leaves_no_process(shared_dir: Path, plain_user: str, tmp_path: Path) -> None:
+    """LC1: the sandboxes' first processes can't be looked into by the user, and end all the same."""
+    with Upstream(tmp_path) as upstream:
+        bottles = plain_bottles(shared_dir, plain_user, upstream, dev=BOTTLE)
+        script = "setsid sh -c 'sleep 4343 & sleep 4343' & sleep 4343"
+        launcher = bottles.begin("worker", ["/bin/sh", "-c", script])
+        eventually_now(lambda: len(processes_with(b"sleep\x004343")) >= 3, within_s=20, what="the agent has started")
+        (state,) = (bottles.root.path / "state").iterdir()
+        os.kill(launcher.pid, signal.SIGKILL)
+        launcher.communicate(timeout=20)
+        gone(b"sleep\x004343")
+        gone(state.name.encode())
