@@ -67,13 +67,14 @@ def live_policy(plan: BottlePlan) -> LivePolicy:
 def read_policy(data: Mapping[str, Any]) -> LivePolicy:
     """Return a rendered policy; raises ValueError for another shape."""
     try:
-        routes = [
-            EffectiveRoute(**{key: tuple(each) if isinstance(each, list) else each for key, each in row.items()})
-            for row in data["routes"]
-        ]
+        routes = [EffectiveRoute(**_fields(row)) for row in data["routes"]]
         return LivePolicy(tuple(routes), tuple(data["trees"]), tuple((str(n), str(v)) for n, v in data["env"]))
     except (KeyError, TypeError) as error:
         raise ValueError("no policy") from error
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(each) if isinstance(each, list) else each for key, each in row.items()}
 
 
 def changed(policy: LivePolicy, candidate: Candidate) -> LivePolicy:
