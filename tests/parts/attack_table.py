@@ -71,15 +71,18 @@ class AttackTable:
                 key = _key(report.nodeid, str(value))
                 self._found[key] = _worse(self._found.get(key, MET), outcome)
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the table, from the process that all reports came to."""
-        options = self._config.option
-        partly = options.keyword or options.markexpr or options.collectonly or any(
-            "::" in each for each in self._config.args
-        )  # fmt: skip
         asked = os.environ.get(WRITE) == "1" and not hasattr(self._config, "workerinput")
-        if asked and not partly and not self._cut_short and exitstatus in (0, 1) and self._found:
+        whole = exitstatus in (0, 1) and not (session.shouldfail or session.shouldstop or self._cut_short)
+        if asked and whole and self._found and not self._chosen():
             write(self._found)
+
+    def _chosen(self) -> bool:
+        """Return whether the command line chose tests, where whole files are what a record is made of."""
+        options = self._config.option
+        names = ("keyword", "markexpr", "collectonly", "lf", "failedfirst", "stepwise")
+        return any(getattr(options, name, None) for name in names) or any("::" in each for each in self._config.args)
 
 
 def _key(nodeid: str, attack: str) -> Key:
