@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from bottle.preflight import shown
+from opsexec.errors import AuditUnavailable
 from opsexec.executor import AuditSink, Stream
 
 SPEAKING = frozenset({"egress", "git-gate", "dns", "doors", "supervise", "pipelock"})
@@ -16,6 +17,10 @@ SPEAKING = frozenset({"egress", "git-gate", "dns", "doors", "supervise", "pipelo
 MAX_LINE = 1 << 20
 MAX_LOG = 16 << 20
 """Characters that one launch may add to a bottle's log."""
+
+
+MAX_AUDIT = 1 << 30
+"""Bytes of decisions that one launch may add to a bottle's audit: what an agent can have written has a bound, too."""
 
 
 class BundleOutput:
@@ -42,6 +47,7 @@ class BundleOutput:
         self._seen = seen
         self._rest = {"stdout": b"", "stderr": b""}
         self._room = MAX_LOG
+        self._audit_room = MAX_AUDIT
         self.ready = asyncio.Event()
         self.failed: str | None = None
         if not self._waiting:
@@ -60,6 +66,11 @@ class BundleOutput:
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
+            self._audit_room -= len(line)
+            if self._audit_room < 0:
+                raise AuditUnavailable(
+                    f"this bottle's decisions are over {MAX_AUDIT >> 20} MiB", hint=f"bottle resume {self._identity}"
+                )
             self._audit.append(record(self._identity, event))
             if kind != "step":
                 self._seen(event)

@@ -278,6 +278,21 @@ async def test_what_daemons_say_is_taken_apart_and_bounded(tmp_path: Path) -> No
     assert path.read_text().endswith("the audit goes on\n")
 
 
+@pytest.mark.anyio
+async def test_what_an_agent_can_have_audited_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ES7: no audit, no run: the bundle's end is the agent's."""
+    from bottle import bundle_output
+    from opsexec.errors import AuditUnavailable
+
+    monkeypatch.setattr(bundle_output, "MAX_AUDIT", 1000)
+    audit = MemoryAudit()
+    with (tmp_path / "log").open("w") as log:
+        said = bundle_output.BundleOutput("a-1", {"egress"}, audit, log, lambda _: None)
+        with pytest.raises(AuditUnavailable, match="over 0 MiB"):
+            await said.write("stdout", b'egress | {"event":"egress","decision":"deny","host":"x"}\n' * 40)
+    assert 10 < len(audit.records) < 20
+
+
 def test_an_egress_event_becomes_a_record_of_the_audit() -> None:
     from bottle.bundle_output import audited
 
