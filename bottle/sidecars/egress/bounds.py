@@ -34,7 +34,7 @@ MAX_HELD_RESPONSE = 4 << 20
 MAX_MESSAGE = 16 << 20
 """Bytes of one WebSocket message, which is judged whole."""
 
-MAX_HELD_BY_ALL = 256 << 20
+MAX_HELD_BY_ALL = 128 << 20
 """Bytes of bodies and messages that are held at once, over all connections."""
 
 MAX_WAITING = 4
