@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -93,6 +93,18 @@ class Output:
             raise OSError("nobody takes the output")
         if not ready:
             await self._drained.wait()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Around what feeds it: where the sink raised, that is the error, not what it broke."""
+        try:
+            yield
+        except OpsError:
+            if self._recorder.failure is not None:
+                raise self._recorder.failure from None
+            raise
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Let the thread go."""

@@ -60,14 +60,13 @@ async def copy_out(step: ContainerCopyOut, engine: Engine, context: Context) -> 
             output.give(0, data)
         output.give(0, END)
 
-    try:
-        await engine.carry(get)
-    except EngineRefused as error:
-        if error.status == 404:
-            raise StepFailed(f"there is no {step.path} in {step.name}", host=engine.host) from error
-        raise
-    finally:
-        output.stop()
+    with output.taken():
+        try:
+            await engine.carry(get)
+        except EngineRefused as error:
+            if error.status == 404:
+                raise StepFailed(f"there is no {step.path} in {step.name}", host=engine.host) from error
+            raise
     return Outcome(value={"entries": checker.entries, "bytes": checker.size, "left_out": checker.left_out})
 
 

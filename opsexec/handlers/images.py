@@ -58,7 +58,7 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     engine.on_cut.append(output.stop)
     labels = {**step.labels, IMAGE_LABEL: digest}
     room = step.max_bytes + step.max_entries * TAR_OVERHEAD
-    try:
+    with output.taken():
         async with _context(sources.get(step.context or ""), room, engine, context) as source:
             await engine.carry(
                 lambda client: _say(
@@ -83,8 +83,6 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
                     engine,
                 ),
             )
-    finally:
-        output.stop()
     made = await _made(step, engine)
     changed = there is None or there.id != made.id
     return Outcome(changed=changed, diff=f"build image {step.name}\n" if context.diff and changed else None,

@@ -7,13 +7,25 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opsexec.errors import HostUnsuitable, LimitExceeded, StepTimeout
-from opsexec.steps import ContainerCreate, ContainerExec, ContainerList, ContainerRemove, ContainerRun, ContainerStart
+from opsexec.steps import (
+    ContainerCopyIn,
+    ContainerCopyOut,
+    ContainerCreate,
+    ContainerExec,
+    ContainerList,
+    ContainerRemove,
+    ContainerRun,
+    ContainerStart,
+    ImageBuild,
+)
 from tests.integration.conftest import require_sshd
 from tests.parts.bottle_engine import BottleEngine
 from tests.parts.container_engine import OURS, TINY, Ways, ways_to
@@ -207,6 +219,36 @@ async def test_a_sink_that_breaks_ends_the_container(ways):
         with pytest.raises(ConnectionError, match="nobody listens"):
             await ex.run(ContainerRun(name="unheard", image=TINY, labels=OURS, argv=STUBBORN), Broken())
     assert there(ways) == []
+
+
+async def test_a_sink_or_input_that_breaks_ends_a_copy_and_is_its_error(ways):
+    class Broken:
+        async def write(self, stream: str, data: bytes) -> None:
+            raise RuntimeError("nobody listens")
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield bytes(100)
+        raise RuntimeError("nobody speaks")
+
+    async def waits() -> AsyncIterator[bytes]:
+        yield bytes(100)
+        await asyncio.sleep(3600)
+
+    threads = threading.active_count()
+    put = ContainerCopyIn(name="copies", labels=OURS, dest="/home")
+    build = ImageBuild(name="opsexec-test/unheard:1", labels=OURS, dockerfile=f"FROM {TINY}\nRUN echo unheard\n")
+    async with ways.target("local").connect() as ex:
+        await ex.run(ContainerCreate(name="copies", image=TINY, labels=OURS, argv=["/bin/true"], volumes=("/home",)))
+        with pytest.raises(RuntimeError, match="nobody listens"):
+            await ex.run(ContainerCopyOut(name="copies", labels=OURS, path="/bin"), Broken())
+        with pytest.raises(RuntimeError, match="nobody listens"):
+            await ex.run(build, Broken())
+        with pytest.raises(RuntimeError, match="nobody speaks"):
+            await ex.run(put, stdin=breaks())
+        with pytest.raises(StepTimeout):
+            await ex.run(msgspec.structs.replace(put, timeout_s=1.0), stdin=waits())
+        await ex.run(ContainerRemove(name="copies", labels=OURS))
+    await eventually(lambda: threading.active_count() <= threads + 1, within_s=10, what="no thread is left")
 
 
 async def test_an_input_that_breaks_ends_the_container(ways):
