@@ -54,5 +54,5 @@ def test_what_cannot_run_here_stays_as_it_was() -> None:
 
 def test_an_attack_without_test_or_reason_is_named() -> None:
     owed = missing(set())
-    assert "MF1 alone" in owed
-    assert "MF1 alone" not in missing({key("MF1", "alone")})
+    assert "MF12 alone" in owed
+    assert "MF12 alone" not in missing({key("MF12", "alone")})
