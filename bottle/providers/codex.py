@@ -41,7 +41,7 @@ def provide(settings: AgentProvider, place: GuestPlace, facts: HostFacts) -> Pro
         prompt_mode="read-file",
         directories=(home,),
         files=tuple(files),
-        # Codex reads AGENTS.md of its home first, or the override beside it: both are made anew, whatever a session left
+        # Codex reads AGENTS.md of its home first, or the override beside it: both are made anew, whatever one left
         # there. State of another login would win over the dummy's.
         before=(
             ("sh", "-c", f"rm -rf {home}/AGENTS.md {home}/AGENTS.override.md && ln -s {place.prompt} {home}/AGENTS.md"),
