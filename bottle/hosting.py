@@ -109,7 +109,7 @@ async def settle(
     async with executor(host, granted, None, plan.identity) as ex:
         user: dict[str, Any] = ((await ex.run(Facts(names=("user",)))).value or {}).get("user") or {}
         home = clean_path(str(user.get("home") or "/"))
-        directory = clean_path(host.directory) if host.directory else f"{home}/{DEFAULT_DIRECTORY}"
+        directory = clean_path(host.directory) if host.directory else clean_path(f"{home}/{DEFAULT_DIRECTORY}")
         runtime = await _runtime(ex, host, home, plan)
     plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))
     host = replace(host, directory=directory)

@@ -13,19 +13,51 @@ import socket
 import termios
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
-EGRESS, GIT = ("127.0.0.1", 8877), ("127.0.0.1", 8878)
+_proxy = urlsplit(os.environ.get("https_proxy", "http://127.0.0.1:8877"))
+EGRESS = (_proxy.hostname or "127.0.0.1", _proxy.port or 8877)
+GIT = (EGRESS[0], 8878)
+QUESTION = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
 NOBODY = "192.0.2.1"
 """An address that belongs to no one (RFC 5737)."""
 WAIT_S = 3.0
 
 
 def no_route() -> tuple[bool, str]:
-    """True when there is no way for a packet to leave; then nothing below can reach anybody."""
+    """True when there is no way for a packet to leave; then nothing below can reach anybody.
+
+    An engine's network may name a gateway that nobody is: then nobody answers for its address either.
+    """
     with open("/proc/net/route", encoding="ascii") as file:
         routes = [line.split() for line in file.readlines()[1:]]
-    outward = [route for route in routes if len(route) > 3 and route[1] == "00000000"]
-    return not outward, f"{len(routes)} routes, {len(outward)} of them out"
+    gateways = [socket.inet_ntoa(bytes.fromhex(route[2])[::-1]) for route in routes if route[1] == "00000000"]
+    there = [gateway for gateway in gateways if gateway == "0.0.0.0" or answers(gateway)]
+    return not there, f"{len(routes)} routes, gateways {gateways or 'none'}, of which {there or 'none'} is there"
+
+
+def answers(address: str) -> bool:
+    """True when somebody is at an address of one's own network: a refused connection is an answer, too."""
+    for port in (22, 53, 2375):
+        try:
+            with socket.create_connection((address, port), WAIT_S):
+                return True
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def datagram(address: tuple[str, int]) -> tuple[bool, str]:
+    """True when nobody answers a datagram: that one was taken says nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.settimeout(1.0)
+            made.sendto(QUESTION, address)
+            return False, repr(made.recv(512))[:60]
+    except OSError as error:
+        return True, str(error)
 
 
 def connects(family: int, address: tuple[str, int], kind: int = socket.SOCK_STREAM) -> tuple[bool, str]:
@@ -54,6 +86,18 @@ def looks_up(name: str) -> tuple[bool, str]:
         return False, str(socket.gethostbyname(name))
     except OSError as error:
         return True, str(error)
+
+
+def looks_up_by(resolver: str) -> tuple[bool, str]:
+    """True when a resolver knows no such name, or isn't there."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.settimeout(2.0)
+            made.sendto(QUESTION, (resolver, 53))
+            data = made.recv(512)
+    except OSError as error:
+        return True, str(error)
+    return data[3] & 15 in (2, 3, 5) and data[6:8] == b"\0\0", f"rcode {data[3] & 15}"
 
 
 def asks(address: tuple[str, int], request: bytes) -> tuple[bool, str]:
@@ -186,9 +230,10 @@ ATTEMPTS: tuple[tuple[str, str, Callable[[], tuple[bool, str]]], ...] = (
     ("IP12", "a cloud's metadata service", lambda: connects(socket.AF_INET, ("169.254.169.254", 80))),
     ("IP13", "an ICMP socket", lambda: makes(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)),
     ("IP14", "a packet socket", lambda: makes(socket.AF_PACKET, socket.SOCK_RAW)),
-    ("IP15", "a datagram out", lambda: connects(socket.AF_INET, (NOBODY, 443), socket.SOCK_DGRAM)),
+    ("IP15", "a datagram out", lambda: datagram((NOBODY, 443))),
     ("NB2", "sshd on the host's loopback", lambda: connects(socket.AF_INET, ("127.0.0.1", 22))),
-    ("DN3", "a resolver of the agent's choice", lambda: connects(socket.AF_INET, (NOBODY, 53), socket.SOCK_DGRAM)),
+    ("DN3", "a resolver of the agent's choice", lambda: datagram((NOBODY, 53))),
+    ("DN1", "the engine's own resolver", lambda: looks_up_by("127.0.0.11")),
     ("DN4", "looking a name up", lambda: looks_up("verify.bottle.invalid")),
     ("NB8", "an engine's or a daemon's socket", lambda: absent(*SOCKETS)),
     ("NB9", "an agent of the operator's", lambda: unset(*VARIABLES)),

@@ -55,6 +55,7 @@ def compare(base: Tree, now: Tree, ignored: Callable[[str, bool], bool], asked: 
     found = Compared()
     clashing = _clashes(base, now)
     repos = repositories(now.entries)
+    links = {path for path, entry in (*base.entries.items(), *now.entries.items()) if entry.kind == "link"}
     covers = _Covered()
     for path in sorted({*base.entries, *now.entries}, key=lambda each: each.split("/")):
         old, new = base.entries.get(path), now.entries.get(path)
@@ -65,7 +66,7 @@ def compare(base: Tree, now: Tree, ignored: Callable[[str, bool], bool], asked: 
             found.ignored += 1
             covers.add(path)
             continue
-        why, askable = _judged(change, clashing, repos)
+        why, askable = _judged(change, clashing, repos, links)
         if why is not None and not (askable and _asked_for(path, asked)):
             directory = _is_directory(new or old)
             if directory and askable and any(each.startswith(f"{path}/") for each in asked):
@@ -129,7 +130,9 @@ def _same(old: Entry | None, new: Entry | None) -> bool:
     return old.target == new.target
 
 
-def _judged(change: Change, clashing: Collection[str], repos: Collection[str]) -> tuple[str | None, bool]:
+def _judged(
+    change: Change, clashing: Collection[str], repos: Collection[str], links: Collection[str]
+) -> tuple[str | None, bool]:
     """Return why a change is held back, None for no reason, and whether it comes when it is asked for."""
     old, new = change.old, change.new
     why = never(change.path, repos)
@@ -149,7 +152,7 @@ def _judged(change: Change, clashing: Collection[str], repos: Collection[str]) -
     if new is not None and new.kind == "file" and new.sha256 is None:
         return "it couldn't be read", False
     if new is not None and new.kind == "link":
-        why = leads_astray(new)
+        why = leads_astray(new, links)
         if why is not None:
             return why, False
     return held_back(change.path), True

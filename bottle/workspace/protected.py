@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
 from bottle.workspace.names import folded_path
@@ -217,19 +217,30 @@ def _listed(name: str, patterns: dict[str, str]) -> str | None:
     return next((why for pattern, why in patterns.items() if "*" in pattern and fnmatchcase(name, pattern)), None)
 
 
-def leads_astray(entry: Entry) -> str | None:
-    """Return why a link isn't brought back: where it leads is outside, or held back itself. None for a harmless one."""
+def leads_astray(entry: Entry, links: Collection[str] = ()) -> str | None:
+    """Return why a link isn't brought back: where it leads is outside, or held back itself. None for a harmless one.
+
+    `links`: paths that are links: what leads through another one comes out elsewhere than its text says.
+    """
     target = entry.target or ""
     if target.startswith("/") or "\\" in target:
         return "a link out of the directory"
     place = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), target))
     if place == ".." or place.startswith("../"):
         return "a link out of the directory"
-    # A link that goes up through another link would come out elsewhere than its text says.
+    if any(each in links and each != entry.path for each in _upwards(place)):
+        return "a link through another one"
     if ".." in target.split("/")[_leading_ups(target) :]:
         return "a link that goes down and up again"
     reason = never(place) or held_back(place)
     return f"a link to {place}: {reason}" if reason else None
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a path and each directory above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def _leading_ups(target: str) -> int:

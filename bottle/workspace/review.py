@@ -21,6 +21,9 @@ from opsexec.steps import ListTree, ReadFile
 MAX_PATCH = 256 << 20
 """Bytes of all contents in one patch."""
 
+MAX_CHANGES = 10_000
+"""More than anybody reads."""
+
 
 @dataclass(frozen=True)
 class Base:
@@ -67,8 +70,15 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
     ignored = rules_of(base.tree, lambda path: (base.root / path).read_bytes())
     compared = compare(base.tree, now, ignored, asked)
     found = Review(compared, whole=now.whole, unreadable=now.unreadable)
-    room, kept, told = MAX_PATCH, [], []
+    room = MAX_PATCH
+    kept: list[Change] = []
+    told: list[bytes] = []
     for change in compared.changes:
+        if len(kept) >= MAX_CHANGES:
+            compared.held.append(
+                Held(change.path, change.kind, f"the patch holds {MAX_CHANGES} changes already", False)
+            )
+            continue
         room -= sum(entry.size for entry in (change.old, change.new) if entry is not None and entry.kind == "file")
         if room < 0:
             compared.held.append(

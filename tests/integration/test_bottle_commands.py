@@ -12,6 +12,7 @@ import pytest
 
 from opsexec.audit import verify
 from tests.integration.cli_terminal import on_terminal
+from tests.parts.bottle_engine import DOCKERFILE, BottleEngine
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import HELD, Bottles, gone, require_bottles
 from tests.parts.upstream_tls import Upstream
@@ -268,3 +269,34 @@ def test_bash_completes_with_the_script(living: Living, tmp_path: Path) -> None:
     env = {**living.bottles.environ(), "PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(["bash", "-c", asked], env=env, capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout.strip() == living.identity
+
+
+def test_a_bottle_on_docker_has_them_all(bottle_engine: BottleEngine, upstream: Upstream, tmp_path: Path) -> None:
+    bottles = bottles_at(tmp_path, upstream)
+    bottles.engine = bottle_engine
+    provider = "agent_provider: {template: command, dockerfile: agent.Dockerfile}\n"
+    bottles.root.bottle("dev", BOTTLE + provider)
+    (bottles.root.path / "agent.Dockerfile").write_text(DOCKERFILE)
+    bottles.cwd = tmp_path / "project"
+    bottles.cwd.mkdir()
+    (bottles.cwd / "file").write_text("before\n")
+    script = "echo after > file; echo x > CLAUDE.md; exec sleep 600"
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", script], "--cwd")
+    try:
+        (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
+        living = Living(bottles, row["identity"])
+        done = living.exec("/bin/sh", "-c", "cat; cat file; exit 4", given="given\n")
+        assert (done.returncode, done.stdout) == (4, "given\nafter\n"), done.stderr
+        argv = bottles.argv("exec", living.identity, "--", "/bin/sh", "-c", "stty size; read line; echo got $line")
+        with on_terminal(argv, cwd=tmp_path, env=bottles.environ(), columns=70, rows=20) as person:
+            person.sees(r"20 70\r\n")
+            person.types("hello\n")
+            person.sees("got hello")
+            assert person.leaves() == 0
+        diff = bottles.command("diff", living.identity)
+        assert ("+after" in diff.stdout, "held back: CLAUDE.md" in diff.stderr) == (True, True), diff.stderr
+        verified = bottles.command("verify", living.identity)
+        assert verified.returncode == 0, verified.stdout
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=40)

@@ -115,10 +115,10 @@ class Bottles:
         """Run a Python script as the agent; `answers` is what it leaves in `found`."""
         return self.run(agent, ["/usr/bin/python3", "-c", SCRIPT_HEAD + text + "\nprint(json.dumps(found))"], *options)
 
-    def begin(self, agent: str, program: list[str]) -> subprocess.Popen[str]:
+    def begin(self, agent: str, program: list[str], *options: str) -> subprocess.Popen[str]:
         """Start a bottle and leave it running; returns once its agent runs."""
         launcher = subprocess.Popen(
-            self.start_argv(agent, program),
+            self.start_argv(agent, program, *options),
             env=self.environ(), cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert launcher.stderr is not None

@@ -117,6 +117,14 @@ def test_a_link_comes_when_it_stays_inside_and_leads_to_nothing_held(path: str, 
     assert bool(leads_astray(Entry(path, "link", 0o777, 0, target=target))) == astray
 
 
+def test_a_link_through_another_one_doesn_t_come() -> None:
+    base = tree(Entry("out", "link", 0o777, 0, target="/etc"))
+    now = tree(*base.entries.values(), Entry("x", "link", 0o777, 0, target="out/passwd"))
+    assert [(each.path, each.why) for each in compare(base, now, nothing_ignored).held] == [
+        ("x", "a link through another one")
+    ]
+
+
 def test_a_repository_by_another_name_is_one() -> None:
     found = repositories(["x/HEAD", "x/objects", "x/refs", "x/config", "y/HEAD", "y/refs"])
     assert found == {"x"}
