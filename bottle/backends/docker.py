@@ -183,7 +183,7 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
             "/usr": "/usr/",
             **made.trees,
             CONFIG: place.at("bundle") + "/",
-            **{f"/etc/{name}": place.at("bundle", name) for name in ("nsswitch.conf", "passwd")},
+            **{f"/etc/{name}": place.at("bundle", name) for name in ("hosts", "nsswitch.conf", "passwd")},
         },
         tmpfs={"/tmp": work, DOORS: 1 << 20},
         networks=(Attachment(named["outer"]), Attachment(named["inner"], ipv4=address)),
