@@ -187,7 +187,7 @@ def test_the_kernel_s_own_doors_are_closed(tried: Tried) -> None:
 
 FILL = {
     "ES7": "for at in range(300):\n    open(f'/home/agent/{at}', 'wb').write(bytes(1 << 20)); time.sleep(0.005)",
-    "ES8": "for at in range(30000):\n    os.mkdir(f'/home/agent/{at}'); time.sleep(0.0001)",
+    "ES8": "for at in range(30000):\n    os.mkdir(f'/home/agent/{at}'); time.sleep(0.0005)",
 }
 
 

@@ -184,7 +184,7 @@ FILL = {
         "kept = []\nfor at in range(400):\n    kept.append(open('/home/x', 'wb', 0)); os.unlink('/home/x')\n"
         "    kept[-1].write(bytes(1 << 20)); time.sleep(0.005)"
     ),
-    "ES8": "for at in range(40000):\n    os.mkdir(f'/home/{at}'); time.sleep(0.0001)",
+    "ES8": "for at in range(40000):\n    os.mkdir(f'/home/{at}'); time.sleep(0.0005)",
 }
 
 
@@ -302,7 +302,7 @@ PROGRAMS = {
     "pip": "python3 -m venv /tmp/v && /tmp/v/bin/python -m pip --version",
     "perl": "perl -e 'print fork() ? 1 : 0'",
     "apt": "apt-cache --version && dpkg --version",
-    "tar": "tar -C /usr/share/doc -cf - . | gzip -1 | wc -c",
+    "tar": "tar -C /usr/share/common-licenses -cf - . | gzip -1 | wc -c",
     "ssh": "ssh -V && ssh-keygen -q -t ed25519 -N '' -f /tmp/k",
     "node": 'node -e \'require("fs").readFile("/usr/bin/env", () => new Promise(r => setTimeout(r, 9)).then(() => '
     'require("child_process").execSync("true")))\'',
