@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bottle.runtime import find_pipelock
+from tests.parts.bottle_backends import scene
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import SCRIPT_HEAD, TOKEN, Bottles, processes_with, require_bottles
 from tests.parts.upstream_tls import Upstream
@@ -111,3 +112,17 @@ def test_with_the_hop_gone_nothing_leaves_until_it_is_back(bottles: Bottles) -> 
     finally:
         launcher.wait(40)
         launcher.communicate()
+
+
+@pytest.mark.timeout(240)
+def test_on_docker_too_each_dial_goes_through_the_hop(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    (tmp_path / "upstream").mkdir()
+    with scene(request, "docker", tmp_path / "upstream", ("open.test",)) as where:
+        front = "egress:\n  routes:\n    - host: open.test\n      pipelock: {ssrf_ip_allowlist: [ADDRESS]}\n"
+        found = where.bottles(tmp_path / "home", dev=front)
+        found.root.agent("worker", "bottle: dev\n")
+        found.env["BOTTLE_PIPELOCK"] = FAKE
+        ended = found.script("worker", "found['open'] = get('https://open.test/x')\n")
+        assert ended.answers["open"][0] == 200, ended.stderr
+        log = log_of(found, ended.identity).replace(": ", ":")
+        assert f'"event":"tunnel_open","target":"open.test:{where.upstream.port}"' in log
