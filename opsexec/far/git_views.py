@@ -23,6 +23,13 @@ _BASE32 = (
     re.compile(rb"[A-Z2-7]{16,}(?:\s+[A-Z2-7]{8,})*"),
     re.compile(rb"[a-z2-7]{16,}(?:\s+[a-z2-7]{8,})*"),
 )
+_RUN = b"x" * 16
+_RUNS32 = tuple(
+    bytes(120 if byte in letters + b"234567" else 0 for byte in range(256))
+    for letters in (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
+)
+"""Each character of such a run as an x: whether there is one at all is told ten times faster than by the pattern."""
+
 _HEX_REGION = re.compile(rb"[0-9A-Fa-f\sx\\%:,;.-]{20,}")
 _NUMBER_REGION = re.compile(rb"[\d\s,]{23,}")
 """Where such a run may be at all: one set of characters is found many times faster than the run's own form."""
@@ -138,7 +145,8 @@ def _base64(text: bytes) -> Iterator[bytes]:
 def _base32(text: bytes) -> Iterator[bytes]:
     import base64
 
-    for found in (each for pattern in _BASE32 for each in pattern.finditer(text)):
+    likely = [pattern for pattern, runs in zip(_BASE32, _RUNS32) if _RUN in text.translate(runs)]
+    for found in (each for pattern in likely for each in pattern.finditer(text)):
         run = found.group().translate(None, b" \t\r\n\v\f").upper()
         run = run[: len(run) - (len(run) % 8 in (1, 3, 6))]
         yield base64.b32decode(run + b"=" * (-len(run) % 8))
