@@ -119,6 +119,30 @@ def test_a_restart_is_a_new_process_with_the_same_input() -> None:
         assert running.ended() == 0
 
 
+def test_to_stop_wins_over_a_restart_that_is_under_way() -> None:
+    with supervisor(one=(STUBBORN, "")) as running:
+        running.hear("up")
+        running.tell("restart one")  # it takes its whole grace to end
+        running.tell("stop")
+        assert running.ended() == 0
+        assert running.process.stdout is not None
+        assert "one | up" not in running.process.stdout.read()
+
+
+def test_a_daemon_that_can_t_be_started_is_told_and_the_others_go_on() -> None:
+    env = {"PATH": os.environ["PATH"]}
+    config = {
+        "none": {"argv": ["/no/program"], "env": env, "stdin": ""},
+        "long": {"argv": [sys.executable, "-c", WAITS], "env": env, "stdin": ""},
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bottle.sidecars.init"],
+        cwd=ROOT, input=json.dumps({"daemons": config}) + "\n", capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert "none ended unexpectedly (can't be started: No such file or directory)" in done.stdout
+    assert done.returncode == 127
+
+
 def test_a_positive_failure_wins_and_a_signal_counts_as_nothing() -> None:
     assert exit_status([]) == 0
     assert exit_status([-9, -15]) == 0
