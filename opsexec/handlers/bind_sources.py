@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from opsexec.capability import clean_path
 from opsexec.errors import BadStep, CapabilityDenied
@@ -19,18 +19,27 @@ from opsexec.steps.text import as_bytes
 async def bind_sources(
     read_only: Mapping[str, str], writable: Mapping[str, str], run_as: str | None, context: Context
 ) -> dict[str, str]:
-    """Return host path -> the place it leads to, which the grants admit too; raises BadStep, CapabilityDenied."""
-    wanted = [(path, "fs.read") for path in dict.fromkeys(read_only.values())]
-    wanted += [(path, "fs.write") for path in dict.fromkeys(writable.values())]
-    places = await asyncio.gather(*(_source(path, verb, run_as, context) for path, verb in wanted))
-    return dict(zip((path for path, _ in wanted), places, strict=True))
+    """Return host path -> the place it leads to, which the grants admit too; raises BadStep, CapabilityDenied.
+
+    What may be written is held against the grants to read and to write; a tree against those of whole trees, as it is
+    named and at the place it leads to: a link turns neither a right to read into one to write, nor a name into a tree.
+    """
+    wanted = dict.fromkeys(read_only.values(), ("fs.read",)) | dict.fromkeys(writable.values(), ("fs.read", "fs.write"))
+    places = await asyncio.gather(*(_source(path, verbs, run_as, context) for path, verbs in wanted.items()))
+    return dict(zip(wanted, places, strict=True))
 
 
-async def _source(path: str, verb: str, run_as: str | None, context: Context) -> str:
-    layers = context.capabilities.path_layers(verb)
+async def _source(path: str, verbs: Sequence[str], run_as: str | None, context: Context) -> str:
+    places = [await _led_to(path, verb, run_as, context) for verb in verbs]
+    if len(set(places)) > 1:
+        raise BadStep(f"{path} leads elsewhere each time", host=context.host.name, hint="who changes it meanwhile?")
+    return places[0]
+
+
+async def _led_to(path: str, verb: str, run_as: str | None, context: Context) -> str:
     if is_tree(path):
-        require_tree(path, verb, layers, context)
-    args = [as_bytes(clean_path(path)), pack_layers(context.capabilities.path_layers("fs.read"))]
+        require_tree(path, verb, context)
+    args = [as_bytes(clean_path(path)), pack_layers(context.capabilities.path_layers(verb))]
     (answer,) = await call("stat", args, run_as, context, items=1)
     found = answered(answer, Entry, context)
     if not found.exists:
@@ -40,13 +49,16 @@ async def _source(path: str, verb: str, run_as: str | None, context: Context) ->
     if is_tree(path) != (found.kind == "directory"):
         hint = "a host path ends with / exactly when it is a directory"
         raise BadStep(f"{path} is a {found.kind}", host=context.host.name, hint=hint)
-    return found.path or clean_path(path)
+    place = found.path or clean_path(path)
+    if is_tree(path):
+        require_tree(f"{place.rstrip('/')}/", verb, context)
+    return place
 
 
-def require_tree(path: str, verb: str, layers: Iterable[tuple[str, ...]], context: Context) -> None:
+def require_tree(path: str, verb: str, context: Context) -> None:
     """Raise CapabilityDenied unless a whole tree is admitted, which a pattern for whole trees alone does."""
     tree = bound(path)[: -len("/**")]
-    for patterns in layers:
+    for patterns in context.capabilities.path_layers(verb):
         if not any(
             pattern == "/**" or (pattern.endswith("/**") and _covers(pattern[:-3], tree)) for pattern in patterns
         ):

@@ -12,16 +12,17 @@ from functools import cache
 from importlib.resources import files
 
 from opsexec.capability import clean_path, program_candidates
-from opsexec.errors import BadStep, CapabilityDenied, HostUnsuitable, ProgramNotFound
+from opsexec.errors import BadStep, HostUnsuitable, ProgramNotFound
 from opsexec.far.message import pack_layers
+from opsexec.handlers.bind_sources import bind_sources
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.far_answers import Entry, Existence, answered
+from opsexec.handlers.far_answers import Existence, answered
 from opsexec.handlers.limits import call
 from opsexec.hosts.bootstrap import needed
 from opsexec.hosts.port import ProcessSpec
 from opsexec.secret import reveal
 from opsexec.steps.base import Step
-from opsexec.steps.sandbox import SandboxRun, bound, is_tree
+from opsexec.steps.sandbox import SandboxRun, is_tree
 from opsexec.steps.text import as_bytes
 
 FIRST = "/usr/bin/python3"
@@ -49,8 +50,7 @@ async def handle(step: Step, context: Context) -> Outcome:
     """Run a sandbox to its end. In check mode nothing is started."""
     if not isinstance(step, SandboxRun):
         raise BadStep(f"{type(step).__name__} is no sandbox step")
-    sources = {path: await _source(path, "fs.read", step, context) for path in step.read_only.values()}
-    sources |= {path: await _source(path, "fs.write", step, context) for path in step.writable.values()}
+    sources = await bind_sources(step.read_only, step.writable, step.run_as, context)
     if context.check:
         return Outcome(changed=True, skipped="check mode: programs are not run")
     masked = await _there(MASKED, ("/proc/*",), step, context)
@@ -89,42 +89,6 @@ def environment_header(env: dict[str, str]) -> bytes:
     """Return an environment as `opsexec.far.doors` reads it."""
     body = b"\0".join(as_bytes(word) for pair in env.items() for word in pair)
     return b"%08x" % len(body) + body
-
-
-async def _source(path: str, verb: str, step: SandboxRun, context: Context) -> str:
-    """Return the place a host path leads to, once links are resolved and the grants have admitted that place."""
-    layers = context.capabilities.path_layers(verb)
-    if is_tree(path):
-        _require_tree(path, verb, layers, context)
-    args = [as_bytes(clean_path(path)), pack_layers(context.capabilities.path_layers("fs.read"))]
-    (answer,) = await call("stat", args, step.run_as, context, items=1)
-    found = answered(answer, Entry, context)
-    if not found.exists:
-        raise BadStep(f"{path} isn't there to be bound", host=context.host.name)
-    if found.kind == "link":
-        raise BadStep(f"{path} is a symbolic link", host=context.host.name, hint="name the place it leads to")
-    if is_tree(path) != (found.kind == "directory"):
-        hint = "a host path ends with / exactly when it is a directory"
-        raise BadStep(f"{path} is a {found.kind}", host=context.host.name, hint=hint)
-    return found.path or clean_path(path)
-
-
-def _require_tree(path: str, verb: str, layers: tuple[tuple[str, ...], ...], context: Context) -> None:
-    """A whole tree is admitted by a pattern for whole trees alone."""
-    tree = bound(path)[: -len("/**")]
-    for patterns in layers:
-        if not any(
-            pattern == "/**" or (pattern.endswith("/**") and _covers(pattern[:-3], tree)) for pattern in patterns
-        ):
-            raise CapabilityDenied(f"{verb}:{tree}/**", context.capabilities.describe(verb), host=context.host.name)
-
-
-def _covers(pattern: str, tree: str) -> bool:
-    """True when every path below `tree` is below a place the pattern matches."""
-    from opsexec.far.match import path_matches
-
-    parts = tree.split("/")
-    return any(path_matches(pattern, "/".join(parts[:at])) for at in range(2, len(parts) + 1))
 
 
 def keeper_words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
