@@ -235,7 +235,7 @@ class Attendant:
 
 
 def told_routes(policy: LivePolicy) -> list[dict[str, Any]]:
-    """Return what the agent is told of its egress: what it may ask, and whether it is known there; no slot or address."""
+    """Return what the agent is told of its egress: what it may ask, and if it is known there; no slot, no address."""
     found = []
     for route in policy.routes:
         told: dict[str, Any] = {

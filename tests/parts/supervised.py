@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -157,3 +158,37 @@ class Supervised:
         for stream in (self.launcher.stdout, self.launcher.stderr):
             if stream is not None:
                 stream.close()
+
+
+def keep_the_decision(bottle: Supervised, name: str) -> dict[str, object]:
+    """Approve, and return what the command handed to the launcher: the digests of what was shown."""
+    shown = next(each for each in bottle.proposals() if each["id"] == name)
+    done = bottle.bottles.command("approve", name, "--accept-risks")
+    assert done.returncode == 0, done.stderr
+    record = [each for each in bottle.records("decision") if each["step"]["proposal"] == shown["number"]][-1]
+    step = record["step"]
+    return {
+        "number": shown["number"], "approve": True, "candidate": step["digest"], "policy": step["policy"],
+        "reason": "", "body": None,
+    }  # fmt: skip
+
+
+def decide(bottle: Supervised, decision: dict[str, object], where: Path | None = None) -> dict[str, object]:
+    """Write a decision as no command would, and return what came of it."""
+    queue = where or bottle.queue
+    nonce = os.urandom(16).hex()
+    part = queue / "decisions" / f".{nonce}"
+    part.write_text(json.dumps(decision))
+    part.rename(queue / "decisions" / f"{nonce}.json")
+    outcome = queue / "outcomes" / f"{nonce}.json"
+    eventually_now(outcome.exists, within_s=20, what="an outcome")
+    found: dict[str, object] = json.loads(outcome.read_text())
+    return found
+
+
+def digest_of(bottle: Supervised, number: int) -> str:
+    """The hash of a proposal\'s change, as the audit has it."""
+    found: str = next(
+        each["step"]["digest"] for each in bottle.records("proposal") if each["step"].get("proposal") == number
+    )
+    return found

@@ -1,13 +1,9 @@
-"""Proposals as data: what may be asked, what it does to a policy, what a person is warned of, and the queue on disk."""
+"""Proposals as data: what may be asked, what it does to a policy, what a person is warned of, and the plan."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-import os
-import shutil
-import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,22 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle.egress import EffectiveRoute
-from bottle.errors import PolicyInDoubt
 from bottle.manifest import load_object
-from bottle.operator.attendant import MAX_EVER, MAX_PENDING, Attendant, told_routes
+from bottle.operator.attendant import told_routes
 from bottle.operator.candidate import BadProposal, Candidate, read_candidate
 from bottle.operator.live import LivePolicy, changed, difference, live_policy, read_policy, resumed
-from bottle.operator.queue import Decision, Queue, QueueUnreadable, new_nonce
 from bottle.operator.risks import distance, risks, skeleton
 from bottle.operator.shown import show
 from bottle.plan import BottlePlan, Intent, make_plan
 from bottle.supervise import wait_s
-from opsexec.errors import OpsError, UsageError
-
-API = EffectiveRoute("api.test", ("/v1",), "Bearer", "EGRESS_TOKEN_0", False, ("127.0.0.7/32",), "manifest")
-OPEN = EffectiveRoute("open.test", None, None, None, False, (), "manifest", ("GET", "HEAD"), ("page",))
-MODEL = EffectiveRoute("model.test", None, "Bearer", "EGRESS_TOKEN_1", True, (), "provider")
-POLICY = LivePolicy((API, OPEN, MODEL))
+from opsexec.errors import UsageError
+from tests.parts.attendants import API, OPEN, POLICY, ask, attended, route
 
 json_data = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -42,10 +32,6 @@ json_data = st.recursive(
 keys = st.sampled_from(
     ["host", "path_allowlist", "tls_passthrough", "ssrf_ip_allowlist", "read_only", "env", "auth", "role", "name"]
 )
-
-
-def route(host: str, *paths: str) -> Candidate:
-    return read_candidate("route", {"host": host, "path_allowlist": list(paths) or None})
 
 
 # -- what may be asked ------------------------------------------------------------------------------------------------
@@ -210,241 +196,6 @@ def test_letters_that_look_alike_fold_to_one() -> None:
     assert skeleton("rnodel.test") == skeleton("model.test")
     assert distance("abc", "abd") == 1
     assert distance("", "abc") == 3
-
-
-# -- the queue --------------------------------------------------------------------------------------------------------
-
-
-class Kept:
-    """An audit in a list."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-
-    def append(self, record: Any) -> object:
-        """Keep it."""
-        self.records.append(dict(record))
-        return None
-
-
-def attended(place: Path, policy: LivePolicy = POLICY) -> tuple[Attendant, list[dict[str, Any]]]:
-    """An attendant, and what it tells the daemon."""
-    told: list[dict[str, Any]] = []
-    attendant = Attendant("worker-00000001", Queue(place), policy, Kept(), lambda _: None, lambda _: None)
-    attendant.attach(lambda line: told.append(json.loads(line)))
-    return attendant, told
-
-
-def ask(attendant: Attendant, host: str, *paths: str) -> Any:
-    """Propose a route; what is kept of it."""
-    body = {"host": host, "path_allowlist": list(paths) or None}
-    attendant.take({"event": "ask", "ask": 1, "kind": "route", "candidate": body, "why": "w"})
-    return Queue(attendant_place(attendant)).proposals()[-1]
-
-
-def attendant_place(attendant: Attendant) -> Path:
-    """Where its bottle is."""
-    return attendant.queue.place.parent
-
-
-def test_only_its_owner_enters_the_queue(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    ask(attendant, "new.test")
-    for path in (tmp_path / "supervise").rglob("*"):
-        assert stat.S_IMODE(path.stat().st_mode) in (0o600, 0o700), path
-    assert stat.S_IMODE((tmp_path / "supervise").stat().st_mode) == 0o700
-
-
-def test_SV3_so_many_wait_and_so_many_are_ever_asked(tmp_path: Path) -> None:
-    attendant, told = attended(tmp_path)
-    for n in range(500):
-        ask(attendant, f"n{n}.test")
-    assert len(list((tmp_path / "supervise" / "proposals").iterdir())) == MAX_PENDING
-    assert told[-1]["status"] == "refused"
-    for _ in range(MAX_EVER):
-        for proposal in Queue(tmp_path).proposals():
-            if proposal.status == "pending":
-                decide(attendant, proposal, approve=False)
-        for n in range(MAX_PENDING):
-            ask(attendant, f"m{len(told)}x{n}.test")
-    assert len(Queue(tmp_path).proposals()) == MAX_EVER
-    assert len(attendant.audit.records) < 4 * MAX_EVER  # type: ignore[attr-defined] # it is the list above
-
-
-def decide(
-    attendant: Attendant, proposal: Any, *, approve: bool, apply: Any = None, **other: Any
-) -> tuple[bool, str] | None:
-    """Decide as the command does, let the attendant carry it out, and return the outcome."""
-
-    async def nothing(_: LivePolicy) -> None:
-        return None
-
-    queue = Queue(attendant_place(attendant))
-    fields = {
-        "number": proposal.number, "candidate": proposal.candidate.digest, "policy": attendant.policy.digest, **other,
-    }  # fmt: skip
-    decision = Decision(nonce=new_nonce(), approve=approve, **fields)
-    queue.decide(decision)
-    asyncio.run(attendant.carry_out_what_is_there(apply or nothing))
-    return queue.outcome(decision)
-
-
-def test_a_decision_is_claimed_once_or_withdrawn_once(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-    queue = Queue(tmp_path)
-    decision = Decision(new_nonce(), proposal.number, True, proposal.candidate.digest, POLICY.digest)
-    queue.decide(decision)
-    assert queue.withdraw(decision)
-    assert not queue.withdraw(decision)
-    assert list(queue.claim()) == []
-    queue.decide(decision)
-    (found,) = queue.claim()
-    assert (found.number, found.uid) == (proposal.number, os.geteuid())
-    assert not queue.withdraw(decision)
-    assert list(queue.claim()) == []
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"number": "1", "approve": true}', "{" * 10000])
-def test_what_is_no_decision_is_no_word_at_all(tmp_path: Path, text: str) -> None:
-    attendant, _ = attended(tmp_path)
-    ask(attendant, "new.test")
-    (tmp_path / "supervise" / "decisions" / f"{new_nonce()}.json").write_text(text)
-    (tmp_path / "supervise" / "decisions" / "x.json").write_text(text)
-    assert list(Queue(tmp_path).claim()) == []
-
-
-def test_a_link_in_the_place_of_a_decision_is_no_word_either(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-    real = tmp_path / "elsewhere.json"
-    decision = {"number": proposal.number, "approve": True, "candidate": proposal.candidate.digest}
-    real.write_text(json.dumps({**decision, "policy": POLICY.digest, "reason": ""}))
-    (tmp_path / "supervise" / "decisions" / f"{new_nonce()}.json").symlink_to(real)
-    assert list(Queue(tmp_path).claim()) == []
-
-
-def test_an_approval_is_audited_with_its_diff_before_it_is_carried_out(tmp_path: Path) -> None:
-    attendant, told = attended(tmp_path)
-    proposal = ask(attendant, "new.test", "/x")
-    seen: list[Any] = []
-
-    async def apply(policy: LivePolicy) -> None:
-        seen.extend(attendant.audit.records)  # type: ignore[attr-defined] # it is the list above
-        assert policy == changed(POLICY, route("new.test", "/x"))
-
-    assert decide(attendant, proposal, approve=True, apply=apply) == (True, "in force: + egress new.test: path /x")
-    assert seen[-1]["step"]["diff"] == ["+ egress new.test: path /x"]
-    assert seen[-1]["decision"] == "allow"
-    assert told[-1] == {"decided": 1, "status": "approved", "reason": ""}
-    assert Queue(tmp_path).policy() == attendant.policy
-
-
-def test_SV15_what_cannot_be_carried_out_is_denied_and_the_agent_is_told(tmp_path: Path) -> None:
-    attendant, told = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-
-    async def lost(_: LivePolicy) -> None:
-        raise OpsError("the link is gone")
-
-    outcome = decide(attendant, proposal, approve=True, apply=lost)
-    assert outcome is not None
-    assert outcome[0] is False
-    assert attendant.policy == POLICY
-    assert told[-1]["status"] == "failed"
-    assert attendant.audit.records[-1]["decision"] == "deny"  # type: ignore[attr-defined] # it is the list above
-    assert decide(attendant, proposal, approve=True) == (False, "it is failed already")
-
-
-def test_a_daemon_that_says_more_refusals_than_anybody_reads_fills_no_audit(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    for count in range(1, 5000):
-        attendant.take({"event": "refused", "reason": "a", "count": count})
-        attendant.take({"event": "refused", "reason": f"r{count}", "count": 1})
-        attendant.take({"event": "refused", "reason": "a", "count": 1})
-    assert len(attendant.audit.records) < 120  # type: ignore[attr-defined] # it is the list above
-
-
-def test_a_queue_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    shutil.rmtree(tmp_path / "supervise" / "proposals")
-    with pytest.raises(QueueUnreadable, match="can't be written"):
-        ask(attendant, "new.test")
-
-
-def test_a_policy_in_doubt_ends_the_bottle(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-
-    async def half(_: LivePolicy) -> None:
-        raise PolicyInDoubt("half in force")
-
-    with pytest.raises(PolicyInDoubt):
-        decide(attendant, proposal, approve=True, apply=half)
-    assert attendant.policy == POLICY
-
-
-def test_no_audit_no_change(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-    applied: list[LivePolicy] = []
-
-    class Full:
-        def append(self, record: Any) -> object:
-            raise OSError("disk full")
-
-    attendant.audit = Full()
-
-    async def apply(policy: LivePolicy) -> None:
-        applied.append(policy)
-
-    with pytest.raises(OSError, match="disk full"):
-        decide(attendant, proposal, approve=True, apply=apply)
-    assert applied == []
-    assert attendant.policy == POLICY
-
-
-def test_an_edited_approval_is_of_the_edit(tmp_path: Path) -> None:
-    attendant, told = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-    body = {"host": "new.test", "path_allowlist": ["/only"]}
-    outcome = decide(attendant, proposal, approve=True, body=body)
-    assert outcome == (True, "in force: + egress new.test: path /only")
-    assert told[-1]["reason"] == "as the operator edited it"
-    assert attendant.audit.records[-1]["step"]["edited"] == body  # type: ignore[attr-defined] # it is the list above
-
-
-def test_what_waits_is_void_when_the_bottle_ends(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    proposal = ask(attendant, "new.test")
-    attendant.over()
-    assert [each.status for each in Queue(tmp_path).proposals()] == ["void"]
-    assert decide(attendant, proposal, approve=True) == (False, "it is void already")
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"number": 1}', "\x00"])
-def test_a_queue_that_is_no_queue_is_said_to_be_none(tmp_path: Path, text: str) -> None:
-    attendant, _ = attended(tmp_path)
-    ask(attendant, "new.test")
-    (tmp_path / "supervise" / "proposals" / "1.json").write_text(text)
-    with pytest.raises(QueueUnreadable):
-        Queue(tmp_path).proposals()
-
-
-def test_a_taken_over_daemon_can_ask_for_nothing_that_is_granted_by_asking(tmp_path: Path) -> None:
-    attendant, _ = attended(tmp_path)
-    for event in (
-        {"event": "decided", "decided": 1, "status": "approved"},
-        {"event": "ask", "ask": "1", "kind": "route", "candidate": {"host": "a.test"}, "why": "w"},
-        {"event": "ask", "ask": 1, "kind": "route", "candidate": "a.test", "why": "w"},
-        {"event": "ask", "ask": 1, "kind": "route", "candidate": {"host": "a.test"}, "why": "w\nx"},
-        {"event": "ask", "ask": 1, "kind": "route", "candidate": {"host": "a.test"}, "why": "w" * 5000},
-        {"event": "refused", "reason": "x" * 10000, "count": 1},
-        {"event": 7},
-    ):
-        attendant.take(event)
-    assert Queue(tmp_path).proposals() == []
-    assert attendant.policy == POLICY
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("0.5", 0.5), ("600", 600.0)])
