@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import require
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import (
-    REPOSITORY,
     TOKEN,
     Bottles,
     Ended,
-    egress_environment,
     require_bottles,
     written_with,
 )
 from tests.parts.fake_model_api import CHATGPT_HOST, CLAUDE_HOST, OPENAI_HOST, REPLY, fake_model_api
 from tests.parts.lonely_internet import ADDRESS, BottlesThere, lonely_internet
+from tests.parts.model_logins import ACCOUNT, PROMPT, WORD, arrived_at, installed, log_in, said_in
 from tests.parts.netns import can_make_namespaces
-from tests.parts.upstream_tls import Arrived, Upstream
+from tests.parts.upstream_tls import Upstream
 
-PROMPT = "You are in a bottle, and this is its operator's prompt.\n"
-WORD = "tell me whether you are there"
-ACCOUNT = "account-1"
 pytestmark = pytest.mark.timeout(180)
-
-
-def installed() -> Path:
-    """The agents' programs as scripts/agents.sh installs them."""
-    require("npm", "needs npm, for the agents' own packages")
-    done = subprocess.run(
-        [str(REPOSITORY / "scripts" / "agents.sh")], capture_output=True, text=True, timeout=150, check=False
-    )
-    require(done.returncode == 0, f"the agents' packages can't be installed: {done.stderr.strip()[-300:]}")
-    return Path(done.stdout.strip())
-
-
-def a_login(now: float) -> tuple[dict[str, Any], str]:
-    """A login of codex's as it stands in auth.json, and its access token."""
-
-    def token(kind: str) -> str:
-        claims = {
-            "exp": int(now) + 5 * 86400,
-            "kind": kind,
-            "https://api.openai.com/auth": {"chatgpt_account_id": ACCOUNT, "chatgpt_plan_type": "plus"},
-        }
-        parts = (json.dumps(each).encode() for each in ({"alg": "RS256", "typ": "JWT"}, claims))
-        return ".".join([*(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in parts), f"REAL-{kind}"])
-
-    access = token("access")
-    tokens = {"id_token": token("id"), "access_token": access, "refresh_token": "REAL-refresh", "account_id": ACCOUNT}
-    login = {"OPENAI_API_KEY": None, "auth_mode": "chatgpt", "tokens": tokens}
-    return {**login, "last_refresh": "2026-01-01T00:00:00.000000Z"}, access
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +37,6 @@ def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
     root.bottle("codex", "agent_provider: {template: codex, forward_host_credentials: true}\n")
     for name in ("claude", "codex"):
         root.agent(name, f"bottle: {name}\n", PROMPT)
-    (directory / "codex").mkdir()
     (directory / "upstream").mkdir()
     names = (CLAUDE_HOST, OPENAI_HOST, CHATGPT_HOST)
     upstream = Upstream(directory / "upstream", names, ADDRESS, handler=fake_model_api)
@@ -88,25 +52,7 @@ def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
 @pytest.fixture
 def login(bottles: Bottles) -> str:
     """A login of the operator's; returns its access token."""
-    whole, access = a_login(time.time())
-    Path(bottles.env["CODEX_HOME"], "auth.json").write_text(json.dumps(whole))
-    return access
-
-
-def arrived_at(bottles: Bottles, path: str) -> list[Arrived]:
-    found = [each for each in bottles.upstream.requests if each.method == "POST" and each.path.startswith(path)]
-    bottles.upstream.requests.clear()
-    return found
-
-
-def said_in(asked: Arrived) -> str:
-    """A request's body; codex packs it with Zstandard, which the egress gate's environment can read."""
-    if asked.header("content-encoding") != ["zstd"]:
-        return asked.body.decode()
-    unpack = "import sys, zstandard; zstandard.ZstdDecompressor().copy_stream(sys.stdin.buffer, sys.stdout.buffer)"
-    python = str(egress_environment() / "bin" / "python")
-    done = subprocess.run([python, "-c", unpack], input=asked.body, capture_output=True, timeout=20, check=True)
-    return done.stdout.decode()
+    return log_in(Path(bottles.env["CODEX_HOME"]))
 
 
 def resumed(bottles: Bottles, identity: str) -> Ended:
