@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _json(info)
     needs = commands.add_parser("capabilities", help="show the least a host must grant for this agent's bottle")
     _agent(needs)
+    needs.add_argument("--cwd", action="store_true", help="for a start with --cwd")
     _host(needs)
     _json(needs)
 

@@ -83,6 +83,11 @@ async def _digest(ex: Executor, name: str, place: str) -> str:
     return hashlib.sha256(dump(tree)).hexdigest()
 
 
+def target(plan: BottlePlan, name: str) -> str:
+    """Return where the guest has a skill."""
+    return f"{GUEST_HOME}/{PLACES.get(plan.provider.name, ELSEWHERE)}/{name}"
+
+
 def lines(skills: Sequence[Skill]) -> list[str]:
     """Return what the summary says of them."""
     return [f"{'skill':<13} {each.name} from {each.source} sha256:{each.digest}" for each in skills]
@@ -102,7 +107,6 @@ async def _kept(plan: BottlePlan, skills: Sequence[Skill], directory: Path) -> B
     copies = directory / "skills"
     copies.mkdir(mode=0o700, exist_ok=True)
     granted = [f"{verb}:{copies}/**" for verb in ("fs.read", "fs.write", "sync.push")]
-    below = PLACES.get(plan.provider.name, ELSEWHERE)
     given = []
     async with LocalExec(capabilities=CapabilitySet.of(*granted)) as ex:
         for each in skills:
@@ -111,5 +115,5 @@ async def _kept(plan: BottlePlan, skills: Sequence[Skill], directory: Path) -> B
             await ex.run(Push(f"{each.source}/", str(copy), delete=True))
             if await _digest(ex, each.name, str(copy)) != each.digest:
                 raise LaunchFailed(f"the skill {each.name} changed since it was shown", hint="start it again")
-            given.append((str(copy), f"{GUEST_HOME}/{below}/{each.name}"))
+            given.append((str(copy), target(plan, each.name)))
     return replace(plan, skill_copies=tuple(given))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 from urllib.parse import urlsplit
 
 from bottle.commands.told import print_json
@@ -27,10 +28,13 @@ def info(arguments: argparse.Namespace) -> int:
 
 def capabilities(arguments: argparse.Namespace) -> int:
     """Show the least that a host must grant."""
-    from bottle import credentials, hosting, launch
+    from bottle import credentials, hosting, launch, skills
     from bottle.starting import NOBODY, sample_plan
 
     plan, place = sample_plan(arguments.agent, arguments.backend)
+    plan = dataclasses.replace(plan, skill_copies=tuple(("/", skills.target(plan, name)) for name in plan.skills))
+    if arguments.cwd:
+        plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, source="/"))
     host = hosting.asked(arguments)
     if host is not None:
         host, place = asyncio.run(hosting.settle(host, plan, {}, ""))

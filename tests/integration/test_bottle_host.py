@@ -57,9 +57,9 @@ class Far:
     def script(self, url: str, *more: str) -> Ended:
         return self.bottles.script("worker", SCRIPT, *self.options(url, *more))
 
-    def needs(self, url: str) -> list[str]:
+    def needs(self, url: str, *more: str) -> list[str]:
         """What `bottle capabilities` says; the agent that is asked must tell where things are."""
-        done = self.bottles.command("capabilities", "worker", "--json", *self.options(url))
+        done = self.bottles.command("capabilities", "worker", "--json", *self.options(url, *more))
         assert done.returncode == 0, done.stderr
         found: list[str] = json.loads(done.stdout)["capabilities"]
         return found
@@ -117,14 +117,26 @@ def test_a_bottle_over_ssh_is_like_one_of_here(far: Far, sshd_config: tuple[Sshd
     assert list(far.directory.iterdir()) == []
 
 
-def test_an_agent_that_grants_exactly_what_is_printed_starts_it(far: Far) -> None:
+def test_an_agent_that_grants_exactly_what_is_printed_starts_it(far: Far, tmp_path: Path) -> None:
+    """A copy of a directory, a skill, and the way of the work back included."""
+    far.bottles.cwd = tmp_path / "project"
+    far.bottles.cwd.mkdir()
+    (far.bottles.cwd / "file").write_text("x\n")
+    skill = far.bottles.root.path / "skills" / "review"
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text("Look twice.\n")
+    far.bottles.root.agent("worker", "bottle: dev\nskills: [review]\n")
     with OpsAgent() as open_to_all:
-        needs = far.needs(open_to_all.url)
+        needs = far.needs(open_to_all.url, "--cwd")
     with OpsAgent(holding(*needs)) as agent:
-        ended = far.script(agent.url)
+        ended = far.script(agent.url, "--cwd")
         assert ended.code == 0, ended.stderr
         assert ended.answers["status"] == 200
         assert TOKEN not in json.dumps(agent.records())
+        assert (far.directory / ended.identity / "home" / "skills" / "review" / "SKILL.md").exists()
+        assert "+by the agent" in far.bottles.command("diff", ended.identity).stdout
+        resumed = far.bottles.command("resume", ended.identity, "-y", *far.bottles.reaching())
+        assert resumed.returncode == 0, resumed.stderr
         assert not [each for each in agent.records() if each["decision"] == "deny"]
         assert f"removed {ended.identity}" in far.bottles.command("cleanup", "--all").stdout
 
