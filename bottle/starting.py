@@ -204,9 +204,7 @@ def _launch(
     directory = state.directory(plan.identity)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.held(plan.identity):
-        metadata = dataclasses.replace(
-            metadata, phase="launching", launcher=this_process(), host=hosting.kept(host)
-        )
+        metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process(), host=hosting.kept(host))
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
         changed.keep(directory, document)
