@@ -18,14 +18,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-DOOR = ("127.0.0.1", 8879)
+URL = os.environ.get("BOTTLE_SUPERVISE", "http://127.0.0.1:8879/mcp").rpartition("/")[0]
+DOOR = (URL.rpartition("/")[2].partition(":")[0], 8879)
 HOME = Path(os.environ.get("HOME", "/"))
 
 
 def post(body: bytes, headers: dict[str, str] | None = None, path: str = "/mcp", method: str = "POST") -> list[Any]:
     """One request to the server as it is: its status, and what it said."""
     given = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **(headers or {})}
-    request = urllib.request.Request(f"http://127.0.0.1:{DOOR[1]}{path}", body, given, method=method)
+    request = urllib.request.Request(f"{URL}{path}", body, given, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=60) as answer:
