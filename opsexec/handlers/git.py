@@ -62,7 +62,8 @@ async def handle(step: Step, context: Context) -> Outcome:
         if isinstance(step, GitForward):
             if context.check:
                 return Outcome(changed=True, skipped="check mode: nothing is forwarded")
-            return Outcome(changed=True, value=_value(await _run("forward", step, request, context)))
+            answer = await _run("forward", step, request, context)
+            return Outcome(changed=bool(answer.get("refs")), value=_value(answer))
         if context.check and quarantine is None:
             return Outcome(skipped="check mode: there is no push yet")
         request["scanner"] = step.scanner

@@ -173,7 +173,8 @@ found['b'] = sh('cd site && printenv HELD > leak && git add -A && git commit -qm
     assert decisions == [("allow", "fetch", "site"), ("allow", "push", "site"), ("deny", "push", "site")]
     steps = [step["type"] for _, step in said]
     assert {"git_fetch", "git_scan", "git_forward"} <= set(steps)
-    assert steps.count("git_forward") == 1
+    assert steps.count("git_forward") == 2  # one is begun with each push, and does nothing before it is scanned
+    assert set(behind.upstream_refs("site")) == {"refs/heads/main", "refs/heads/work"}
     assert {each["principal"] for each in records} == {f"bottle:{ended.identity}"}
     assert {each["host"] for each in records} == {ended.identity}
     text = (bottles.state(ended.identity) / "audit.jsonl").read_text()
