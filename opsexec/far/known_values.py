@@ -14,7 +14,7 @@ MIN_BYTES = 8
 """Shorter values are too common in ordinary text to be looked for."""
 
 PIECE = 10
-"""A piece of a value this long, cut at its multiples, is told too: so any 19 bytes of it in a row are found."""
+"""A piece of a value this long, cut at its multiples, is told too, where it hardly stands anywhere else."""
 
 OVERLAP = 2048
 """How much of what has passed is looked at again with the next block, in bytes: spellings with something between."""

@@ -14,7 +14,7 @@ from bottle.sidecars.egress.addresses import may_dial, refusal
 from bottle.sidecars.egress.decide import Seen, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.policy import Policy, Route, read_table
 from bottle.sidecars.egress.search import find
-from opsexec.far.known_values import KnownValues, Stream
+from opsexec.far.known_values import KnownValues, Stream, pieces
 
 SECRET = "tok-REAL-0123456789abcdef"
 POLICY = Policy(
@@ -370,3 +370,14 @@ class TestKnownValues:
         stream = Stream(self.values, mask=True)
         event = b'data: {"delta": "hello"}\n\n'
         assert stream.feed(event) == event
+
+
+def test_what_a_value_shares_with_others_of_its_kind_is_no_piece_of_it() -> None:
+    """A JSON web token's head, an address, a word: only what hardly stands anywhere else is told by a part."""
+    token = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJib3R0bGUtNzc2NiJ9.x"
+    assert pieces(token) == {b"3R0bGUtNzc"}
+    assert pieces(b"postgres://app@db.example.com:5432/application") == set()
+    assert pieces(b"0123456789abcdef" * 2) != set()
+    known = KnownValues({"KEY": "ghq_16C7e42F292c6912E7710c838347Ae178B4a"})
+    assert find(known, b"the half 12E7710c838347Ae of it") == "KEY"
+    assert find(known, b"8347Ae178B4a") == "KEY"
