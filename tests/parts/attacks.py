@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ class Attack:
     where: tuple[str, ...]
 
 
+@cache
 def attacks(document: Path = DOCUMENT) -> dict[str, Attack]:
     """Read the list, in its order."""
     found: dict[str, Attack] = {}
