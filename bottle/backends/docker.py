@@ -91,8 +91,10 @@ def addresses(place: Place) -> tuple[str, str, str]:
 
 
 def elsewhere(error: OpsError) -> bool:
-    """True for an error that another attempt may not meet: somebody else has that network's addresses."""
-    return "overlaps" in error.message
+    """True for an error that another attempt may not meet: somebody else has that network's addresses, or this bottle's
+    own network was left by a launch that had found others.
+    """
+    return "overlaps" in error.message or "was made from something else" in error.message
 
 
 def _owners(place: Place) -> tuple[str | None, str | None]:
@@ -112,15 +114,17 @@ def lay_out(place: Place) -> Phase:
 
 
 def surroundings(plan: BottlePlan, place: Place) -> list[Phase]:
-    """Return the two networks and the bundle's image. Where the bottle was here before, what it left goes first."""
+    """Return the two networks and the bundle's image. Where the bottle was here before, its containers go beside that:
+    a network that was left is the same one.
+    """
     named, carried = names(place), labels(place)
     inner = NetworkCreate(name=named["inner"], labels=carried, internal=True, gateway=False, subnet=addresses(place)[0])
     outer = NetworkCreate(name=named["outer"], labels=carried, internal=False, gateway=True)
     root = GivenFile("root.tar", content=_root_tar().decode("ascii"))
     own = ImageBuild(name=BUNDLE_IMAGE, dockerfile=BUNDLE_DOCKERFILE, labels=OURS, files=(root,))
-    if place.again:
-        return [Phase("networks", (*leftovers(place), inner, outer, own), ending=leftovers(place))]
+    left = leftovers(place)[:2] if place.again else ()
     return [
+        *([Phase("left over", left)] if left else []),
         Phase("inner network", (inner,)),
         Phase("outer network", (outer,), ending=leftovers(place)),
         Phase("bundle image", (own,)),

@@ -13,6 +13,8 @@ from tests.parts.bottle_backends import BACKENDS, scene
 from tests.parts.bottle_running import HELD, TOKEN, written_with
 from tests.parts.upstream_tls import Upstream
 
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
 BOTTLE = """env:
   HELD: ${MY_HELD}
 egress:

@@ -22,6 +22,8 @@ from tests.parts.bottle_running import HELD, SCRIPT_HEAD, Bottles, processes_wit
 from tests.parts.network_watch import IPV6, Listeners, Sent, Watch
 from tests.parts.waiting import eventually_now
 
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
 BOTTLE = """env:
   HELD: ${MY_HELD}
 egress:

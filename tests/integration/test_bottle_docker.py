@@ -17,6 +17,8 @@ from tests.parts.git_gate import GitGate, find_gitleaks
 from tests.parts.relay import Relay
 from tests.parts.sshd import Sshd
 
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
 ROUTES = """egress:
   routes:
     - host: api.test
@@ -121,3 +123,20 @@ def test_the_dry_run_shows_every_step_and_the_capabilities_name_them(stage: Scen
     assert "container.run:bottle-worker-*-agent" in needs
     assert "network.manage:bottle-worker-*-inner" in needs
     assert not [each for each in needs if each.endswith(":**")]
+
+
+def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:
+    """NB3: the launch looks for others, and a resume finds them again."""
+    assert stage.engine is not None
+    bottles = stage.bottles(tmp_path / "home", dev=ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    stage.engine.docker("network", "create", "--internal", "--subnet", "198.18.0.0/16", "opsexec-test-half")
+    try:
+        for _ in range(2):  # half of all bottles would meet it at the first try
+            ended = bottles.run("worker", ["/bin/cat", "/etc/hosts"])
+            assert ended.code == 0, ended.stderr[-2000:]
+            assert "198.19." in ended.stdout
+            again = bottles.command("resume", ended.identity, "-y", *bottles.reaching())
+            assert again.stdout == ended.stdout, again.stderr[-2000:]
+    finally:
+        stage.engine.docker("network", "rm", "opsexec-test-half")

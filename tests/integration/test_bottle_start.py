@@ -24,6 +24,8 @@ from tests.parts.bottle_running import (
 )
 from tests.parts.waiting import eventually_now
 
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
 BOTTLE = """env:
   GREETING: hello
   HELD: ${MY_HELD}

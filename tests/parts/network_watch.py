@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -75,8 +76,8 @@ class Listeners:
     def __init__(self, within: Callable[[Callable[[], Any]], Any], tcp: tuple[int, ...], udp: tuple[int, ...]) -> None:
         self.reached: list[str] = []
         self._over = threading.Event()
-        self._sockets = [within(lambda port=port: _bound(socket.SOCK_STREAM, port)) for port in tcp]
-        self._sockets += [within(lambda port=port: _bound(socket.SOCK_DGRAM, port)) for port in udp]
+        self._sockets = [within(partial(_bound, socket.SOCK_STREAM, port)) for port in tcp]
+        self._sockets += [within(partial(_bound, socket.SOCK_DGRAM, port)) for port in udp]
         self._threads = [threading.Thread(target=self._serve, args=(each,)) for each in self._sockets]
 
     def __enter__(self) -> Self:
