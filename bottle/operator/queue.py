@@ -102,12 +102,16 @@ class Queue:
                 (self.place / "decisions" / name).rename(taken)
             except FileNotFoundError:  # withdrawn just now
                 continue
+            nonce = name.removesuffix(".json")
             try:
-                decision = _decision(name.removesuffix(".json"), taken)
+                decision = _decision(nonce, taken)
             finally:
                 taken.unlink()
             if decision is not None:
                 yield decision
+            else:
+                said = {"carried_out": False, "text": "the decision can't be read: is it of the launcher's own user?"}
+                _write(self.place / "outcomes" / f"{nonce}.json", said)
 
     def conclude(self, decision: Decision, carried_out: bool, text: str) -> None:
         """Tell the one who decided what came of it."""

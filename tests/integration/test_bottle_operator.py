@@ -19,7 +19,8 @@ from opsexec.audit import verify
 from tests.conftest import require
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import Bottles, processes_with, require_bottles
-from tests.parts.supervised import Supervised
+from tests.parts.plain_bottles import plain_bottles
+from tests.parts.supervised import INSIDE, Supervised
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
 
@@ -292,3 +293,26 @@ def test_an_approval_reaches_the_second_hop_too(bottles: Bottles, tmp_path: Path
             assert "open.test" in config["tls_interception"]["passthrough_domains"]
         finally:
             bottle.stop()
+
+
+def test_a_plain_user_approves_for_a_bottle_of_his_own(shared_dir: Path, plain_user: str, tmp_path: Path) -> None:
+    with Upstream(tmp_path, ("open.test",)) as upstream:
+        bottles = plain_bottles(shared_dir, plain_user, upstream, dev=BOTTLE)
+        script = (
+            "tool('propose_route', host='open.test', path_allowlist=['/b'], why='w')\n"
+            "print(status('https://open.test/b'), flush=True)\n"
+        )
+        launcher = bottles.begin("worker", ["/usr/bin/python3", "-c", INSIDE + script])
+        try:
+            told = eventually_now(
+                lambda: json.loads(bottles.command("proposals", "--json").stdout)["proposals"],
+                within_s=40,
+                what="a proposal",
+            )
+            done = bottles.command("approve", told[0]["id"])
+            assert done.returncode == 0, done.stderr
+            said, _ = launcher.communicate(timeout=40)
+            assert said.strip() == "200"
+        finally:
+            launcher.terminate()
+            launcher.communicate(timeout=40)
