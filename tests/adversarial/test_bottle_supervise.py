@@ -282,6 +282,9 @@ found['kinds'] = [post(call, {'Content-Type': each})[0] for each in
                   ('text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data', 'text/json', '')]
 found['methods'] = [post(call, method=each)[0] for each in ('GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH')]
 found['two'] = raw(b'POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:8879\\r\\nHost: evil.test\\r\\n\\r\\n').split('\\r\\n')[0]
+lengths = b'Content-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n'
+head = b'POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:8879\\r\\nContent-Type: application/json\\r\\n'
+found['lengths'] = raw(head + lengths).split('\\r\\n')[0]
 found['plain'] = post(call)[0]
 """
     )
@@ -290,6 +293,7 @@ found['plain'] = post(call)[0]
     assert set(found["kinds"]) == {415}
     assert set(found["methods"]) == {405}
     assert " 400 " in found["two"]
+    assert " 400 " in found["lengths"]
     assert found["plain"] == 200
     assert [each["change"]["host"] for each in bottle.proposals()] == ["sv14.test"]
     reasons = {each["reason"] for each in bottle.records("proposal") if each["decision"] == "deny"}

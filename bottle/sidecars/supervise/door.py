@@ -142,6 +142,8 @@ class Door:
             raise Refused(415, "the body is not application/json")
         if any(each not in self._versions for each in found.get(b"mcp-protocol-version", [])):
             raise UnknownVersion(400, "a protocol version that isn't known here")
+        if b"content-length" in found and b"transfer-encoding" in found:
+            raise Refused(400, "two lengths of one body")
         length = found.get(b"content-length", [b"0"])[0]
         if int(length) > MAX_BODY:
             raise Refused(413, f"a body over {MAX_BODY >> 10} KiB")
