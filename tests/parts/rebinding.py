@@ -2,6 +2,7 @@
 
 `python -m tests.parts.rebinding ANSWERS RESOLV PROGRAM ...`: ANSWERS is JSON, name -> a list of answers, each a list of
 addresses; the n-th question gets the n-th answer, and further ones the last. Each question is a line on stderr.
+Public addresses among them are put on that loopback, so that whoever dials one stays there.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def main() -> None:
     """Bring loopback up, take the resolver's place, start the program in a child, and answer until it ends."""
     answers, resolv, *program = sys.argv[1:]
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    addresses = {each for found in json.loads(answers).values() for one in found for each in one}
+    for address in sorted(each for each in addresses if ipaddress.ip_address(each).is_global):
+        subprocess.run(["ip", "addr", "add", f"{address}/32", "dev", "lo"], check=True)
     subprocess.run(["mount", "--bind", resolv, os.path.realpath("/etc/resolv.conf")], check=True)
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 53))
