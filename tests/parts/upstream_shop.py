@@ -204,7 +204,9 @@ class Shop:
                     if encoding in self.headers.get("accept-encoding", "") and (
                         found or encoding in ("gzip", "deflate")
                     ):
-                        data = found[1] if found else {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](text)
+                        data = (
+                            found[1] if found else (gzip.compress(text) if encoding == "gzip" else zlib.compress(text))
+                        )
                         self.say("application/json", data, content_encoding=encoding)
                         return
                 self.say("application/json", text)
