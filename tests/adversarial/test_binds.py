@@ -1,4 +1,4 @@
-"""A link on the way to a bind mount's source: the place it leads to is held against the grants, as a tree, both ways."""
+"""A link on the way to a bind mount's source: the place it leads to is held against the grants, a tree as a tree."""
 
 from __future__ import annotations
 
