@@ -158,6 +158,18 @@ def test_no_audit_no_change(tmp_path: Path) -> None:
     assert attendant.policy == POLICY
 
 
+@pytest.mark.parametrize("other", [{"candidate": "0" * 64}, {"policy": "0" * 64}, {"number": 7}])
+def test_SV5_a_decision_on_another_change_or_policy_is_void(tmp_path: Path, other: dict[str, Any]) -> None:
+    attendant, _ = attended(tmp_path)
+    proposal = ask(attendant, "new.test")
+    outcome = decide(attendant, proposal, approve=True, **other)
+    assert outcome is not None
+    assert outcome[0] is False
+    assert attendant.policy == POLICY
+    assert [each.status for each in Queue(tmp_path).proposals()] == ["pending"]
+    assert attendant.audit.records[-1]["decision"] == "deny"  # type: ignore[attr-defined] # it is the list above
+
+
 def test_an_edited_approval_is_of_the_edit(tmp_path: Path) -> None:
     attendant, told = attended(tmp_path)
     proposal = ask(attendant, "new.test")
