@@ -32,7 +32,7 @@ HEAD = """# What came of the attacks
 `not met`: the test is an expected failure, and [threat-model.md](threat-model.md) says why. `no test`: with the reason.
 """
 _ROW = re.compile(r"\| ([A-Z]{2}[0-9]+) \| ([a-z]+) \| [^|]* \| (.*) \|\Z")
-_ENTRY = re.compile(r"(\S+\.py) ([a-z_0-9]+)(?: \((.*)\))?\Z")
+_ENTRY = re.compile(r"(\S+\.py) (\w+)(?: \((.*)\))?\Z")
 
 
 class Key(NamedTuple):

@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     said = {
         key("DN1"): MET,
         key("DN1", "docker"): "not met: the engine's resolver answers / too early",
-        key("PX5", function="test_y"): FAILED,
+        key("PX5", function="test_PX5_y"): FAILED,
         key("PX5"): "not run: needs a part",
     }
     path = tmp_path / "results.md"
