@@ -136,10 +136,6 @@ async def _run(
             guest_task = asyncio.create_task(ex.run_streaming(guest, stood, stdin=_line_held_open()))
             stack.push_async_callback(_end, guest_task)
             await _until(stood.ready, [guest_task, bundle], "the agent's place")
-        watch = how.home_watch(plan, place)
-        home = None if watch is None else asyncio.create_task(_watched(ex, watch, launch.say))
-        if home is not None:
-            stack.push_async_callback(_end, home)
         await _until_ready(bundle, said)
         # A rebuilt place is tried before it is said to run: there is another to go back to.
         tried = (("true",),) if attendant is not None and attendant.trying else ()
@@ -153,6 +149,10 @@ async def _run(
         watching = None if attendant is None else asyncio.create_task(attendant.watch(reloading.apply))
         if watching is not None:
             stack.push_async_callback(_end, watching)
+        watch = how.home_watch(plan, place)
+        home = None if watch is None else asyncio.create_task(_watched(ex, watch, launch.say))
+        if home is not None:
+            stack.push_async_callback(_end, home)
         agent = how.agent_run(plan, place, launch.secrets, launch.command)
         given = None if launch.stdin is None else launch.stdin()
         return await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
