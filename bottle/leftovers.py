@@ -1,4 +1,4 @@
-"""What launches that were killed left on a container engine, found by its labels: whose it is, and of which home root."""
+"""What killed launches left on a container engine, found by its labels: whose it is, and of which home root."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A docker engine for bottles: a `dockerd` of the test's own in a network namespace of its own, with an agent image.
 
-Whatever it routes, filters and bridges is in that namespace; there `OUTSIDE` is an address that stands for the internet.
+Whatever it routes, filters and bridges is in that namespace; `OUTSIDE` is an address there, in the internet's place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lets mitmproxy be imported without what the gate never uses: that takes longer than everything it does. Import first.
 
-Its `addons` package imports thirty addons, a web server among them. HTTP/3 is off (`http3=False`, and no UDP reaches the
-gate), but its layers, aioquic and what that stands on are imported with the others. Here their places are taken by
+Its `addons` package imports thirty addons, a web server among them. HTTP/3 is off (`http3=False`, and no UDP reaches
+the gate), but its layers, aioquic and what that stands on are imported with the others. Here their places are taken by
 modules whose every name is a class that can't be made: what asks whether something is of that kind is told no.
 """
 
