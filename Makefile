@@ -11,6 +11,7 @@ help:
 	@echo 'make test    set up, then run every test (REQUIRE_ALL=1: a missing part fails instead of skipping)'
 	@echo 'make check   lint, format check, strict types, import contracts'
 	@echo 'make bench   benchmarks beside the peers; JSON to bench/results/ (BENCH="--quick --only ROW")'
+	@echo 'make bench-bottles  start, egress and git gate of bottles beside their floors'
 	@echo 'make docs    write the generated parts of the documents, then check links, blocks and tables'
 	@echo 'make format  rewrite the code in the project'"'"'s format'
 	@echo 'make lock    resolve requirements/dev.txt again from pyproject.toml'
@@ -54,6 +55,9 @@ format: setup
 
 bench: setup
 	@$(PY) -m bench $(BENCH)
+
+bench-bottles: setup-tests
+	@$(PY) -m bench.bottles
 
 # Writes what is generated, then reads every document: links, headings, blocks that are run, tables that repeat the code.
 docs: setup
