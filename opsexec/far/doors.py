@@ -46,7 +46,8 @@ def open_doors(doors: str) -> list[tuple[socket.socket, str]]:
     found = []
     for door in doors.split(",") if doors != "-" else ():
         port, _, path = door.partition("=")
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Named, TCP is what asyncio turns Nagle off for: else the second write of an answer waits 40 ms for an ACK.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", int(port)))
         listener.listen(BACKLOG)
