@@ -63,19 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    from opsexec.errors import OpsError
-
     try:
         return _run(parser, arguments)
-    except OpsError as error:
-        from opsexec.cli.ending import printable  # an agent's words are another host's: they drive no terminal
-
-        print(f"ops-agent: {printable(str(error))}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {printable(error.hint)}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
+        from opsexec.cli.ending import ended
+
+        return ended(error, "ops-agent")
 
 
 def _drive(work: Coroutine[Any, Any, T]) -> T:

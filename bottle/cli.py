@@ -60,17 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole.print_usage(sys.stderr)
         print("bottle: a command is missing", file=sys.stderr)
         return 2
-    from opsexec.errors import OpsError
-
     module, _, name = COMMANDS[arguments.command].partition(":")
     try:
         return int(getattr(import_module(module), name)(arguments))
-    except OpsError as error:
-        print(f"bottle: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        return 141
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
+        from opsexec.cli.ending import ended
+
+        return ended(error, "bottle")

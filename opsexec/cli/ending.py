@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ OK, FAILED, USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 INTERRUPTED = 130
 READER_GONE = 141
 """What a shell shows for a program that SIGPIPE ended: here, the reader of stdout went away."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class OutputFailed(OpsError):
@@ -66,14 +70,34 @@ def _run(argv: Sequence[str]) -> int:
         return _crashed(error)
 
 
-def say(error: OpsError) -> None:
+def ended(error: Exception, program: str) -> int:
+    """Say in a sentence and a hint what ended another program of this project's; returns its exit code.
+
+    Of a group of errors the first is told. What nobody foresaw leaves its traceback in a file.
+    """
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OpsError):
+        say(error, program)
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        _forget(sys.stdout)
+        return READER_GONE
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f" to {error.filename}" if error.filename else ""
+        tell(f"nothing more can be written{where}: {error.strerror}", hint="make room there", program=program)
+        return COULD_NOT_RUN
+    return _crashed(error, program)
+
+
+def say(error: OpsError, program: str = "opsexec") -> None:
     """Print an error's sentence and its hint on stderr."""
-    tell(str(error), hint=error.hint)
+    tell(str(error), hint=error.hint, program=program)
 
 
-def tell(sentence: str, *, hint: str | None = None) -> None:
+def tell(sentence: str, *, hint: str | None = None, program: str = "opsexec") -> None:
     """Print a sentence about what happened on stderr, and what to do about it below."""
-    text = f"opsexec: {printable(sentence)}\n"
+    text = f"{program}: {printable(sentence)}\n"
     if hint:
         text += f"  hint: {printable(hint)}\n"
     try:
@@ -97,7 +121,7 @@ def worst(codes: Sequence[int]) -> int:
     return FAILED if FAILED in codes else max(codes, default=OK)
 
 
-def _crashed(error: Exception) -> int:
+def _crashed(error: Exception, program: str = "opsexec") -> int:
     """Keep the traceback of a defect in a file of the user's own and say where."""
     import traceback
 
@@ -105,9 +129,11 @@ def _crashed(error: Exception) -> int:
     try:
         file = _keep(text)
     except OSError as unwritten:
-        tell(f"internal error: {_kind(error)}; its traceback could not be kept: {unwritten}")
+        tell(f"internal error: {_kind(error)}; its traceback could not be kept: {unwritten}", program=program)
         return COULD_NOT_RUN
-    tell(f"internal error: {_kind(error)}; the traceback is in {file}", hint="report it, with that file")
+    tell(
+        f"internal error: {_kind(error)}; the traceback is in {file}", hint="report it, with that file", program=program
+    )
     return COULD_NOT_RUN
 
 
@@ -148,6 +174,7 @@ __all__ = [
     "USAGE",
     "OpsError",
     "UsageError",
+    "ended",
     "guarded",
     "say",
     "tell",

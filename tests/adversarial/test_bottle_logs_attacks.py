@@ -182,6 +182,7 @@ def test_lg2_without_room_for_its_audit_a_bottle_ends(upstream: Upstream, tmp_pa
         env=bottles.environ(), cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode != 0, done
+    assert "Traceback" not in done.stderr.partition("is running")[2]
     assert "almost full" in done.stderr or "No space left" in done.stderr or "audit" in done.stderr
     recorded = int(done.stdout.split()[-1])
     assert recorded > 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import subprocess
 import sys
@@ -69,3 +70,38 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
         check=True,
     )
     assert done.stderr in ("0\n", "141\n")
+
+
+def _bottle_that_meets(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
+    import bottle.cli
+    import bottle.commands.bottles
+
+    def meets(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(bottle.commands.bottles, "list_bottles", meets)
+    return bottle.cli.main(["list"])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_is_told_in_a_sentence_also_where_tasks_met_it(
+    wrapped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/var/audit.jsonl")
+    error: Exception = ExceptionGroup("tasks", [ExceptionGroup("inner", [full])]) if wrapped else full
+    assert _bottle_that_meets(error, monkeypatch) == 3
+    assert capsys.readouterr().err == (
+        "bottle: nothing more can be written to /var/audit.jsonl: No space left on device\n  hint: make room there\n"
+    )
+
+
+def test_a_defect_of_another_program_leaves_its_traceback_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert _bottle_that_meets(RuntimeError("unforeseen"), monkeypatch) == 3
+    (file,) = (tmp_path / "opsexec").glob("crash-*.txt")
+    assert "RuntimeError: unforeseen" in file.read_text()
+    said = capsys.readouterr().err
+    assert said.startswith("bottle: internal error: RuntimeError: unforeseen; the traceback is in")
+    assert "Traceback" not in said
