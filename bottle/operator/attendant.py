@@ -147,6 +147,8 @@ class Attendant:
         """Carry out the decisions that wait by now, one after the other."""
         for decision in self.queue.claim():
             await self._carry_out(decision, apply)
+            if self.rebuild is not None:
+                return  # what waits behind it was decided about a policy that is about to be another
 
     async def _carry_out(self, decision: Decision, apply: Apply) -> None:
         proposal = self._proposals.get(decision.number)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bottle.credentials import Credentials
 from bottle.launch import Rebuild
 from bottle.operator.attendant import Attendant
-from bottle.operator.live import live_policy, resumed
+from bottle.operator.live import LivePolicy, live_policy, resumed
 from bottle.operator.queue import Queue
 from bottle.plan import BottlePlan
 from opsexec.errors import OpsError
@@ -53,18 +53,18 @@ async def rebuilding(
 
     A rebuild that doesn't come up goes back to the plan before, which the agent is told.
     """
-    before: BottlePlan | None = None
+    before: tuple[BottlePlan, LivePolicy] | None = None  # with all that was approved since its launch
     while True:
         try:
             return await once(whole)
         except Rebuild:
             assert attendant is not None
-            plan = resumed(whole.plan, attendant.rebuilding())
-            before, whole = whole.plan, dataclasses.replace(whole, plan=plan, resume=True)
+            before = whole.plan, attendant.policy
+            whole = dataclasses.replace(whole, plan=resumed(whole.plan, attendant.rebuilding()), resume=True)
         except OpsError as error:
             if before is None or attendant is None or not attendant.trying:
                 raise
             whole.say(f"the rebuild failed, the bottle goes on as it was: {error}")
-            attendant.not_rebuilt(live_policy(before), error.message)
-            whole = dataclasses.replace(whole, plan=resumed(before, live_policy(before)))
+            attendant.not_rebuilt(before[1], error.message)
+            whole = dataclasses.replace(whole, plan=resumed(*before))
             before = None

@@ -73,14 +73,11 @@ def _decide(
         body=body,
     )
     queue.decide(decision)
-    end = time.monotonic() + ANSWER_S
-    withdrawn = False
-    while (outcome := queue.outcome(decision)) is None and not withdrawn:
-        if not state.alive(shown.bottle) or time.monotonic() > end:
-            withdrawn = queue.withdraw(decision)
-            if time.monotonic() > end + ANSWER_S or not (withdrawn or state.alive(shown.bottle)):
-                break
-        wait(POLL_S)
+    try:
+        outcome, withdrawn = _answer(queue, decision, state, shown.bottle, wait)
+    except BaseException:
+        queue.withdraw(decision)  # whoever breaks off has decided nothing, unless it was carried out already
+        raise
     if outcome is None:
         hint = "nothing was changed by it" if withdrawn else f"bottle audit {shown.bottle} shows how far it came"
         raise NotCarriedOut(f"the launcher of {shown.bottle} doesn't answer, or has ended", hint=hint)
@@ -88,3 +85,18 @@ def _decide(
     if not carried_out:
         raise NotCarriedOut(text, host=shown.bottle, hint="`bottle proposals` shows what waits now")
     return text
+
+
+def _answer(
+    queue: Queue, decision: Decision, state: State, bottle: str, wait: Callable[[float], None]
+) -> tuple[tuple[bool, str] | None, bool]:
+    """Wait for what came of a decision; returns that, or None, and whether it was taken back."""
+    end = time.monotonic() + ANSWER_S
+    withdrawn = False
+    while (outcome := queue.outcome(decision)) is None and not withdrawn:
+        if not state.alive(bottle) or time.monotonic() > end:
+            withdrawn = queue.withdraw(decision)
+            if time.monotonic() > end + ANSWER_S or not (withdrawn or state.alive(bottle)):
+                break
+        wait(POLL_S)
+    return outcome, withdrawn

@@ -99,12 +99,17 @@ def _of_network(network: str) -> list[str]:
     said = []
     if any(found.overlaps(each) for each in _METADATA if each.version == found.version):
         said.append(f"{network} holds a cloud's metadata service")
-    if found.is_loopback or (found.version == 4 and found.overlaps(ipaddress.ip_network("127.0.0.0/8"))):
+    if any(found.overlaps(each) for each in _OWN_HOST if each.version == found.version):
         said.append(f"{network} is the launcher's host itself")
+    if not found.is_global:
+        said.append(f"{network} is private")
     if found.num_addresses > 256:
         said.append(f"{network} is {found.num_addresses} addresses")
     return said
 
+
+_OWN_HOST = tuple(ipaddress.ip_network(each) for each in ("127.0.0.0/8", "0.0.0.0/8", "::/127"))
+"""Linux takes the unspecified address for its own, too."""
 
 _METADATA = tuple(
     ipaddress.ip_network(each)

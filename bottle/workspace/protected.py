@@ -15,6 +15,7 @@ NEVER = {
     ".hg": "hg would run what it says",
     ".svn": "svn would run what it says",
     ".jj": "jj would run what it says",
+    "commondir": "git would take a configuration from where it says",
 }
 """A name anywhere on the path that no option brings back."""
 
@@ -24,6 +25,9 @@ DIRECTORIES = {
     ".cursor": "it configures a coding agent",
     ".gemini": "it configures a coding agent",
     ".aider*": "it configures a coding agent",
+    ".opencode": "it configures a coding agent",
+    ".openhands": "it configures a coding agent",
+    ".lefthook": "git's hooks run what it says",
     ".continue": "it configures a coding agent",
     ".windsurf": "it configures a coding agent",
     ".roo": "it configures a coding agent",
@@ -72,7 +76,8 @@ FILES = {
     ".env.*": "it holds secrets and settings",
     ".tool-versions": "a shell runs what it says",
     ".mise.toml": "a shell runs what it says",
-    "mise.toml": "a shell runs what it says",
+    "mise*.toml": "a shell runs what it says",
+    ".pnpmfile.cjs": "a package manager runs it",
     ".*rc": "a program reads it wherever it is started",
     ".*rc.*": "a program reads it wherever it is started",
     ".*profile": "a shell runs it",
@@ -85,8 +90,8 @@ FILES = {
     ".gitattributes": "git filters files as it says",
     ".gitconfig": "git would run what it says",
     ".pre-commit-config.y*ml": "git's hooks run what it says",
-    "lefthook.y*ml": "git's hooks run what it says",
-    ".lefthook.y*ml": "git's hooks run what it says",
+    "lefthook*.y*ml": "git's hooks run what it says",
+    ".lefthook*.y*ml": "git's hooks run what it says",
     ".gitlab-ci.y*ml": "it configures CI",
     ".travis.y*ml": "it configures CI",
     ".drone.y*ml": "it configures CI",

@@ -33,9 +33,12 @@ Values come as octal escapes of printf's %b; the dot keeps trailing newlines (PO
 
 ENGINES = (
     "/run/docker.sock", "/run/docker", "/run/containerd", "/run/podman", "/run/crio", "/run/buildkit",
+    "/run/user", "/run/k3s", "/run/snap.docker",
     "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/proc", "/sys", "/dev",
 )  # fmt: skip
 """Places of a host by which a container would own it."""
+OF_A_USER = ("/.docker/run", "/.docker/desktop")
+"""Where a user's own engine has its sockets, below their home."""
 ENGINE_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock", "buildkitd.sock")
 
 CPU_PERIOD_US = 100_000
@@ -142,7 +145,7 @@ def require_no_engine(sources: Mapping[str, str], socket: str, host: str) -> Non
             if _meets(source, place):
                 text = f"{named} would give the container {place}"
                 raise BadStep(text, host=host, hint="by that it would own the host")
-        if source.rpartition("/")[2] in ENGINE_SOCKETS:
+        if source.rpartition("/")[2] in ENGINE_SOCKETS or any(f"{each}/" in f"{source}/" for each in OF_A_USER):
             raise BadStep(f"{named} is a container engine's socket", host=host, hint="by that it would own the host")
 
 

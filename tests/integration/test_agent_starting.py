@@ -27,6 +27,7 @@ from opsexec.errors import (
     HostUnreachable,
     ProtocolError,
 )
+from opsexec.steps import SandboxRun
 from tests.parts.agent_calls import ME, REPOSITORY, grant, rpc, started_sleeper
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.process_tree import alive, processes_with_argument
@@ -156,3 +157,21 @@ async def test_a_terminal_that_nobody_was_asked_about_ends_when_somebody_must_be
             with pytest.raises(CapabilityDenied, match="nobody was asked"):
                 await asyncio.wait_for(terminal.wait(), 10)
             await eventually(lambda: not processes_with_argument("66.0472"), within_s=5, what="its end")
+
+
+async def test_what_works_on_a_tree_ends_when_its_grant_is_narrowed(tmp_path: Path) -> None:
+    """A sandbox holds all of the tree it was given; a grant that stops at its first names admits its name alone."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    shown = {"/usr": "/usr/", "/lib": "/usr/lib/", "/lib64": "/usr/lib64/", "/t": f"{tree}/"}
+    step = SandboxRun("held", ["/usr/bin/sleep", "66.0473"], read_only=shown)
+    wide = ["sandbox.run:*", "fs.read:/usr/**"]
+    with OpsAgent(grant(*wide, f"fs.read:{tree}/**")) as agent:
+        async with rpc(agent) as ex:
+            running = asyncio.create_task(ex.run(step))
+            await eventually(lambda: processes_with_argument("66.0473"), within_s=10, what="the sandbox")
+            agent.write_config(grant(*wide, f"fs.read:{tree}/*"))
+            agent.send(signal.SIGHUP)
+            with pytest.raises(CapabilityDenied):
+                await asyncio.wait_for(running, 15)
+            await eventually(lambda: not processes_with_argument("66.0473"), within_s=10, what="its end")

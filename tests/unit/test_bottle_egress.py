@@ -122,6 +122,9 @@ def test_a_tunnel_leads_to_a_granted_host_and_nowhere_else(host: str, port: int)
         (with_header(b"X-Forwarded-Host", b"evil.test"), "x-forwarded-host"),
         (with_header(b"X-HTTP-Method-Override", b"DELETE"), "x-http-method-override"),
         (with_header(b"X-Original-URL", b"/admin"), "x-original-url"),
+        (with_header(b"X_Original_URL", b"/admin"), "x_original_url"),
+        (with_header(b"x-http_method-override", b"DELETE"), "x-http_method-override"),
+        (with_header(b"X-Forwarded-Uri", b"/admin"), "x-forwarded-uri"),
         (with_header(b"Upgrade", b"h2c"), "upgrade"),
     ],
 )
@@ -158,6 +161,8 @@ def test_a_request_has_one_host_one_length_and_one_method(seen: Seen, reason: st
         "/v1/\uff0e\uff0e/admin",
         "/v1/%ef%bc%8e%ef%bc%8e/admin",
         "/v1/..;/admin",
+        "/v1/..%3B/admin",
+        "/v1/..%3b%2fadmin",
         "/v1/.;x/admin",
         "/v1/%zz",
         "/v1/%",
@@ -228,6 +233,8 @@ def test_what_proves_who_the_agent_is_doesn_t_go_on() -> None:
     ]
     injected = [name.lower() for name, _ in stripped(headers, POLICY.routes["api.test"])]
     assert injected == [b"connection", b"accept"]
+    underscored = [(b"X_Api_Key", b"k"), (b"Private_Token", b"t"), (b"Accept", b"*/*")]
+    assert [name for name, _ in stripped(underscored, POLICY.routes["api.test"])] == [b"Accept"]
     plain = [name.lower() for name, _ in stripped(headers, POLICY.routes["open.test"])]
     assert plain == [b"cookie", b"x-api-key", b"connection", b"accept"]
 

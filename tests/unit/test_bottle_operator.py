@@ -188,7 +188,10 @@ def test_a_network_that_is_more_than_a_few_hosts_is_named() -> None:
     assert "metadata" in said("169.254.169.254")
     assert "host itself" in said("127.0.0.1")
     assert "addresses" in said("10.0.0.0/8")
-    assert said("10.1.2.3") == ""
+    assert "private" in said("10.1.2.3")
+    assert "host itself" in said("0.0.0.0")
+    assert "host itself" in said("::1")
+    assert said("93.184.215.14") == ""
 
 
 def test_letters_that_look_alike_fold_to_one() -> None:

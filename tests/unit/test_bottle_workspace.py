@@ -170,6 +170,17 @@ def test_a_file_that_was_there_shows_though_it_is_ignored() -> None:
     assert [change.path for change in found.changes] == ["a.o"]
 
 
+@pytest.mark.parametrize("path", ["x/commondir", "CommonDir", "x/CommonDir/y"])
+def test_a_repository_whose_parts_are_elsewhere_does_not_come_back(path: str) -> None:
+    """A directory with HEAD and `commondir` is one to git, wherever that leads (gitrepository-layout(5))."""
+    assert never(path)
+
+
+@pytest.mark.parametrize("path", [".opencode/plugin/p.ts", "a/lefthook-local.yml", "mise.local.toml", ".pnpmfile.cjs"])
+def test_what_tools_of_today_run_is_held_back_too(path: str) -> None:
+    assert held_back(path)
+
+
 def test_two_unread_files_are_never_the_same() -> None:
     found = compare(tree(file("a", None)), tree(file("a", None)), nothing_ignored)
     assert [each.path for each in found.held] == ["a"]

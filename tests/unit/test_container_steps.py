@@ -104,6 +104,7 @@ def test_a_container_that_lives_on_takes_no_secret():
     [
         "/", "/var", "/run", "/var/run", "/var/lib", "/run/docker.sock", "/var/run/docker.sock", "/run/docker/x",
         "/home/a/.docker/docker.sock", "/run/user/1000/podman/podman.sock", "/proc", "/proc/1/root", "/sys/fs/cgroup",
+        "/run/user/1000", "/run/user", "/run/k3s", "/home/a/.docker/run", "/home/a/.docker/desktop/x",
         "/dev/mem", "/var/lib/docker/volumes", "/run/containerd", "/opt/engine.sock", "/opt",
     ],
 )  # fmt: skip

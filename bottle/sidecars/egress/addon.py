@@ -208,10 +208,18 @@ class Gate:
 
     # -- responses ------------------------------------------------------------------------------------------------
 
+    def _mask_head(self, response: http.Response) -> None:
+        response.headers = http.Headers([(name, self._mask(value)) for name, value in response.headers.fields])
+        response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Let a response stream through; where a credential was injected, its echo is masked on the way."""
         response = flow.response
-        if response is None or response.status_code == 101:
+        if response is None:
+            return
+        if response.status_code == 101:
+            if self._sent_a_token(flow):
+                self._mask_head(response)
             return
         response.stream = lambda _: []
         for name in ("alt-svc", "public-key-pins"):
@@ -219,8 +227,7 @@ class Gate:
         if not self._sent_a_token(flow):
             response.stream = True
             return
-        response.headers = http.Headers([(name, self._mask(value)) for name, value in response.headers.fields])
-        response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
+        self._mask_head(response)
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding == "identity" or not may_have_body(flow):
             response.stream = Masking(self._masked).feed

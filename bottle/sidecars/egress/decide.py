@@ -72,6 +72,8 @@ _ROUTING = frozenset(
         b"x-host",
         b"x-original-host",
         b"x-original-url",
+        b"x-original-uri",
+        b"x-forwarded-uri",
         b"x-rewrite-url",
         b"x-http-method",
         b"x-http-method-override",
@@ -189,7 +191,7 @@ def _refuse_headers(seen: Seen) -> Verdict | None:
             return Verdict.no("a header's name is malformed")
         if any(byte < 0x20 and byte != 0x09 for byte in value) or b"\x7f" in value:
             return Verdict.no("a header's value holds a control character")
-        if lower in _ROUTING:
+        if lower.replace(b"_", b"-") in _ROUTING:  # CGI and what descends from it read both as one name
             return Verdict.no(f"the header {lower.decode()} is not forwarded")
         hosts += lower == b"host"
         lengths += lower in (b"content-length", b"transfer-encoding")
@@ -275,7 +277,7 @@ def malformed_target(target: str, *, strict: bool) -> str | None:
     # `%2F` is how a registry's clients write a scoped package's name: it counts as the slash it may become.
     segments = re.sub("%2[Ff]", "/", path).split("/")[1:]
     for at, segment in enumerate(segments):
-        plain = unquote_to_bytes(segment.split(";", 1)[0])
+        plain = unquote_to_bytes(segment).split(b";", 1)[0]  # `%3B` too: a server that decodes first sees `..;`
         if plain in (b".", b"..") or (segment == "" and at < len(segments) - 1):
             return "the path has an empty, . or .. segment"
         try:
@@ -306,10 +308,11 @@ def stripped(headers: Sequence[tuple[bytes, bytes]], route: Route) -> list[tuple
     kept = []
     for name, value in headers:
         lower = name.lower()
+        meant = lower.replace(b"_", b"-")
         if (
-            lower in gone
-            or (route.slot is not None and lower in _PARTS)
-            or lower in (b"proxy-connection", b"alt-used", b"alt-svc")
+            meant in gone
+            or (route.slot is not None and meant in _PARTS)
+            or meant in (b"proxy-connection", b"alt-used", b"alt-svc")
         ):
             continue
         if lower in named and lower not in _HOP:
