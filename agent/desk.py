@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.asker import LAYER, Asker
-from agent.ceiling import Ceiling, deciding, still_admits
+from agent.ceiling import Ceiling, deciding, effective, still_admits
 from agent.detached import Detached
 from agent.events.containers import Containers
 from agent.events.hub import Hub
@@ -48,6 +48,7 @@ class ActiveRun:
         self.asks_consent: bool | None = None
         """Of a terminal: whether somebody was asked for it. None: nobody ever is."""
         self._asked_for = (attenuation, step)
+        self._held = effective(asker.grants, attenuation, step)
         self.mark = new_mark()
         self.overseers: frozenset[str] = frozenset()
         """Who on this host was asked for consent: they may watch it and end it."""
@@ -61,6 +62,8 @@ class ActiveRun:
         grants = ceiling.grants(self.principal)
         if not still_admits(grants, *self._asked_for):
             return f"{self.principal} holds no grant for it any more"
+        if _works_on_trees(self._asked_for[1]) and effective(grants, *self._asked_for) != self._held:
+            return "it works on a tree, entry by entry, and the grant it began under is another now"
         if self.asks_consent is False and (always_ask or deciding(grants, *self._asked_for)[0].asks_consent):
             return "its grant asks for consent now, and nobody was asked"
         return None
@@ -70,6 +73,11 @@ class ActiveRun:
         if self.ended_by is None:
             self.ended_by = why
             self._task.cancel()
+
+
+def _works_on_trees(step: Step) -> bool:
+    """True for a step whose needs name the top of a tree, while the grant is held to what is below, too."""
+    return step.family in ("sync", "sandbox", "containers") or bool(getattr(step, "recursive", False))
 
 
 class Desk:
