@@ -155,7 +155,7 @@ class TailnetWay:
     async def _dial(self, host: str, found: _Found) -> AgentLink:
         loop = asyncio.get_running_loop()
         try:
-            transport, dial = await loop.create_unix_connection(_Dial, self._api.path)
+            transport, dial = await loop.create_unix_connection(Dial, self._api.path)
         except OSError as error:
             text = f"tailscaled at {self._api.path} can't be reached"
             raise TailnetUnavailable(text, hint="is tailscaled running?") from error
@@ -187,7 +187,7 @@ class TailnetWay:
         return HostUnreachable(f"can't connect to {endpoint(found.address, self._wanted.port)}: {reason}", hint=hint)
 
 
-class _Dial(asyncio.Protocol):
+class Dial(asyncio.Protocol):
     """Reads the head of the answer to a dial; what comes after it is the connection's own."""
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ class _Dial(asyncio.Protocol):
         if self.answered.done():
             return
         if rest and head.startswith(b"HTTP/1.1 101 "):
-            self.answered.set_exception(HostUnreachable("bytes before anything was asked for"))
+            self._fail("bytes before anything was asked for")
         elif end or len(self._head) > MAX_HEAD:
             self.answered.set_result(head.partition(b"\r\n")[0].decode("latin-1"))
 
@@ -210,4 +210,8 @@ class _Dial(asyncio.Protocol):
         """It went away before it was made."""
         self.lost = True
         if not self.answered.done():
-            self.answered.set_exception(HostUnreachable("tailscaled closed the connection"))
+            self._fail("tailscaled closed the connection")
+
+    def _fail(self, text: str) -> None:
+        self.answered.set_exception(HostUnreachable(text))
+        self.answered.exception()  # who dials may have given up before it asked for the answer

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from opsexec.errors import BadStep, ConnectionLost, OpsError, ProtocolError, StepTimeout
 from opsexec.far import frames
@@ -120,7 +120,7 @@ class FarSession:
         elif run.ended is not None and not run.ended.done():
             run.ended.set_result(NUMBER.unpack(payload)[0])
             if run.ended.result() and not run.done.done():
-                run.done.set_exception(survived(run.ended.result(), self.host))
+                _give_up(run.done, survived(run.ended.result(), self.host))
 
     def _hello(self, payload: bytes) -> None:
         protocol, *_ = unpack_message(payload)
@@ -135,7 +135,7 @@ class FarSession:
         run = self._runs.get(ref)
         waiting: asyncio.Future[int] | asyncio.Future[list[bytes]] | None = run.done if run else self._calls.get(ref)
         if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+            _give_up(waiting, error)
 
     def fail(self, error: OpsError) -> None:
         """The session is over: everything under way ends with this error."""
@@ -143,17 +143,16 @@ class FarSession:
             return
         self.lost = error
         if not self.ready.done():
-            self.ready.set_exception(error)
-            self.ready.exception()  # the opener may have given up already; it must not warn about it then
+            _give_up(self.ready, error)
         for run in self._runs.values():
             if not run.done.done():
-                run.done.set_exception(error)
+                _give_up(run.done, error)
             if run.ended is not None and not run.ended.done():
                 run.ended.set_result(0)
             run.input_ready.set()
         for call in self._calls.values():
             if not call.done():
-                call.set_exception(error)
+                _give_up(call, error)
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -350,6 +349,12 @@ def as_exit(status: int) -> ProcessExit:
         return ProcessExit(None, signal.Signals(-status).name)
     except ValueError:
         return ProcessExit(None, f"SIG{-status}")
+
+
+def _give_up(waiting: asyncio.Future[Any], error: OpsError) -> None:
+    """Have whoever waits raise the error; nobody is warned where who began it has given up already."""
+    waiting.set_exception(error)
+    waiting.exception()
 
 
 def _failure(feeding: asyncio.Task[None]) -> BaseException | None:

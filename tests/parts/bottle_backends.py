@@ -63,3 +63,4 @@ def scene(request: pytest.FixtureRequest, backend: Name, directory: Path, names:
         yield Scene(backend, upstream, engine)
     finally:
         upstream.__exit__()
+        assert engine.labelled("network", "bottle.identity") == [], "every bottle takes its networks away"
