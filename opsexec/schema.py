@@ -148,6 +148,8 @@ def _action_schema(key: str) -> Schema:
         fields["action"] = {"enum": list(SERVICE_ACTIONS)}
     if key == "shell":
         fields["interpreter"] = {"enum": ["/bin/sh", "/bin/bash"]}
+    if key == "container.list":
+        fields["kind"] = {"enum": ["containers", "networks", "images"]}
     if key == "exec":
         return {**_list(_text(), minItems=1), "description": made.sentence}
     whole = _map(fields, REQUIRED[made.step])
@@ -161,8 +163,17 @@ def _action_schema(key: str) -> Schema:
 def _field_schema(kind: str) -> Schema:
     if kind == "words":
         return _list(_text())
-    if kind == "environment":
+    if kind in ("environment", "texts"):
         return {"type": "object", "additionalProperties": _text()}
+    if kind == "ints":
+        whole = {"anyOf": [{"type": "integer"}, _WHOLE_REFERENCE]}
+        return {"type": "object", "additionalProperties": whole}
+    if kind == "networks":
+        attached = _map({"network": _text(), "ipv4": _text(), "aliases": _list(_text())}, ("network",))
+        return _list({"anyOf": [_text(), attached]})
+    if kind == "files":
+        given = _map({"content": _text("may be a secret"), "mode": _text("in octal; else 0644")}, ("content",))
+        return {"type": "object", "additionalProperties": {"anyOf": [_text(), given]}}
     typed = {"bool": "boolean", "int": "integer", "number": "number"}.get(kind)
     return _text() if typed is None else {"anyOf": [{"type": typed}, _WHOLE_REFERENCE]}
 

@@ -5,9 +5,9 @@ Its keys, their types, and the key that stands for the step alone.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 from opsexec.errors import BadRunbook
+from opsexec.runbook import container_fields
+from opsexec.runbook.field_types import FieldType, Key
 from opsexec.runbook.reference import nearest
 from opsexec.steps import (
     Exec,
@@ -26,10 +26,6 @@ from opsexec.steps import (
     Step,
     WriteFile,
 )
-
-FieldType = Literal["text", "local", "secret", "script", "words", "bool", "int", "number", "environment"]
-"""text: interpolated, never a Secret. local: the same, a path on the caller. secret: may be a Secret.
-script: as it stands. words: a list of texts. environment: names to texts that may be Secrets."""
 
 ANY: dict[str, FieldType] = {"run_as": "text", "timeout_s": "number"}
 PROCESS: dict[str, FieldType] = {"env": "environment", "cwd": "text", "stdin": "secret", "creates": "text"}
@@ -51,6 +47,7 @@ OWN_FIELDS: dict[type[Step], dict[str, FieldType]] = {
     ServiceControl: {"name": "text", "action": "text", "user": "bool"},
     ServiceStatus: {"name": "text", "user": "bool"},
     Facts: {"names": "words"},
+    **container_fields.OWN_FIELDS,
 }
 """The fields a step's own key holds, by Step; what stands beside that key is in PROCESS and ANY."""
 
@@ -69,15 +66,8 @@ REQUIRED: dict[type[Step], tuple[str, ...]] = {
     ServiceControl: ("name", "action"),
     ServiceStatus: ("name",),
     Facts: (),
+    **container_fields.REQUIRED,
 }
-
-
-class Key(NamedTuple):
-    """One step key of the YAML: the Step it makes, and the field that a bare value or list stands for."""
-
-    step: type[Step]
-    shorthand: str | None
-    sentence: str
 
 
 KEYS: dict[str, Key] = {
@@ -94,6 +84,7 @@ KEYS: dict[str, Key] = {
     "pull": Key(Pull, None, "Copy a tree of the host to the caller."),
     "service": Key(ServiceControl, None, "Bring a service into a state, or read it with action: status."),
     "facts": Key(Facts, "names", "Read facts about the host."),
+    **container_fields.KEYS,
 }
 
 KEY_OF: dict[type[Step], str] = {key.step: name for name, key in KEYS.items()} | {ServiceStatus: "service"}

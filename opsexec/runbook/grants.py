@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from opsexec.capability import Capability, Requirement, program_candidates
 from opsexec.errors import BadRunbook, OpsError
-from opsexec.runbook.fields import fields_of
+from opsexec.runbook.field_types import FieldType
+from opsexec.runbook.fields import REQUIRED, fields_of
 from opsexec.runbook.model import Assert, Runbook, Template
 from opsexec.runbook.reference import Reference, descend
 from opsexec.runbook.rendering import fill
@@ -31,8 +32,20 @@ _ANY_TREE = "0opsexec-any-tree0"
 Every step takes them where a word, or a segment of a path, may stand.
 """
 
-_DECIDES = frozenset({"argv", "action", "script", "path", "src", "dest", "name", "names", "env", "creates"})
+_DECIDES = frozenset(
+    {
+        *("argv", "action", "script", "path", "src", "dest", "name", "names", "env", "creates"),
+        *("image", "networks", "read_only", "writable", "dockerfile", "build_args", "context", "network", "kind"),
+    }
+)
 """The fields that requirements are derived from; the others are left at their defaults here."""
+
+_PATHS = frozenset({"path", "src", "dest", "creates", "read_only", "writable", "context"})
+
+_REQUIRED: dict[str, Any] = {
+    "content": "", "target": "x", "mode": "0755", "labels": {"x": "x"}, "signal": "SIGHUP", "files": {}
+}  # fmt: skip
+"""Required fields that decide nothing, each with a value that any Step takes."""
 
 _NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_.:@%+=,/*-]")
 _BARE = re.compile(r"[A-Za-z0-9_@%+=:,./*-]+\Z")
@@ -65,20 +78,12 @@ def step_needs(action: Step | Template | Assert, runbook: Runbook) -> tuple[Requ
     for name, kind in fields_of(action.kind).items():
         if name not in action.fields or name not in _DECIDES:
             continue
-        value = action.fields[name]
-        if kind in ("text", "local"):
-            value = scope.text(value, path=name in ("path", "src", "dest", "creates"))
-        elif kind == "words":
-            value = [scope.text(word, path=i == 0 and name == "argv") for i, word in enumerate(value)]
-        elif kind == "environment":
-            value = dict.fromkeys(value, "")
-        fields[name] = value
-    # Required fields that decide nothing get a value that any Step takes.
-    for name, value in (("content", ""), ("target", "x"), ("mode", "0755")):
-        if name in action.fields or (name == "mode" and action.kind is SetMode):
+        fields[name] = scope.field(name, kind, action.fields[name])
+    for name, value in _REQUIRED.items():
+        if name in REQUIRED[action.kind] or (name == "mode" and action.kind is SetMode):
             fields[name] = value
     try:
-        return fill(Template(action.kind, **_escaped(fields)), _NOTHING).requires()
+        return fill(Template(action.kind, **fields), _NOTHING).requires()
     except OpsError:
         return _widest(action)
 
@@ -86,13 +91,9 @@ def step_needs(action: Step | Template | Assert, runbook: Runbook) -> tuple[Requ
 _NOTHING = Scope(runbook={}, host={}, overrides={}, builtins={}, secrets={})
 
 
-def _escaped(value: Any) -> Any:
-    """Return the fields so that filling them in again gives them as they are."""
-    if isinstance(value, str):
-        return value.replace("${", "$${")
-    if isinstance(value, dict):
-        return {key: each if key == "script" else _escaped(each) for key, each in value.items()}
-    return [_escaped(each) for each in value] if isinstance(value, list) else value
+def _escaped(text: str) -> str:
+    """Return a text so that filling it in again gives it as it is."""
+    return text.replace("${", "$${")
 
 
 def _widest(template: Template) -> tuple[Requirement, ...]:
@@ -119,6 +120,22 @@ _VERBS = {
     "service": ("service.control",),
     "service_status": ("service.read",),
     "facts": ("facts",),
+    "container_run": ("container.run", "image.read", "network.join", "fs.read", "fs.write"),
+    "container_create": ("container.run", "image.read", "network.join", "fs.read", "fs.write"),
+    "container_start": ("container.run",),
+    "container_stop": ("container.remove",),
+    "container_signal": ("container.remove",),
+    "container_remove": ("container.remove",),
+    "container_exec": ("container.exec",),
+    "container_copy_in": ("container.copy",),
+    "container_inspect": ("container.read",),
+    "container_logs": ("container.read",),
+    "container_list": ("container.read", "image.read", "network.manage"),
+    "image_build": ("image.build", "image.read", "network.join", "fs.read"),
+    "image_inspect": ("image.read",),
+    "image_remove": ("image.build",),
+    "network_create": ("network.manage",),
+    "network_remove": ("network.manage",),
 }
 
 
@@ -128,6 +145,22 @@ class _Guess:
     def __init__(self, runbook: Runbook) -> None:
         known = {name: value for name, value in runbook.vars.items() if not isinstance(value, SecretSource)}
         self._scope = Scope(runbook=known, host={}, overrides={}, builtins={}, secrets={})
+
+    def field(self, name: str, kind: FieldType, value: Any) -> Any:
+        """Return a field of a template so that filling it in gives the guess."""
+        path = name in _PATHS
+        if kind in ("text", "local"):
+            return _escaped(self.text(value, path=path))
+        if kind == "words":
+            return [_escaped(self.text(word, path=i == 0 and name == "argv")) for i, word in enumerate(value)]
+        if kind == "environment":
+            return dict.fromkeys(value, "")
+        if kind == "texts":
+            return {key: _escaped(self.text(text, path=path)) for key, text in value.items()}
+        if kind == "networks":
+            names = [each["network"] if isinstance(each, Mapping) else each for each in value]
+            return list(dict.fromkeys(_escaped(self.text(each, path=False)) for each in names))
+        return value
 
     def text(self, text: str, *, path: bool) -> str:
         out = ""

@@ -19,6 +19,7 @@ from opsexec.errors import (
     StepFailed,
 )
 from opsexec.runbook.expression import parse_condition
+from opsexec.runbook.foreseen import Foreseen
 from opsexec.runbook.journal import Journal, JournalUnavailable
 from opsexec.runbook.masking import Masker
 from opsexec.runbook.model import Assert, RunbookStep, Template
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from opsexec.executor import Executor, RunOutput
     from opsexec.inventory import InventoryHost
     from opsexec.runbook.variables import Scope
+    from opsexec.steps.base import Step
 
 _FATAL = (JournalUnavailable, AuditUnavailable)
 """What ends the whole run: nothing may happen that can't be recorded."""
@@ -85,6 +87,8 @@ class HostRun:
         self._shared = shared
         self._executor: Executor | None = None
         self._predicted: set[str] = set()
+        self._valueless: set[str] = set()
+        self._foreseen = Foreseen()
         self._flags = {"changed": False, "failed": False}
         self.report = HostReport(host.name, [])
 
@@ -185,6 +189,8 @@ class HostRun:
         if step.register is not None:
             self._scope.registered[step.register] = made.result
             (self._predicted.add if made.predicted else self._predicted.discard)(step.register)
+            valueless = shared.options.check and made.changed and made.result.get("value") is None
+            (self._valueless.add if valueless else self._valueless.discard)(step.register)
         shared.journal.record(
             "finished",
             host=name,
@@ -226,6 +232,9 @@ class HostRun:
             if isinstance(step.action, Assert):
                 return self._assert(step.action)
             made = render_step(step.action, self._scope)
+            waits_for = self._foreseen.waits_for(made) if options.check else None
+            if waits_for is not None:
+                return self._assume(made, waits_for)
         except OpsError as error:
             return _failed(error)
         attempts = 1 + (step.retry.times if step.retry is not None else 0)
@@ -237,6 +246,8 @@ class HostRun:
                 executor = await self._open(stack)
                 output = await executor.run_streaming(made, check=options.check, diff=options.diff)
                 output.check()
+                if options.check and output.changed:
+                    self._foreseen.took(made)
                 return self._judge(step, output)
             except _FATAL:
                 raise
@@ -251,6 +262,17 @@ class HostRun:
             context = self._shared.connect(self._host, self._capabilities)
             self._executor = await stack.enter_async_context(context)
         return self._executor
+
+    def _assume(self, made: Step, waits_for: str) -> _Made:
+        """Predict a step over what a check can't look at, since an earlier step would only make or remove it."""
+        for need in made.requires():
+            self._capabilities.require(need, host=self._host.name)
+        self._capabilities.require_user(made.run_as, host=self._host.name)
+        why = f"check mode: depends on {waits_for}, which was not made or removed"
+        if not made.mutates or self._foreseen.finds_nothing(made):
+            return _skipped(why, predicted=not made.mutates)
+        self._foreseen.took(made)
+        return _Made("changed", None, True, None, registered(None, changed=True, skipped=why), predicted=True)
 
     def _judge(self, step: RunbookStep, output: RunOutput) -> _Made:
         result = registered(output)
@@ -275,7 +297,7 @@ class HostRun:
 
     def _unknown_in_check(self, step: RunbookStep) -> str | None:
         """Return the variable this step needs whose value a check could only guess, or None."""
-        if not self._predicted:
+        if not self._predicted and not self._valueless:
             return None
         needed: list[Reference] = list(parse_condition(step.when).references()) if step.when is not None else []
         if isinstance(step.action, Assert):
@@ -283,7 +305,12 @@ class HostRun:
             needed += references(step.action.message or "")
         elif isinstance(step.action, Template):
             needed += [reference for reference, _, _ in template_references(step.action)]
-        return next((reference.name for reference in needed if reference.name in self._predicted), None)
+        return next((reference.name for reference in needed if self._unknown(reference)), None)
+
+    def _unknown(self, reference: Reference) -> bool:
+        """True when a check can't say what a reference stands for: of some steps it knows all but the value."""
+        valueless = reference.name in self._valueless and reference.path[:1] == ("value",)
+        return valueless or reference.name in self._predicted
 
 
 def _skipped(why: str, *, predicted: bool = False) -> _Made:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from opsexec.runbook.fields import KEYS, OWN_FIELDS, PROCESS, REQUIRED, SERVICE_ACTIONS, FieldType
+from opsexec.runbook.field_types import FILE_KEYS, NETWORK_KEYS, FieldType
+from opsexec.runbook.fields import KEYS, OWN_FIELDS, PROCESS, REQUIRED, SERVICE_ACTIONS
 from opsexec.runbook.model import Action, Assert, Retry, RunbookStep, Template
 from opsexec.runbook.node_reader import NodeReader
 from opsexec.runbook.rendering import fill, is_static
@@ -71,12 +72,9 @@ class StepReader:
         for name, entry in entries.items():
             wrong = (name in PROCESS and not process) or (key == "assert" and name in ("run_as", "timeout"))
             if wrong:
-                fault(
-                    self._reader.file,
-                    entry.line,
-                    f"{name!r} means nothing on a step with {key!r}",
-                    "take it out",
-                )
+                inside = key in KEYS and name in OWN_FIELDS[KEYS[key].step]
+                hint = f"write it inside {key}" if inside else "take it out"
+                fault(self._reader.file, entry.line, f"{name!r} means nothing on a step with {key!r}", hint)
 
     def _retry(self, node: Node) -> Retry:
         entries = self._reader.entries(node, ("times", "delay"), required=("times",))
@@ -148,13 +146,37 @@ class StepReader:
         reader = self._reader
         if kind == "words":
             return [self._template(each) for each in reader.list(node)]
-        if kind == "environment":
+        if kind in ("environment", "texts"):
             return {name: self._template(entry.node) for name, entry in reader.map(node).items()}
+        if kind == "ints":
+            return {name: self._typed("int", entry.node) for name, entry in reader.map(node).items()}
+        if kind == "networks":
+            return [self._network(each) for each in reader.list(node)]
+        if kind == "files":
+            return {path: self._file(entry.node) for path, entry in reader.map(node).items()}
         if kind == "script":
             return reader.text(node)
         if kind in ("bool", "int", "number"):
             return self._typed(kind, node)
         return self._template(node)
+
+    def _network(self, node: Node) -> str | dict[str, Any]:
+        """Return a network that a container is on: its name, or what else is said of it too."""
+        if node.kind != "map":
+            return self._template(node)
+        entries = self._reader.entries(node, NETWORK_KEYS, required=("network",))
+        texts = {name: entry.node for name, entry in entries.items() if name != "aliases"}
+        made: dict[str, Any] = {name: self._template(each) for name, each in texts.items()}
+        if "aliases" in entries:
+            made["aliases"] = [self._template(each) for each in self._reader.list(entries["aliases"].node)]
+        return made
+
+    def _file(self, node: Node) -> str | dict[str, str]:
+        """Return a file that stands in the runbook: its content, or its mode too."""
+        if node.kind != "map":
+            return self._template(node)
+        entries = self._reader.entries(node, FILE_KEYS, required=("content",))
+        return {name: self._template(entry.node) for name, entry in entries.items()}
 
     def _typed(self, kind: FieldType, node: Node) -> Any:
         reader = self._reader

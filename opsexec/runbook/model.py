@@ -302,7 +302,7 @@ def describe(action: Action) -> str:
         return f"assert {action.that}"[:80]
     kind = action.kind if isinstance(action, Template) else type(action)
     key = KEY_OF.get(kind, str(kind.__struct_config__.tag))
-    for name in ("argv", "path", "dest", "name", "action", "names"):
+    for name in ("name", "argv", "path", "dest", "action", "names"):
         value = action.fields.get(name) if isinstance(action, Template) else getattr(action, name, None)
         if value:
             shown = " ".join(value) if isinstance(value, (tuple, list)) else str(value)

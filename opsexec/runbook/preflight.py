@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from opsexec.capability import CapabilitySet
 from opsexec.errors import BadRunbook, CapabilityDenied, OpsError, UsageError
 from opsexec.inventory import InventoryHost
@@ -141,7 +143,17 @@ def literal_secrets(runbook: Runbook) -> Iterator[str]:
             continue
         names = action.fields if isinstance(action, Template) else action.__struct_fields__
         for name in names:
-            value = action.fields[name] if isinstance(action, Template) else getattr(action, name)
-            for each in value.values() if isinstance(value, Mapping) else (value,):
-                if isinstance(each, Secret):
-                    yield each.reveal()
+            yield from _secrets_in(action.fields[name] if isinstance(action, Template) else getattr(action, name))
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _secrets_in(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _secrets_in(each)
+    elif isinstance(value, msgspec.Struct):
+        yield from _secrets_in(msgspec.structs.astuple(value))

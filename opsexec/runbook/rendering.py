@@ -9,13 +9,16 @@ from typing import Any
 import msgspec
 
 from opsexec.errors import BadRunbook
-from opsexec.runbook.fields import FieldType, fields_of
+from opsexec.runbook.field_types import FILE_KEYS, NETWORK_KEYS, FieldType
+from opsexec.runbook.fields import fields_of
 from opsexec.runbook.model import Template
 from opsexec.runbook.reference import Reference
 from opsexec.runbook.template import misplaced, references, render, render_open, scalar_text, whole_reference
 from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
+from opsexec.steps.container_copies import GivenFile
+from opsexec.steps.container_shape import Attachment
 from opsexec.steps.process import Shell
 
 
@@ -94,7 +97,38 @@ def _value(kind: FieldType, value: Any, scope: Scope, name: str) -> Any:
         return tuple(render_open(word, scope, name) for word in value)
     if kind == "environment":
         return {key: v if isinstance(v, Secret) else render(v, scope) for key, v in value.items()}
+    if kind == "texts":
+        return {key: render_open(text, scope, name) for key, text in value.items()}
+    if kind == "ints":
+        return {key: _typed("int", each, scope, name) for key, each in value.items()}
+    if kind == "networks":
+        return tuple(_attachment(each, scope) for each in value)
+    if kind == "files":
+        return tuple(_given_file(path, each, scope) for path, each in value.items())
     return _typed(kind, value, scope, name)
+
+
+def _attachment(said: Any, scope: Scope) -> Attachment:
+    """Return a container's network, given as a name or as `{network, ipv4, aliases}`."""
+    parts = _parts(said, "network", NETWORK_KEYS, "networks")
+    aliases = tuple(render_open(alias, scope, "networks") for alias in parts.pop("aliases", ()))
+    return Attachment(aliases=aliases, **{key: render_open(text, scope, "networks") for key, text in parts.items()})
+
+
+def _given_file(path: str, said: Any, scope: Scope) -> GivenFile:
+    """Return a file of the runbook's own, given as its content or as `{content, mode}`."""
+    parts = _parts(said, "content", FILE_KEYS, "files")
+    content = parts["content"]
+    mode = {"mode": render_open(parts["mode"], scope, "files")} if "mode" in parts else {}
+    return GivenFile(path, content if isinstance(content, Secret) else render(content, scope), **mode)
+
+
+def _parts(said: Any, alone: str, known: tuple[str, ...], name: str) -> dict[str, Any]:
+    """Return what is said as a map; what isn't one is its `alone`."""
+    parts = dict(said) if isinstance(said, Mapping) else {alone: said}
+    if alone not in parts or set(parts) - set(known):
+        raise BadRunbook(f"{name} has an entry with {sorted(map(str, parts))}", hint="known: " + ", ".join(known))
+    return parts
 
 
 def _require_names(text: str, scope: Scope, place: str) -> None:

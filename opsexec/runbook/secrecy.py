@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opsexec.runbook.expression import parse_condition
+from opsexec.runbook.field_types import MAY_BE_SECRET
 from opsexec.runbook.model import Assert, RunbookStep, Template
 from opsexec.runbook.rendering import template_references
 from opsexec.runbook.template import SecretMisplaced, misplaced, references
@@ -47,5 +48,5 @@ def refuse_misplaced_secrets(step: RunbookStep, variables: Mapping[str, Any]) ->
                 raise misplaced(step.action.message or "", "a message")
     elif isinstance(step.action, Template):
         for reference, name, kind in template_references(step.action):
-            if reference.name in secret and kind not in ("secret", "environment"):
+            if reference.name in secret and kind not in MAY_BE_SECRET:
                 raise misplaced(f"${{{reference}}}", name)

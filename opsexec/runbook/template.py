@@ -104,7 +104,7 @@ def misplaced(text: str, place: str) -> SecretMisplaced:
     """Return the error for a Secret in an open place; it shows the template only."""
     return SecretMisplaced(
         f"{text[:80]!r} would put a secret into {place}, where others can read it",
-        hint="secrets may stand in env, stdin and write's content",
+        hint="secrets may stand in env, stdin and a file's content",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -201,6 +201,8 @@ class ContainerList(Step, frozen=True, tag="container_list"):
         checked_labels(self.labels)
         if not _GLOB.match(self.names):
             raise BadStep(f"names {self.names[:60]!r} is malformed", hint="a name, with * in it")
+        if self.kind not in get_args(Kind):
+            raise BadStep(f"kind {self.kind[:40]!r} can't be listed", hint="one of: " + ", ".join(get_args(Kind)))
 
     def requires(self) -> tuple[Requirement, ...]:
         verb = {"containers": "container.read", "networks": "network.manage", "images": "image.read"}[self.kind]
