@@ -14,7 +14,7 @@ from opsexec.steps.base import Step
 Handler = Callable[[Any, Context], Awaitable[Outcome]]
 FAMILIES = frozenset({
     "process", "files", "sync", "services", "observe", "agent", "doctor", "sandbox", "git", "podman", "containers",
-    "trees",
+    "trees", "launchd",
 })  # fmt: skip
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
     from opsexec.steps.git import GitFetch, GitForward, GitScan
     from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
+    from opsexec.steps.launchd import LaunchdControl
     from opsexec.steps.networks import NetworkCreate, NetworkRemove
     from opsexec.steps.observe import Facts, Observe
     from opsexec.steps.process import Exec, Shell
@@ -56,6 +57,7 @@ _HOME = {
     "files": "Link MakeDir ReadFile RemoveFile SetMode Stat WriteFile",
     "git": "GitFetch GitForward GitScan",
     "images": "ImageBuild ImageImport ImageInspect ImageRemove",
+    "launchd": "LaunchdControl",
     "networks": "NetworkCreate NetworkRemove",
     "observe": "Facts Observe",
     "process": "Exec Shell",
@@ -98,6 +100,7 @@ __all__ = [
     "ImageInspect",
     "ImageRemove",
     "Inquire",
+    "LaunchdControl",
     "Link",
     "ListTree",
     "MakeDir",

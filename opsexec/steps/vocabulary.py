@@ -27,6 +27,7 @@ from opsexec.steps.events import Events
 from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.git import GitFetch, GitForward, GitScan
 from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
+from opsexec.steps.launchd import LaunchdControl
 from opsexec.steps.networks import NetworkCreate, NetworkRemove
 from opsexec.steps.observe import Facts, Observe
 from opsexec.steps.process import Exec, Shell
@@ -41,7 +42,7 @@ STEP_TYPES: tuple[type[Step], ...] = (
     Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
-    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition,
+    GitFetch, GitScan, GitForward, ListTree, ServiceDefinition, LaunchdControl,
     PodmanRemove, ContainerRun, ContainerCreate, ContainerStart, ContainerStop, ContainerSignal, ContainerRemove,
     ContainerExec, ContainerCopyIn, ContainerCopyOut, ContainerInspect, ContainerLogs, ContainerList,
     ImageBuild, ImageImport, ImageInspect, ImageRemove, NetworkCreate, NetworkRemove,
@@ -51,7 +52,7 @@ AnyStep = (
     Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
-    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition
+    | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition | LaunchdControl
     | PodmanRemove | ContainerRun | ContainerCreate | ContainerStart | ContainerStop | ContainerSignal | ContainerRemove
     | ContainerExec | ContainerCopyIn | ContainerCopyOut | ContainerInspect | ContainerLogs | ContainerList
     | ImageBuild | ImageImport | ImageInspect | ImageRemove | NetworkCreate | NetworkRemove

@@ -38,6 +38,7 @@ from opsexec.steps import (
     ImageInspect,
     ImageRemove,
     Inquire,
+    LaunchdControl,
     Link,
     ListTree,
     MakeDir,
@@ -68,6 +69,7 @@ from opsexec.steps import (
 )
 from opsexec.steps.containers import Kind
 from opsexec.steps.definitions import VERBS as DEFINITION_VERBS
+from opsexec.steps.launchd import VERBS as LAUNCHD_VERBS
 from opsexec.steps.questions import QUESTIONS
 from opsexec.verbs import VERBS
 
@@ -110,6 +112,12 @@ EXAMPLES: tuple[Step, ...] = (
     ListTree(path="/a"),
     PingSocket(path="/a"),
     *(ServiceDefinition("a", action) for action in DEFINITION_VERBS),
+    *(
+        LaunchdControl(
+            target="system/a", action=action, path="/Library/LaunchDaemons/a.plist" if action == "bootstrap" else None
+        )
+        for action in LAUNCHD_VERBS
+    ),
     PodmanRemove("a"),
     ContainerRun(name="aa", image="a", labels=OURS, read_only={"/a": "/a/"}, writable={"/b": "/b"}, networks=(INNER,)),
     ContainerCreate(name="aa", image="a", labels=OURS, writable={"/b": "/b"}, networks=(INNER,)),

@@ -41,6 +41,7 @@ from opsexec.steps import (
     ImageInspect,
     ImageRemove,
     Inquire,
+    LaunchdControl,
     Link,
     ListTree,
     MakeDir,
@@ -104,6 +105,10 @@ ONE_OF_EACH: dict[type[Step], tuple[Step, list[str]]] = {
     ListTree: (ListTree(path="/etc/../srv"), ["fs.read:/srv"]),
     SandboxRun: (SandboxRun("a", ["/bin/id"]), ["sandbox.run:a"]),
     ServiceDefinition: (ServiceDefinition("web.service", "mask"), ["service.quarantine:web.service"]),
+    LaunchdControl: (
+        LaunchdControl(target="system/a.b", action="bootstrap", path="/Library/LaunchDaemons/../LaunchDaemons/x.plist"),
+        ["service.control:system/a.b", "fs.read:/Library/LaunchDaemons/x.plist"],
+    ),
     PodmanRemove: (PodmanRemove("web"), ["container.remove:web"]),
     ContainerRun: (
         ContainerRun(
