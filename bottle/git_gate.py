@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bottle.credentials import Credentials
-from bottle.plan import GIT_PORT, BottlePlan
+from bottle.plan import BUNDLE, GIT_NATIVE_PORT, GIT_PORT, BottlePlan
 from opsexec.secret import reveal
 
 DAEMON = "git-gate"
@@ -18,12 +18,18 @@ MAX_PUSH = 512 << 20
 """Bytes of one push: it is there twice, packed and unpacked for the scan, beside the mirror."""
 
 
-def configuration(plan: BottlePlan, secrets: Credentials, socket: str, work_dir: str, gitleaks: str) -> dict[str, Any]:
-    """Return what the daemon reads on its stdin. It holds the upstreams' keys and the values that must not leave."""
+def configuration(
+    plan: BottlePlan, secrets: Credentials, sockets: Mapping[int, str], work_dir: str, gitleaks: str
+) -> dict[str, Any]:
+    """Return what the daemon reads on its stdin. It holds the upstreams' keys and the values that must not leave.
+
+    `sockets`: what is behind each of the bundle's doors.
+    """
     known: Mapping[str, Any] = {**secrets.tokens, **secrets.env}
     return {
         "bottle": plan.identity,
-        "socket": socket,
+        "socket": sockets[GIT_PORT],
+        "native": sockets.get(GIT_NATIVE_PORT),
         "work_dir": work_dir,
         "gitleaks": gitleaks,
         "repositories": {
@@ -51,8 +57,15 @@ def git_config(plan: BottlePlan) -> str:
         # The proxy's variables are egress's, which forwards nothing to the gate.
         lines += [f'[http "http://{plan.door(GIT_PORT)}/"]', '\tproxy = ""']
     for name, repository in plan.repositories.items():
-        lines += [f'[url "http://{plan.door(GIT_PORT)}/{name}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
+        lines += [f'[url "{address(plan, name)}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
     return "\n".join([*lines, ""]) if lines else ""
+
+
+def address(plan: BottlePlan, name: str) -> str:
+    """Return where the guest's git goes for a repository: by git's own protocol where that is spoken, the quicker."""
+    if plan.backend == "docker":
+        return f"git://{BUNDLE}/{name}"
+    return f"http://{plan.door(GIT_PORT)}/{name}"
 
 
 def _quoted(text: str) -> str:

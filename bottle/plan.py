@@ -29,6 +29,9 @@ GUEST_PATH = f"{TOOLS}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 EGRESS_PORT = 8877
 GIT_PORT = 8878
+GIT_NATIVE_PORT = 9418
+"""Where git's own protocol is spoken, on a network of the bottle's own: git:// names no port, and means this one."""
+
 SUPERVISE_PORT = 8879
 BUNDLE = "bundle"
 """The bundle's name where it is a machine of its own, on a network with the agent's."""

@@ -13,7 +13,7 @@ from bottle.backends.base import UID, Phase, Place
 from bottle.credentials import Credentials
 from bottle.errors import HostUnready
 from bottle.git_gate import DAEMON, configuration
-from bottle.plan import EGRESS_PORT, GIT_PORT, SUPERVISE_PORT, BottlePlan
+from bottle.plan import EGRESS_PORT, GIT_NATIVE_PORT, GIT_PORT, SUPERVISE_PORT, BottlePlan
 from opsexec.secret import Secret, reveal
 from opsexec.steps import ReadFile, WriteFile
 
@@ -39,6 +39,8 @@ def doors(plan: BottlePlan) -> dict[int, str]:
     found = {EGRESS_PORT: "egress.sock"} if plan.egress.routes or plan.supervise else {}
     if plan.repositories:
         found[GIT_PORT] = "git.sock"
+        if plan.backend == "docker":
+            found[GIT_NATIVE_PORT] = "git-native.sock"
     if plan.supervise:
         found[SUPERVISE_PORT] = "supervise.sock"
     return found
@@ -83,7 +85,8 @@ def bundle(
     if plan.repositories:
         if git is None:
             raise HostUnready("a bottle with repositories needs the git gate's programs", hint="run scripts/setup.sh")
-        told = configuration(plan, secrets, f"{DOORS}/git.sock", "/tmp/git", git.gitleaks)
+        sockets = {port: f"{DOORS}/{name}" for port, name in doors(plan).items()}
+        told = configuration(plan, secrets, sockets, "/tmp/git", git.gitleaks)
         run(DAEMON, git.python, "git_gate.serve", told)
         trees |= {tree: f"{tree}/" for tree in git.trees}
     if plan.supervise:

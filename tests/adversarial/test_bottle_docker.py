@@ -147,7 +147,7 @@ def outcome(stage: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             ]
             aims = {
                 "tcp": [[each, port] for each in {*host, *gateways, *ELSEWHERE} for port in (9999, 80)]
-                + [[each, port] for each in {*foreign, *outer} for port in (8877, 8878, 8879, 53, 9999)]
+                + [[each, port] for each in {*foreign, *outer} for port in (8877, 8878, 8879, 9418, 53, 9999)]
                 + [[each, PUBLISHED] for each in {*host, *gateways}]
                 + [[engine.inspect(neighbour)[0]["NetworkSettings"]["IPAddress"], PUBLISHED]],
                 "udp": [[each, port] for each in {*host, *ELSEWHERE, "8.8.8.8", MDNS} for port in UDP]

@@ -55,7 +55,7 @@ def behind(sshd: Sshd) -> Iterator[GitGate]:
 def test_an_agent_in_a_container_clones_and_pushes_through_the_gate(
     stage: Scene, behind: GitGate, tmp_path: Path
 ) -> None:
-    """CR1, GI1: the key is the bundle's; a clean push lands, one with a value of the bottle doesn't."""
+    """CR1, GI1, by git:// as by HTTP: the key is the bundle's; a clean push lands, one with a value doesn't."""
     assert stage.engine is not None
     declared = behind.repositories["site"]
     near = urlsplit(declared["url"])
@@ -81,6 +81,10 @@ found['clean'] = sh('cd site && echo more > more && git add -A && git commit -qm
                     'git push -q origin HEAD:refs/heads/work')
 found['held'] = sh('cd site && printenv HELD > leak && git add -A && git commit -qm leak && '
                    'git push -q origin HEAD:refs/heads/leak')
+found['doors'] = [sh('git ls-remote ' + door + '/site refs/heads/work') for door in ('git://bundle', 'http://bundle:8878')]
+found['used'] = sh('cd site && git ls-remote --get-url')
+found['undeclared'] = sh('git clone -q git://bundle/other other')
+found['archive'] = sh('git archive --remote=git://bundle/site main')
 """,
         )
     assert ended.code == 0, ended.stderr
@@ -92,6 +96,12 @@ found['held'] = sh('cd site && printenv HELD > leak && git add -A && git commit 
     assert "remote: git gate: refused" in answers["held"][1]
     assert HELD not in answers["held"][1]
     assert "the git gate refused push site" in ended.stderr
+    assert answers["used"] == [0, "git://bundle/site\n"]
+    assert answers["doors"] == [[0, answers["clean"][1].split("\n")[0] + "\trefs/heads/work\n"]] * 2
+    for name, why in (("undeclared", "isn't declared"), ("archive", "upload-pack and receive-pack alone")):
+        assert answers[name][0] != 0
+        assert "remote error: git gate: refused" in answers[name][1]
+        assert why in answers[name][1]
 
 
 def test_a_program_beside_the_agent_runs_in_its_container(stage: Scene, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ class GitGate:
         self.sshd = sshd
         self.directory = Path(tempfile.mkdtemp(prefix="git-gate-"))
         self.socket = self.directory / "git.sock"
+        self.native_socket = self.directory / "git-native.sock"
         self.repositories: dict[str, dict[str, Any]] = {}
         self._known = known or {}
         self._limits = limits or {}
@@ -108,8 +109,9 @@ class GitGate:
         self.home = self.directory / "home"
         self.home.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
-        self._door: socket.socket | None = None
+        self._doors: list[socket.socket] = []
         self.port = 0
+        self.native_port = 0
 
     def upstream(self, name: str) -> Path:
         """The bare repository behind a declared one."""
@@ -143,6 +145,7 @@ class GitGate:
         config = {
             "bottle": "agent-00000000",
             "socket": str(self.socket),
+            "native": str(self.native_socket),
             "work_dir": str(self.directory / "work"),
             "gitleaks": str(gitleaks),
             "repositories": self.repositories,
@@ -162,15 +165,16 @@ class GitGate:
             eventually_now(lambda: self.said("ready"), within_s=20, what="the gate is ready")
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {self._process.poll()} {self.log.read_text()[-2000:]}") from error
-        self._listen()
+        self.port = self._listen(self.port, self.socket)
+        self.native_port = self._listen(self.native_port, self.native_socket)
         return self
 
     def stop(self) -> None:
         """End the daemon and take its directory away."""
         self.kill()
-        if self._door is not None:
-            self._door.shutdown(socket.SHUT_RDWR)
-            self._door.close()
+        for door in self._doors:
+            door.shutdown(socket.SHUT_RDWR)
+            door.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill(self) -> None:
@@ -200,6 +204,10 @@ class GitGate:
         """Where a client reaches a repository."""
         return f"http://127.0.0.1:{self.port}/{name}"
 
+    def native_url(self, name: str) -> str:
+        """Where a client reaches it by git's own protocol."""
+        return f"git://127.0.0.1:{self.native_port}/{name}"
+
     def fresh(self, name: str) -> Work:
         """An empty repository that isn't cloned from anywhere."""
         path = self.directory / "works" / name
@@ -208,12 +216,13 @@ class GitGate:
         work.git("init", "-q", "-b", "main")
         return work
 
-    def clone(self, name: str, *options: str) -> Work:
-        """A clone through the gate."""
+    def clone(self, name: str, *options: str, native: bool = False) -> Work:
+        """A clone through the gate; `native`: by git's own protocol."""
         self._clones += 1
         path = self.directory / "works" / f"{name}-{self._clones}"
         path.parent.mkdir(exist_ok=True)
-        Work(path.parent, self.home).git("clone", "-q", *options, self.url(name), str(path))
+        url = self.native_url(name) if native else self.url(name)
+        Work(path.parent, self.home).git("clone", "-q", *options, url, str(path))
         return Work(path, self.home)
 
     def upstream_refs(self, name: str) -> dict[str, str]:
@@ -221,11 +230,11 @@ class GitGate:
         out = Work(self.upstream(name), self.home).git("for-each-ref", "--format=%(refname) %(objectname)")
         return dict(line.split(" ") for line in out.splitlines())
 
-    def talk(self, data: bytes, *, within_s: float = 10.0) -> bytes:
+    def talk(self, data: bytes, *, within_s: float = 10.0, native: bool = False) -> bytes:
         """Send bytes to the gate's socket as they are, and return what comes until it closes or is silent."""
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(within_s)
-            line.connect(str(self.socket))
+            line.connect(str(self.native_socket if native else self.socket))
             line.sendall(data)
             said = b""
             with contextlib.suppress(TimeoutError, ConnectionResetError):
@@ -233,12 +242,14 @@ class GitGate:
                     said += block
             return said
 
-    def _listen(self) -> None:
-        self._door = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._door.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._door,), daemon=True).start()
+    def _listen(self, port: int, path: Path) -> int:
+        """Open a loopback port that leads to a socket of the gate's; returns the port."""
+        door = socket.create_server(("127.0.0.1", port))
+        self._doors.append(door)
+        threading.Thread(target=self._accept, args=(door, path), daemon=True).start()
+        return int(door.getsockname()[1])
 
-    def _accept(self, door: socket.socket) -> None:
+    def _accept(self, door: socket.socket, path: Path) -> None:
         while True:
             try:
                 client, _ = door.accept()
@@ -246,7 +257,7 @@ class GitGate:
                 return
             inner = socket.socket(socket.AF_UNIX)
             try:
-                inner.connect(str(self.socket))
+                inner.connect(str(path))
             except OSError:
                 client.close()
                 inner.close()

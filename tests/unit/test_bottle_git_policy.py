@@ -36,7 +36,7 @@ def planned(**policy: object) -> BottlePlan:
 
 
 def told(plan: BottlePlan) -> bytes:
-    return json.dumps(configuration(plan, masked(plan), "/s", "/w", "/g")).encode()
+    return json.dumps(configuration(plan, masked(plan), {8878: "/s"}, "/w", "/g")).encode()
 
 
 def test_every_key_of_the_gates_policy_has_one_in_the_manifest() -> None:

@@ -81,7 +81,10 @@ class Declaration:
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Everything the gate is told. `known`: name -> value that must not leave; it holds secrets, as `identity` does."""
+    """Everything the gate is told. `known`: name -> value that must not leave; it holds secrets, as `identity` does.
+
+    `native`: where git's own protocol is spoken, None = nowhere.
+    """
 
     bottle: str
     socket: Path
@@ -90,6 +93,7 @@ class GateConfig:
     repositories: Mapping[str, Declaration]
     known: Mapping[str, str]
     limits: Limits
+    native: Path | None = None
 
 
 def read_config(text: bytes) -> GateConfig:
@@ -110,6 +114,7 @@ def read_config(text: bytes) -> GateConfig:
             repositories=repositories,
             known={str(name): str(value) for name, value in found.get("known", [])},
             limits=Limits(**found.get("limits", {})),
+            native=Path(found["native"]) if found.get("native") else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the git gate's configuration is malformed ({type(error).__name__})") from None

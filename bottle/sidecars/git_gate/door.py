@@ -9,10 +9,20 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from bottle.sidecars.git_gate.bounds import Bounds
 from bottle.sidecars.git_gate.config import Limits
 from bottle.sidecars.git_gate.hook import Hooks, decided, worded
-from bottle.sidecars.git_gate.packets import FLUSH, Body, PushHead, packet, read_head, refused_push, refused_service
-from bottle.sidecars.git_gate.repository import Refusal, Repository
+from bottle.sidecars.git_gate.packets import (
+    FLUSH,
+    Body,
+    PushHead,
+    UnfitPush,
+    packet,
+    read_head,
+    refused_push,
+    refused_service,
+)
+from bottle.sidecars.git_gate.repository import Refusal, Repository, declared
 from bottle.sidecars.git_gate.said import say
 from bottle.sidecars.git_gate.service import SERVICES, Name, Service, start
 from bottle.sidecars.git_gate.upload import BadRequest, Upload
@@ -26,13 +36,14 @@ WANTS_BYTES = 64 << 20
 class Door:
     """Answers requests. Everything the agent sends is data here: no path, no header and no variable reaches git."""
 
-    def __init__(self, bottle: str, repositories: Mapping[str, Repository], hooks: Hooks, limits: Limits) -> None:
+    def __init__(
+        self, bottle: str, repositories: Mapping[str, Repository], hooks: Hooks, limits: Limits, bounds: Bounds
+    ) -> None:
         self._bottle = bottle
         self._repositories = repositories
         self._hooks = hooks
         self._limits = limits
-        self._under_way = 0
-        self._pushing = asyncio.Semaphore(limits.pushes)
+        self._bounds = bounds
         self.connections: set[Connection] = set()
         self.server = web.Server(self._handle)
 
@@ -44,12 +55,13 @@ class Door:
         connection = request.protocol
         assert isinstance(connection, Connection)
         connection.busy = True
-        self._under_way += 1
         try:
-            if self._under_way > self._limits.requests:
-                raise BadRequest(503, f"over {self._limits.requests} requests at once")
-            async with asyncio.timeout(self._limits.request_s):
-                return await self._answer(request)
+            with self._bounds.request():
+                async with asyncio.timeout(self._limits.request_s):
+                    return await self._answer(request)
+        except Refusal as error:
+            self._denied("-", request.method, str(error))
+            return connection.refusal(503, str(error))
         except BadRequest as error:
             self._denied("-", request.method, error.text)
             return connection.refusal(error.status, error.text)
@@ -59,7 +71,6 @@ class Door:
         except ConnectionError:
             return connection.refusal(400, "the client has left")
         finally:
-            self._under_way -= 1
             connection.rest()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -67,9 +78,10 @@ class Door:
         found = _PATH.match(path)
         if found is None:
             raise BadRequest(403, "the gate serves declared repositories, by git's smart HTTP alone")
-        repository = self._repositories.get(found[1]) or self._repositories.get(found[1].removesuffix(".git"))
-        if repository is None:
-            raise BadRequest(404, "that repository isn't declared for this bottle")
+        try:
+            repository = declared(self._repositories, found[1])
+        except Refusal as refusal:
+            raise BadRequest(404, str(refusal)) from None
         if found[2] == "info/refs":
             service = SERVICES.get(query.removeprefix("service="))
             if request.method != "GET" or not query.startswith("service=") or service is None:
@@ -86,7 +98,7 @@ class Door:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if service == "git-upload-pack":
             return await self._fetch(request, repository, upload)
-        async with self._pushing:
+        async with self._bounds.pushing:
             return await self._push(request, repository, upload)
 
     async def _advertise(self, request: web.BaseRequest, repository: Repository, name: Name) -> web.StreamResponse:
@@ -126,6 +138,7 @@ class Door:
             await repository.refresh(self._limits.fresh_s)
             head = await read_head(body, self._limits.updates)
         except Refusal as refusal:
+            head = refusal.head if isinstance(refusal, UnfitPush) else head
             await upload.drain()
             self._denied(repository.name, "push", str(refusal))
             return web.Response(body=refused_push(head, worded(str(refusal))), content_type=kind, headers=NO_CACHE)

@@ -59,44 +59,72 @@ class Body:
         data, self._held = self._held[:count], self._held[count:]
         return data
 
+    async def first(self, count: int) -> bytes:
+        """Return as many bytes without taking them, fewer where the stream ends before."""
+        while len(self._held) < count:
+            block = await self._read()
+            if not block:
+                break
+            self._held += block
+        return self._held[:count]
+
     async def some(self) -> bytes:
         """Return what comes next, b"" at the end."""
         data, self._held = self._held, b""
         return data or await self._read()
 
 
+class UnfitPush(Refusal):
+    """A push that isn't taken, with what is known of it: how to tell its client depends on what that asked for."""
+
+    def __init__(self, why: str, head: PushHead) -> None:
+        super().__init__(why)
+        self.head = head
+
+
 async def read_head(body: Body, most: int) -> PushHead:
-    """Read the commands of a push up to their flush; raises Refusal for what isn't one, or is over `most` of them."""
+    """Read the commands of a push up to their flush; raises Refusal for what isn't one, or is over `most` of them.
+
+    What a client asked for stands behind what may be refused, so it is read on before that is told.
+    """
     raw = bytearray()
-    features: frozenset[bytes] = frozenset()
+    features: frozenset[bytes] | None = None
     refs: list[bytes] = []
     commands: list[bytes] = []
-    while True:
-        size = await body.exactly(4)
-        raw += size
-        if size == FLUSH:
-            return PushHead(bytes(raw), features, tuple(refs), _as_texts(commands))
+    why: str | None = None
+    while (size := await body.exactly(4)) != FLUSH:
         if not re.fullmatch(rb"[0-9a-fA-F]{4}", size) or not 4 < int(size, 16) <= MAX_PACKET:
-            raise Refusal("the request is no push")
+            why = why or "the request is no push"
+            break
         data = await body.exactly(int(size, 16) - 4)
-        raw += data
+        raw += size + data
         line, nul, asked = data.rstrip(b"\n").partition(b"\0")
-        if nul and not refs:
+        if nul and features is None:
             features = frozenset(asked.split())
-            _require_known(features)
+            why = why or _unknown(features)
         elif nul:
-            raise Refusal("the request is no push")
-        if line.startswith(b"push-cert"):
-            raise Refusal("signed pushes aren't taken here")
-        if line.startswith(b"shallow "):
-            raise Refusal("a push from a shallow clone isn't taken here; fetch the whole history first (--unshallow)")
+            why = why or "the request is no push"
         found = _COMMAND.match(line)
-        if found is None or _NO_REF.search(found[3]):
-            raise Refusal("the push holds a command that isn't one, or a ref name git doesn't allow")
-        refs.append(found[3])
-        commands.append(line)
+        if found is not None and not _NO_REF.search(found[3]):
+            refs.append(found[3])
+            commands.append(line)
+        else:
+            why = why or _no_command(line)
         if len(refs) > most or len(raw) > MAX_HEAD:
-            raise Refusal(f"a push may update {most} refs at most")
+            why = why or f"a push may update {most} refs at most"
+            break
+    head = PushHead(bytes(raw) + FLUSH, features or frozenset(), tuple(refs), _as_texts(commands))
+    if why is not None:
+        raise UnfitPush(why, head)
+    return head
+
+
+def _no_command(line: bytes) -> str:
+    if line.startswith(b"push-cert"):
+        return "signed pushes aren't taken here"
+    if line.startswith(b"shallow "):
+        return "a push from a shallow clone isn't taken here; fetch the whole history first (--unshallow)"
+    return "the push holds a command that isn't one, or a ref name git doesn't allow"
 
 
 def _as_texts(commands: list[bytes]) -> tuple[str, ...]:
@@ -106,14 +134,16 @@ def _as_texts(commands: list[bytes]) -> tuple[str, ...]:
         return ()
 
 
-def _require_known(features: frozenset[bytes]) -> None:
+def _unknown(features: frozenset[bytes]) -> str | None:
+    """Return why a client can't have what it asks for, None where it can."""
     for each in features:
         if each.partition(b"=")[0] not in KNOWN:
             if each == b"push-options":
-                raise Refusal("push options aren't taken here")
-            raise Refusal("the client asks for a feature the gate doesn't have")
+                return "push options aren't taken here"
+            return "the client asks for a feature the gate doesn't have"
         if each.startswith(b"object-format=") and each != b"object-format=sha1":
-            raise Refusal("only sha1 repositories pass here")
+            return "only sha1 repositories pass here"
+    return None
 
 
 def refused_push(head: PushHead | None, text: bytes) -> bytes:

@@ -36,6 +36,14 @@ def ceiling(places: Mapping[str, Path], scanner: str) -> CapabilitySet:
     return CapabilitySet.of(*grants) if grants else CapabilitySet.nothing()
 
 
+def declared(repositories: Mapping[str, Repository], name: str) -> Repository:
+    """Return the repository that a client names, with `.git` or without; raises Refusal where it isn't declared."""
+    found = repositories.get(name) or repositories.get(name.removesuffix(".git"))
+    if found is None:
+        raise Refusal("that repository isn't declared for this bottle")
+    return found
+
+
 class Repository:
     """The mirror of one upstream. `waiting`: the scanners of the whole gate that wait for a push."""
 

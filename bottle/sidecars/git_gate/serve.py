@@ -8,9 +8,11 @@ import signal
 import sys
 
 from bottle.sidecars.git_gate.ahead import Ahead
+from bottle.sidecars.git_gate.bounds import Bounds
 from bottle.sidecars.git_gate.config import GateConfig, declare, read_config
 from bottle.sidecars.git_gate.door import Door
 from bottle.sidecars.git_gate.hook import Hooks
+from bottle.sidecars.git_gate.native import NativeDoor
 from bottle.sidecars.git_gate.repository import Repository, ceiling
 from bottle.sidecars.git_gate.said import SaidAudit, say
 from opsexec.errors import OpsError
@@ -34,15 +36,23 @@ async def serve(config: GateConfig) -> None:
         repositories = {name: Repository(name, place, ex, config, waiting) for name, place in places.items()}
         hooks = Hooks(config.bottle, work)
         await hooks.start()
-        door = Door(config.bottle, repositories, hooks, config.limits)
+        bounds = Bounds(config.limits)
+        door = Door(config.bottle, repositories, hooks, config.limits, bounds)
+        native = NativeDoor(config.bottle, repositories, hooks, config.limits, bounds)
         config.socket.unlink(missing_ok=True)
-        server = await loop.create_unix_server(door.protocol, path=config.socket)
-        os.chmod(config.socket, 0o666)
+        servers = [await loop.create_unix_server(door.protocol, path=config.socket)]
+        if config.native is not None:
+            config.native.unlink(missing_ok=True)
+            servers.append(await native.start(config.native))
+        for path in filter(None, (config.socket, config.native)):
+            os.chmod(path, 0o666)
         say({"event": "ready", "daemon": "git-gate", "repositories": len(repositories)})
         try:
             await over.wait()
         finally:
-            server.close()
+            for server in servers:
+                server.close()
+            await native.aclose()
             await hooks.aclose()
             await door.server.shutdown(2.0)
             for repository in repositories.values():

@@ -80,19 +80,33 @@ async def _tail(stream: asyncio.StreamReader) -> str:
 
 
 async def start(
-    name: Name, repository: Repository, limits: Limits, *, advertise: bool, hooks: Hooks, push: Push | None = None
+    name: Name,
+    repository: Repository,
+    limits: Limits,
+    *,
+    hooks: Hooks,
+    advertise: bool = False,
+    stateless: bool = True,
+    push: Push | None = None,
 ) -> Service:
-    """Start a service on a repository's mirror; `advertise`: only its list of refs. `push`: which one, for its hook."""
+    """Start a service on a repository's mirror; `advertise`: only its list of refs. `push`: which one, for its hook.
+
+    `stateless`: one request is answered, as over HTTP; else a whole conversation, which begins with the list.
+    """
     env = environment(Declared(str(repository.mirror.parent)))
     del env["GIT_DIR"]
     settings = list(UPLOAD if name == "git-upload-pack" else RECEIVE)
+    # Where it works without a word it says that it lives; a silence is then a client's.
+    settings.append(f"{name.removeprefix('git-').replace('-', '')}.keepAlive={max(1, int(limits.idle_s / 3))}")
     if name == "git-receive-pack":
         settings += [f"core.hooksPath={hooks.directory}", f"receive.maxInputSize={limits.body_bytes}"]
         env["GIT_GATE_SOCKET"] = str(hooks.socket)
     if push is not None:
         env["GIT_GATE_PUSH"] = push.token
     words = [word for each in settings for word in ("-c", each)]
-    words += [name.removeprefix("git-"), "--stateless-rpc"]
+    words.append(name.removeprefix("git-"))
+    if stateless:
+        words.append("--stateless-rpc")
     if name == "git-upload-pack":
         words += ["--strict", f"--timeout={int(limits.idle_s * 2)}"]
     if advertise:

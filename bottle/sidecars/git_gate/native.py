@@ -1,0 +1,179 @@
+"""The agent's second door: git's own protocol (git://) over a unix socket, for what the first one serves.
+
+One connection is one request. It always answers in version 0 of the protocol, where a client may ask for what a ref
+leads to and for nothing else; a client that offers another version has to take that (gitprotocol-pack(5)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from bottle.sidecars.git_gate.bounds import Bounds
+from bottle.sidecars.git_gate.config import Limits
+from bottle.sidecars.git_gate.hook import Hooks, decided, worded
+from bottle.sidecars.git_gate.line import BLOCK, Line, Silence
+from bottle.sidecars.git_gate.packets import FLUSH, Body, PushHead, UnfitPush, packet, read_head, refused_push
+from bottle.sidecars.git_gate.repository import Refusal, Repository, declared
+from bottle.sidecars.git_gate.request import read_request
+from bottle.sidecars.git_gate.said import say
+from bottle.sidecars.git_gate.service import Service, start
+
+WANTS_BYTES = 64 << 20
+"""What a fetch may send: its wants and haves, 50 bytes each."""
+
+
+class NativeDoor:
+    """Answers connections. Of what the agent sends, only a declared name and one of two services reach git."""
+
+    def __init__(
+        self, bottle: str, repositories: Mapping[str, Repository], hooks: Hooks, limits: Limits, bounds: Bounds
+    ) -> None:
+        self._bottle = bottle
+        self._repositories = repositories
+        self._hooks = hooks
+        self._limits = limits
+        self._bounds = bounds
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self, path: Path) -> asyncio.Server:
+        """Listen."""
+        return await asyncio.start_unix_server(self._accepted, path=path, limit=BLOCK)
+
+    async def aclose(self) -> None:
+        """End every connection."""
+        for each in self._open:
+            each.cancel()
+        if self._open:
+            await asyncio.wait(self._open)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= self._limits.connections:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(Line(reader, writer, self._limits.idle_s)))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _serve(self, line: Line) -> None:
+        """Answer one request, whatever it is, and close."""
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                await line.finish(await self._answer(line))
+        except TimeoutError:
+            self._denied("-", "connect", "a request took too long")
+        except (Silence, ConnectionError):
+            pass  # there is nobody to tell
+        finally:
+            line.abort()
+
+    async def _answer(self, line: Line) -> bytes:
+        """Serve a request; returns the last word to its client."""
+        name, action = "-", "connect"
+        try:
+            request = await line.at_once(read_request(Body(line.read)))
+            action = "fetch" if request.service == "git-upload-pack" else "push"
+            repository = declared(self._repositories, request.name)
+            name = repository.name
+            with self._bounds.request():
+                return await (self._fetch if action == "fetch" else self._push)(line, repository)
+        except Refusal as refusal:
+            self._denied(name, action, str(refusal))
+            return packet(b"ERR " + worded(str(refusal)).rstrip(b"\n"))
+        except Silence as silence:
+            if action != "connect":
+                self._denied(name, action, str(silence))
+            raise
+
+    async def _fetch(self, line: Line, repository: Repository) -> bytes:
+        await repository.refresh()
+        service = await start("git-upload-pack", repository, self._limits, stateless=False, hooks=self._hooks)
+        body = Body(line.read)
+
+        async def ask() -> None:
+            if await body.first(4) not in (b"", FLUSH):  # else the refs were all it wanted
+                say(decided(self._bottle, repository.name, "fetch", None))
+            await _feed(service, body, b"", WANTS_BYTES)
+
+        await self._exchange(line, service, ask())
+        return b""
+
+    async def _push(self, line: Line, repository: Repository) -> bytes:
+        repository.expect()
+        await repository.refresh(self._limits.fresh_s)
+        listing = await start("git-receive-pack", repository, self._limits, advertise=True, hooks=self._hooks)
+        listing.stdin.close()
+        await self._exchange(line, listing, None)
+        body = Body(line.read)
+        head: PushHead | None = None
+        try:
+            async with line.lively():
+                if await body.first(4) in (b"", FLUSH):
+                    return b""  # it has nothing to push
+                head = await read_head(body, self._limits.updates)
+            if b"side-band-64k" not in head.features:
+                raise Refusal("a push by git:// needs side-band-64k, by which reasons reach the client")
+            async with self._bounds.pushing:
+                await self._receive(line, repository, body, head)
+            return b""
+        except Refusal as refusal:
+            head = refusal.head if isinstance(refusal, UnfitPush) else head
+            self._denied(repository.name, "push", str(refusal))
+            return refused_push(head, worded(str(refusal)))
+
+    async def _receive(self, line: Line, repository: Repository, body: Body, head: PushHead) -> None:
+        push = self._hooks.open(repository, head.updates)
+        try:
+            service = await start("git-receive-pack", repository, self._limits, hooks=self._hooks, push=push)
+            await self._exchange(line, service, _feed(service, body, head.raw, None))
+            if not push.asked:
+                self._denied(repository.name, "push", "git itself refused it, before it was scanned")
+        finally:
+            self._hooks.close(push)
+
+    async def _exchange(self, line: Line, service: Service, feed: Coroutine[Any, Any, None] | None) -> None:
+        """Hand on what git answers, while it is fed. Raises what the feeding raised."""
+        feeding = None if feed is None else asyncio.create_task(feed)
+        try:
+            async with line.lively():
+                async for block in service.blocks():
+                    await line.write(block)
+            status, text = await service.ended()
+            if feeding is not None and feeding.done():
+                feeding.result()
+            if status != 0:
+                say({"event": "git-service", "status": status, "said": text[-1000:]})
+            if status < 0:
+                raise ConnectionAbortedError("an answer that broke off must not look like a whole one")
+        finally:
+            if feeding is not None:
+                feeding.cancel()
+                await asyncio.wait([feeding])
+            await service.kill()
+
+    def _denied(self, repository: str, action: str, why: str) -> None:
+        say(decided(self._bottle, repository, action, why))
+
+
+async def _feed(service: Service, body: Body, first: bytes, most: int | None) -> None:
+    """Hand a client's bytes to git, until one of them has enough. Raises Refusal where they are over `most`.
+
+    Of a push git itself reads no more than it may, and what comes behind its pack isn't read at all.
+    """
+    into = service.stdin
+    taken = 0
+    try:
+        into.write(first)
+        while block := await body.some():
+            taken += len(block)
+            if most is not None and taken > most:
+                await service.kill()
+                raise Refusal(f"a fetch may ask for {most >> 20} MiB at most")
+            into.write(block)
+            await into.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has its answer ready, and what is still coming is taken at the end; or its client has left
+    finally:
+        into.close()
