@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from opsexec.errors import AuditUnavailable, HostUnreachable, OpsError, Privileg
 from opsexec.steps import (
     Exec,
     Inquire,
+    LaunchdControl,
     Link,
     MakeDir,
     PodmanRemove,
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
 ENDING = (HostUnreachable, AuditUnavailable, PrivilegeDenied)
 """After these nothing else can be done on this host."""
+
+
+Say = Callable[[str], None]
+"""Who is told what happens, while it does."""
+
+
+def unheard(text: str) -> None:
+    """Tell nobody."""
 
 
 class Act(NamedTuple):
@@ -78,6 +87,8 @@ def words(step: Step) -> list[str]:
         case ServiceDefinition():
             kill = ["--signal=SIGKILL"] if step.action == "kill" else []
             return ["systemctl", *(["--user"] if step.user else []), step.action, *kill, step.name]
+        case LaunchdControl():
+            return launchctl_words(step)
         case PodmanRemove():
             return ["podman", "rm", "-f", "-t", "0", step.name]
         case Inquire():
@@ -88,6 +99,19 @@ def words(step: Step) -> list[str]:
             return ["read", step.path]
         case _:
             return [type(step).__name__]
+
+
+def launchctl_words(step: LaunchdControl) -> list[str]:
+    """Return the launchctl command that a step stands for."""
+    match step.action:
+        case "bootstrap":
+            return ["launchctl", "bootstrap", step.domain, step.path or ""]
+        case "restart":
+            return ["launchctl", "kickstart", "-k", step.target]
+        case "kill":
+            return ["launchctl", "kill", "SIGKILL", step.target]
+        case _:
+            return ["launchctl", step.action, step.target]
 
 
 def now() -> str:

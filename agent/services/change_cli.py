@@ -96,7 +96,7 @@ async def _do(arguments: argparse.Namespace, executor: Executor, request: Reques
             from agent.services import install
 
             step = install.stage if arguments.command == "stage" else install.install
-            return await step(executor, request, execute=execute)
+            return await step(executor, request, execute=execute, say=_say)
         case "quarantine":
             from agent.services.quarantine import quarantine
 
@@ -107,11 +107,11 @@ async def _do(arguments: argparse.Namespace, executor: Executor, request: Reques
             return await release(executor, request, execute=execute, start=arguments.start, say=_say)
         case "start" | "restart":
             again = arguments.command == "restart"
-            return await control.start(executor, request, execute=execute, again=again)
+            return await control.start(executor, request, execute=execute, again=again, say=_say)
         case "stop":
-            return await control.stop(executor, request, execute=execute)
+            return await control.stop(executor, request, execute=execute, say=_say)
         case "uninstall":
-            return await control.uninstall(executor, request, execute=execute)
+            return await control.uninstall(executor, request, execute=execute, say=_say)
         case "repair":
             return await control.repair(executor, request, execute=execute)
         case "status":

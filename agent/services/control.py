@@ -6,51 +6,57 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.services.acts import Act, do_all
-from agent.services.artifact import Places
+from agent.services.acts import Act, Done, Say, do_all, unheard
 from agent.services.check import checks
+from agent.services.definition import as_it_stands
 from agent.services.doctor import DECLARATIONS, LOCAL_RUNTIME, OF_A_SERVICE, Request, examine, find_service, with_causes
 from agent.services.engine import Engine
 from agent.services.finding import Finding
 from agent.services.look import Look
+from agent.services.manager import Manager, manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from agent.services.receipt import RECEIPTS
 from agent.services.secret_shapes import mask
-from agent.services.unit_state import unit_state
 from opsexec.errors import OpsError, UsageError
-from opsexec.steps import Exec, RemoveFile, ServiceControl, ServiceDefinition
+from opsexec.steps import Exec, RemoveFile
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor
-    from opsexec.steps.services import Action
 
 TAIL = 256 << 10
 """Characters of a log that are shown at most."""
 ENABLED = ("enabled", "enabled-runtime", "static", "generated", "transient", "alias", "indirect")
 
 
-async def _look(executor: Executor, request: Request) -> Look:
+async def _managed(executor: Executor, request: Request) -> tuple[Manager, dict[str, str]]:
+    """Look at a service anew; raises UsageError where nobody answers for it."""
     probe = Probe(executor, run_as=request.run_as)
-    return Look(probe, await find_service(probe, request))
-
-
-async def _state(look: Look) -> dict[str, str]:
+    look = Look(probe, await find_service(probe, request))
     try:
-        return await unit_state(look)
+        manager = await manager_of(look)
+        return manager, await manager.state()
     except Unreadable as error:
         raise UsageError(f"{look.service.unit} can't be read: {error.reason}", hint=error.hint) from error
 
 
-async def start(executor: Executor, request: Request, *, execute: bool, again: bool = False) -> Outcome:
+async def _carry_out(executor: Executor, manager: Manager, acts: list[Act], say: Say) -> list[Done]:
+    for each in manager.caveats:
+        say(each)
+    return await do_all(executor, acts)
+
+
+async def start(
+    executor: Executor, request: Request, *, execute: bool, again: bool = False, say: Say = unheard
+) -> Outcome:
     """Start (or restart) what is installed, enabled and passes its preflight; raises OpsError."""
-    look = await _look(executor, request)
-    state, unit, declared = await _state(look), look.service.unit, look.declared
+    manager, state = await _managed(executor, request)
+    look, unit, declared = manager.look, manager.unit, manager.look.declared
     if state["LoadState"] != "loaded":
         hint = "release it first" if state["LoadState"] == "masked" else "install it first"
         raise UsageError(f"{unit} is {state['LoadState']}", hint=hint)
     if declared is None:
-        raise UsageError(f"nothing is declared of {look.service.name}", hint="start it with systemctl, or declare it")
+        raise UsageError(f"nothing is declared of {look.service.name}", hint=f"use {manager.shows[0]}, or declare it")
     if declared.runtime != "systemd" and look.service.receipt is None:
         raise UsageError(f"{unit} was not installed by ops-agent", hint="install it, or declare runtime = systemd")
     if state.get("UnitFileState", "") not in ENABLED:
@@ -61,17 +67,16 @@ async def start(executor: Executor, request: Request, *, execute: bool, again: b
     if blocking:
         names = ", ".join(dict.fromkeys(each.id for each in blocking))
         return Outcome(ok=False, findings=findings, notes=[f"preflight: not passed ({names})", "nothing was started"])
-    action: Action = "restart" if again else "start"
-    act = Act(action, ServiceControl(unit, action, look.service.user))
+    acts = manager.start(state, again=again)
     if not execute:
-        return Outcome(ok=True, plan=[act], findings=findings, notes=["preflight: passed"])
-    done = await do_all(executor, [act])
-    after = await _state(await _look(executor, request))
-    ok = done[0].rc == 0 and after["ActiveState"] in ("active", "activating", "reloading")
-    notes = [_now(unit, after)]
+        return Outcome(ok=True, plan=acts, findings=findings, notes=["preflight: passed", *manager.caveats])
+    done = await _carry_out(executor, manager, acts, say)
+    _, after = await _managed(executor, request)
+    ok = all(each.rc == 0 for each in done) and after["ActiveState"] in ("active", "activating", "reloading")
+    notes = [_now(unit, after), *manager.caveats]
     if after.get("Result") == "exec-condition":
         notes.append("skipped: what it needs isn't there (its wrapper's `ready` says what)")
-    return Outcome(ok=ok, plan=[act], done=done, findings=findings, notes=notes)
+    return Outcome(ok=ok, plan=acts, done=done, findings=findings, notes=notes)
 
 
 def _now(unit: str, state: dict[str, str]) -> str:
@@ -86,88 +91,84 @@ async def _preflight(look: Look) -> list[Finding]:
     return [each for each in found if each.id in wanted]
 
 
-async def stop(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+async def stop(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Stop a service; raises OpsError."""
-    look = await _look(executor, request)
-    await _state(look)
-    act = Act("stop", ServiceControl(look.service.unit, "stop", look.service.user))
+    manager, _ = await _managed(executor, request)
+    acts = manager.stop()
     if not execute:
-        return Outcome(ok=True, plan=[act])
-    done = await do_all(executor, [act])
-    after = await _state(await _look(executor, request))
-    ok = done[0].rc == 0 and after["ActiveState"] in ("inactive", "failed")
-    return Outcome(ok=ok, plan=[act], done=done, notes=[_now(look.service.unit, after)])
+        return Outcome(ok=True, plan=acts, notes=list(manager.caveats))
+    done = await _carry_out(executor, manager, acts, say)
+    _, after = await _managed(executor, request)
+    ok = all(each.rc == 0 for each in done) and manager.stopped(after)
+    return Outcome(ok=ok, plan=acts, done=done, notes=[_now(manager.unit, after), *manager.caveats])
 
 
-async def uninstall(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+async def uninstall(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Take away what the receipt lists and is still as it was installed; raises OpsError."""
-    look = await _look(executor, request)
-    service, state = look.service, await _state(look)
+    manager, state = await _managed(executor, request)
+    look, service, places = manager.look, manager.look.service, manager.places
     if service.problem:
         raise UsageError(f"its receipt can't be read: {service.problem}", hint="look at it by hand")
     if service.receipt is None:
-        raise UsageError(f"{service.unit} was not installed by ops-agent", hint="quarantine it, or remove it by hand")
+        raise UsageError(f"{manager.unit} was not installed by ops-agent", hint="quarantine it, or remove it by hand")
     if state["LoadState"] == "masked":
-        raise UsageError(f"{service.unit} is in quarantine", hint="release it first")
-    places = Places.of(service.name, user=service.user, home=await look.home())
-    acts = [Act("stop", ServiceControl(service.unit, "stop", service.user))]
-    acts.append(Act("disable", ServiceControl(service.unit, "disable", service.user)))
-    if state["LoadState"] == "not-found":
-        acts = []
-    notes = []
-    allowed = (f"{places.units}/{service.unit}", places.wrapper(service.name))
+        raise UsageError(f"{manager.unit} is in quarantine", hint="release it first")
+    acts = [] if state["LoadState"] == "not-found" else manager.withdraw()
+    notes = list(manager.caveats)
+    stays = False
+    allowed = (manager.definition, places.wrapper(service.name))
     for path, digest in sorted(service.receipt.files.items()):
         if path not in allowed and not path.startswith(f"{places.state}/"):
             notes.append(f"{path} stays: it is no place of this service's")
+            stays = True
             continue
         stat = await look.probe.stat(path)
         if stat.exists and stat.sha256 != digest:
             notes.append(f"{path} stays: it is not as it was installed")
+            stays = True
         elif stat.exists and not path.startswith(f"{places.state}/"):
             acts.append(Act(f"remove {path}", RemoveFile(path)))
-    acts.append(Act("reload", ServiceDefinition(service.unit, "reload", service.user), "let the manager forget it"))
-    if not notes:
+    acts += manager.reload("let the manager forget it")
+    if not stays:
         acts.append(Act("state-directory", RemoveFile(places.state, recursive=True), "receipt, staged files"))
     if not execute:
         return Outcome(ok=True, plan=acts, notes=notes)
-    done = await do_all(executor, acts)
-    ok = len(done) == len(acts) and all(each.rc == 0 for each in done) and not notes
+    done = await _carry_out(executor, manager, acts, say)
+    ok = len(done) == len(acts) and all(each.rc == 0 for each in done) and not stays
     return Outcome(ok=ok, plan=acts, done=done, notes=notes)
 
 
 async def status(executor: Executor, request: Request) -> Outcome:
     """Tell what a service is: declared, installed, enabled, running; raises OpsError."""
-    look = await _look(executor, request)
-    state, service = await _state(look), look.service
-    held = (await look.probe.stat(f"{(await _places(look)).held}/restore.json")).exists
+    manager, state = await _managed(executor, request)
+    look, service = manager.look, manager.look.service
+    held = (await look.probe.stat(f"{manager.places.held}/restore.json")).exists
     value: dict[str, Any] = {
-        "unit": service.unit, "user": service.user, "declared": look.declared is not None,
+        "unit": manager.unit, "user": service.user, "declared": look.declared is not None,
         "installed_by_us": service.receipt is not None, "quarantined": held,
         "receipt": None if service.receipt is None else msgspec.to_builtins(service.receipt),
         **{key: state.get(key, "") for key in ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result",
                                                 "NRestarts", "MainPID", "FragmentPath", "ActiveEnterTimestamp")},
     }  # fmt: skip
     ours = "installed by ops-agent" if service.receipt else "not installed by ops-agent"
-    notes = [_now(service.unit, state), f"{ours}, {'declared' if value['declared'] else 'not declared'}"]
+    notes = [_now(manager.unit, state), f"{ours}, {'declared' if value['declared'] else 'not declared'}"]
     if held:
         notes.append("in quarantine: `ops-agent release` undoes it")
     return Outcome(ok=state["ActiveState"] in ("active", "activating", "reloading"), notes=notes, value=value)
 
 
-async def _places(look: Look) -> Places:
-    return Places.of(look.service.name, user=look.service.user, home=await look.home())
-
-
 async def logs(executor: Executor, request: Request, *, lines: int) -> Outcome:
     """Return what a service said last, without what looks like a secret; raises OpsError."""
-    look = await _look(executor, request)
-    question = "systemd.journal-tail-user" if look.user else "systemd.journal-tail"
-    try:
-        said = (await look.probe.ask(question, look.service.unit, number=lines)).require_ok()
-    except Unreadable as error:
-        raise UsageError(f"its journal can't be read: {error.reason}", hint=error.hint) from error
-    notes = mask(said.out[-TAIL:]).splitlines()
-    for path in look.declared.logs.paths if look.declared else []:
+    manager, _ = await _managed(executor, request)
+    look, question = manager.look, manager.journal()
+    notes: list[str] = []
+    if question is not None:
+        try:
+            said = (await look.probe.ask(question, look.service.unit, number=lines)).require_ok()
+        except Unreadable as error:
+            raise UsageError(f"its journal can't be read: {error.reason}", hint=error.hint) from error
+        notes = mask(said.out[-TAIL:]).splitlines()
+    for path in await _log_files(manager):
         try:
             file = await look.probe.read(path)
             if file.path != path:
@@ -177,7 +178,21 @@ async def logs(executor: Executor, request: Request, *, lines: int) -> Outcome:
             notes.append(f"{path}: {error.reason}")
             continue
         notes += [f"--- {path}", *mask(text).splitlines()[-lines:]]
-    return Outcome(ok=True, notes=notes)
+    return Outcome(ok=True, notes=notes or [f"{manager.unit} names no log file, and its manager keeps none"])
+
+
+async def _log_files(manager: Manager) -> list[str]:
+    """Return the files that the declaration names and, where the manager keeps no log, those of the definition."""
+    declared = manager.look.declared
+    found = list(declared.logs.paths) if declared else []
+    if manager.journal() is None:
+        try:
+            unit = (await as_it_stands(manager.look)).unit
+        except Unreadable:
+            return found  # `status` says what is wrong with it
+        for key in ("StandardOutput", "StandardError"):
+            found += [each.value.partition(":")[2] for each in unit.all("Service", key)]
+    return [path for path in dict.fromkeys(found) if path.startswith("/")]
 
 
 async def list_services(executor: Executor, *, user: bool, run_as: str | None) -> Outcome:
@@ -195,7 +210,7 @@ async def list_services(executor: Executor, *, user: bool, run_as: str | None) -
         for name in sorted(declared | installed):
             try:
                 look = Look(probe, await find_service(probe, Request(name, user=user)))
-                state = await unit_state(look)
+                state = await (await manager_of(look)).state()
             except (Unreadable, OpsError) as error:
                 rows.append({"name": name, "problem": str(error)})
                 continue

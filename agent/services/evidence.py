@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -16,17 +16,18 @@ from agent.services.checks.lint_exec import starts
 from agent.services.checks.podman import link_of
 from agent.services.command_line import redirections, split_exec
 from agent.services.definition import as_it_stands, scripts
-from agent.services.look import Look
+from agent.services.launchd_redaction import page_apart, plist_apart
 from agent.services.probe import Said, Unreadable
-from agent.services.redaction import Redactor
+from agent.services.redaction import Apart, Redactor
 from agent.services.secret_shapes import mask
 from opsexec.errors import OpsError
 from opsexec.steps import ReadFile
 
 if TYPE_CHECKING:
     from agent.services.declaration import Quarantine
+    from agent.services.manager import Manager
 
-Form = Literal["text", "json", "environment"]
+Form = Literal["text", "json", "environment", "plist", "launchctl"]
 FILE_BYTES = 1 << 20
 """The most that is kept of one source, in bytes; of a longer log its end."""
 CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}\Z")
@@ -62,15 +63,17 @@ class Captured(msgspec.Struct, kw_only=True):
 class Capture:
     """Reads one service's evidence; nothing here changes the host, and what can't be read is said, never fatal."""
 
-    def __init__(self, look: Look, wanted: Quarantine, state: str) -> None:
-        self._look = look
-        self._state = state
+    def __init__(self, manager: Manager, wanted: Quarantine) -> None:
+        self._manager = manager
+        self._look = manager.look
+        self._state = manager.places.state
         self._wanted = wanted
         self.found = Captured()
 
     async def take(self) -> Captured:
         """Return everything."""
-        await self._ask("service.state", "state.txt", "systemd.unit", self._look.service.unit)
+        for each in self._manager.evidence():
+            await self._ask(each.id, each.file, each.question, each.subject, form=each.form)
         await self._definition()
         if self._wanted.logs:
             await self._logs()
@@ -89,7 +92,8 @@ class Capture:
             self._missing("definition", error.reason)
             return
         for number, file in enumerate(found.files):
-            await self._file(f"definition.{number}", file.asked)
+            form: Form = "plist" if file.asked.endswith(".plist") else "text"
+            await self._file(f"definition.{number}", file.asked, form=form)
         try:
             for number, script in enumerate(await scripts(self._look)):
                 await self._file(f"script.{number}", script.file.asked)
@@ -103,8 +107,9 @@ class Capture:
         await self._file("declaration", f"/etc/ops-agent/services/{name}.toml", optional=True)
 
     async def _logs(self) -> None:
-        question = "systemd.journal-tail-user" if self._look.user else "systemd.journal-tail"
-        await self._ask("journal", "journal.txt", question, self._look.service.unit, number=self._wanted.journal_lines)
+        question, lines = self._manager.journal(), self._wanted.journal_lines
+        if question is not None:
+            await self._ask("journal", "journal.txt", question, self._look.service.unit, number=lines)
         for number, path in enumerate(await self._log_paths()):
             await self._file(f"log.{number}", path, optional=True, tail=True)
 
@@ -217,8 +222,9 @@ class Capture:
         except Unreadable as error:
             self._missing(id, error.reason)
             return
+        end = ".json" if form == "plist" else ""
         self._keep(Source(
-            id=id, file=f"{id}-{_safe(path.rpartition('/')[2])}", form=form, argv=["read", path], data=data,
+            id=id, file=f"{id}-{_safe(path.rpartition('/')[2])}{end}", form=form, argv=["read", path], data=data,
             started_at=started, duration_ms=round((time.monotonic() - begun) * 1000), origin=path, mode=stat.mode,
             owner=f"{stat.owner}:{stat.group}",
         ))  # fmt: skip
@@ -295,30 +301,51 @@ class Redacted(msgspec.Struct, kw_only=True):
 def redacted(sources: list[Source]) -> list[Redacted]:
     """Return the sources without secrets; each has taught what to take out of all."""
     redactor = Redactor()
-    documents: dict[str, Any] = {}
+    documents: dict[str, Apart] = {}
     for each in sources:
-        text = each.data.decode("utf-8", "replace")
-        if each.form == "json":
-            try:
-                documents[each.id] = json.loads(text)
-                redactor.learn_json(documents[each.id])
-            except (ValueError, RecursionError):
-                continue
-        else:
-            redactor.learn(text)
-    return [_redact(each, redactor, documents) for each in sources]
-
-
-def _redact(source: Source, redactor: Redactor, documents: dict[str, Any]) -> Redacted:
-    text = source.data.decode("utf-8", "replace")
-    if source.form == "json":
-        if source.id not in documents:
-            # What can't be taken apart can't be redacted by structure either: it stays on the host.
-            return Redacted(source=source, data=b"withheld: it is no JSON\n", counts=Counter({"withheld": 1}))
         try:
-            value, counts = redactor.json(documents[source.id])
+            apart = _taken_apart(each)
+            if apart is None:
+                redactor.learn(_text(each))
+                continue
+            redactor.learn_apart(apart)
+        except (ValueError, RecursionError):
+            continue
+        documents[each.id] = apart
+    return [_redact(each, redactor, documents.get(each.id)) for each in sources]
+
+
+def _text(source: Source) -> str:
+    return source.data.decode("utf-8", "replace")
+
+
+def _taken_apart(source: Source) -> Apart | None:
+    """Return a document's structure, None for a text without one; raises ValueError where there ought to be one."""
+    match source.form:
+        case "json":
+            return Apart(json.loads(_text(source)))
+        case "plist":
+            return plist_apart(source.data)
+        case "launchctl":
+            return page_apart(_text(source))
+        case _:
+            return None
+
+
+def _redact(source: Source, redactor: Redactor, apart: Apart | None) -> Redacted:
+    if source.form in ("json", "plist"):
+        if apart is None:
+            # What can't be taken apart can't be redacted by structure either: it stays on the host.
+            kind = "JSON" if source.form == "json" else "property list"
+            text, counts = f"withheld: it is no {kind}\n", Counter({"withheld": 1})
+            return Redacted(source=source, data=text.encode(), counts=counts)
+        try:
+            value, counts = redactor.json(apart.value)
         except RecursionError:
             return Redacted(source=source, data=b"withheld: nested too deeply\n", counts=Counter({"withheld": 1}))
+        counts = +(counts + Counter({"structure": apart.masked}))
         return Redacted(source=source, data=(json.dumps(value, indent=1) + "\n").encode(), counts=counts)
+    text = _text(source) if apart is None else str(apart.value)
     text, counts = redactor.environment(text) if source.form == "environment" else redactor.text(text)
+    counts = +(counts + Counter({"structure": apart.masked if apart else 0}))
     return Redacted(source=source, data=text.encode(), counts=counts)

@@ -9,8 +9,9 @@ import msgspec
 
 from agent.services.acts import Act
 from agent.services.bundle import read_whole
+from agent.services.manager import Held
 from opsexec.errors import StepFailed
-from opsexec.steps import Link, MakeDir, RemoveFile, ServiceControl, ServiceDefinition, Stat, WriteFile
+from opsexec.steps import Link, MakeDir, RemoveFile, Stat, WriteFile
 from opsexec.steps.base import Step
 
 if TYPE_CHECKING:
@@ -21,32 +22,9 @@ DEFINITION = "definition"
 LIMIT = 32 << 20
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What release puts back. `path`: None when the definition stands where a mask doesn't need the place."""
-
-    unit: str
-    user: bool
-    path: str | None = None
-    target: str | None = None
-    mode: str = "0644"
-    owner: str = "root"
-    group: str = "root"
-    sha256: str | None = None
-    unit_file_state: str = ""
-    active_state: str = ""
-
-    @property
-    def was_enabled(self) -> bool:
-        """Whether it was to start by itself."""
-        return self.unit_file_state == "enabled"
-
-
-async def hold(executor: Executor, place: str, path: str, unit: str, user: bool, state: dict[str, str]) -> Held:
+async def hold(executor: Executor, place: str, path: str, held: Held) -> Held:
     """Copy a definition to where it waits, and check the copy; raises OpsError. Nothing is moved yet."""
     stat = (await executor.run(Stat(path))).value
-    held = Held(
-        unit=unit, user=user, unit_file_state=state.get("UnitFileState", ""), active_state=state.get("ActiveState", "")
-    )
     await executor.run(MakeDir(place, mode="0700"))
     if stat["exists"] and stat["kind"] == "link":
         held = msgspec.structs.replace(held, path=path, target=stat["target"])
@@ -74,16 +52,12 @@ async def read_held(executor: Executor, place: str) -> Held:
         raise StepFailed(f"{path} says nothing that can be restored: {error}") from error
 
 
-async def back(executor: Executor, held: Held, place: str) -> list[Act]:
-    """Return the acts that put a definition back as it was, but for starting it; raises StepFailed, OpsError."""
-    acts = [Act("unmask", ServiceDefinition(held.unit, "unmask", held.user), "let it be started again")]
-    if held.path is not None:
-        step: Step = Link(held.path, held.target or "") if held.target else await _copy_back(executor, held, place)
-        acts.append(Act("restore-definition", step, "put the definition back"))
-    acts.append(Act("reload", ServiceDefinition(held.unit, "reload", held.user), "let the manager read it"))
-    if held.was_enabled:
-        acts.append(Act("enable", ServiceControl(held.unit, "enable", held.user), "it was enabled"))
-    return acts
+async def restore(executor: Executor, held: Held, place: str) -> list[Act]:
+    """Return the act that puts a definition back as it was, where one waits; raises StepFailed, OpsError."""
+    if held.path is None:
+        return []
+    step: Step = Link(held.path, held.target or "") if held.target else await _copy_back(executor, held, place)
+    return [Act("restore-definition", step, "put the definition back")]
 
 
 async def _copy_back(executor: Executor, held: Held, place: str) -> WriteFile:

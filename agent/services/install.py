@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.services.acts import Act, do_all, now
+from agent.services.acts import Act, Say, do_all, now, unheard
 from agent.services.artifact import Artifact, Places, auth_files, require_generated
 from agent.services.check import checks
 from agent.services.checks.image import image_inspected
@@ -15,16 +15,17 @@ from agent.services.doctor import OF_A_SERVICE, Request, find_service, with_caus
 from agent.services.engine import Engine
 from agent.services.finding import Evidence, Finding, Fix
 from agent.services.look import Look, Service
+from agent.services.manager import Manager, manager_of
 from agent.services.outcome import Outcome
 from agent.services.overlay import OverlayProbe
-from agent.services.probe import Probe, Unreadable
+from agent.services.probe import FileText, Probe, Unreadable
 from agent.services.receipt import MARKER, Receipt
+from agent.services.systemd_manager import SystemdManager
 from agent.services.systemd_unit import make_unit
-from agent.services.unit_state import unit_state
 from agent.services.wrapper_script import make_wrapper
 from opsexec import __version__
 from opsexec.errors import UsageError
-from opsexec.steps import MakeDir, ServiceControl, ServiceDefinition, WriteFile
+from opsexec.steps import MakeDir, WriteFile
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor
@@ -42,12 +43,14 @@ class Made(msgspec.Struct, kw_only=True):
     artifacts: list[Artifact]
     receipt: Receipt
     owner: tuple[str, int]
+    manager: Manager
+    logs: str | None = None
     darwin: bool = False
 
     @property
     def unit(self) -> str:
-        """The unit's name."""
-        return self.service.unit
+        """What its manager calls it."""
+        return self.manager.unit
 
 
 async def make(executor: Executor, request: Request) -> Made:
@@ -69,28 +72,39 @@ async def make(executor: Executor, request: Request) -> Made:
     if not service.user and owner[1] != 0:
         raise UsageError("a service of the system is installed by root", hint="--as root, or declare scope = user")
     places = Places.of(service.name, user=service.user, home=home, darwin=darwin)
+    manager: Manager
+    logs = None
     if darwin:
-        from agent.services.launchd_plist import make_plist
+        from agent.services.launchd_identity import Identity, domain_of
+        from agent.services.launchd_job import parse_job
+        from agent.services.launchd_manager import LaunchdManager
+        from agent.services.launchd_plist import log_directory, make_plist
 
         definition = make_plist(declared, places, home)
+        job = parse_job(FileText(definition.path, definition.path, definition.data, definition.mode))
+        who = Identity(job.label, await domain_of(look, job.keys), definition.path)
+        manager = LaunchdManager(look, places, who)
+        if declared.logs.stdout is None or declared.logs.stderr is None:
+            logs = log_directory(declared, home)
     else:
         definition = make_unit(declared, places)
+        manager = SystemdManager(look, places)
     artifacts = [make_wrapper(declared, places, darwin=darwin), *auth_files(declared, places), definition]
-    receipt = _receipt(declared, service, artifacts)
+    receipt = _receipt(declared, service, artifacts, manager.unit)
     return Made(
         service=service, declared=declared, places=places, artifacts=artifacts, receipt=receipt, owner=owner,
-        darwin=darwin,
+        manager=manager, logs=logs, darwin=darwin,
     )  # fmt: skip
 
 
-def _receipt(declared: Declaration, service: Service, artifacts: list[Artifact]) -> Receipt:
+def _receipt(declared: Declaration, service: Service, artifacts: list[Artifact], unit: str) -> Receipt:
     scope = ["--user"] if service.user else []
     return Receipt(
         schema=1,
         name=service.name,
         installed_at=now(),
         files={each.path: each.sha256 for each in artifacts},
-        unit=service.unit,
+        unit=unit,
         uninstall=[["ops-agent", "uninstall", service.name, *scope, "--execute"]],
         quarantine=[["ops-agent", "quarantine", service.name, *scope, "--execute"]],
         image=declared.image,
@@ -103,7 +117,7 @@ def _receipt(declared: Declaration, service: Service, artifacts: list[Artifact])
 async def judge(executor: Executor, made: Made, *, staged: bool, run_as: str | None = None) -> list[Finding]:
     """Return what the doctor says of the files and the host, as if they were installed; raises OpsError."""
     probe = OverlayProbe(
-        executor, made.artifacts, made.unit, owner=made.owner, staged=made.places.staged if staged else None,
+        executor, made.artifacts, made.service.unit, owner=made.owner, staged=made.places.staged if staged else None,
         run_as=run_as,
     )  # fmt: skip
     service = made.service._replace(receipt=made.receipt, problem=None)
@@ -129,9 +143,12 @@ async def _in_the_way(executor: Executor, made: Made) -> list[Finding]:
             head = (await look.probe.read(path)).data[:4096]
             if (MARKER.lstrip("# ") + made.service.name).encode() not in head.split(b"[Unit]")[0]:
                 text = f"{path} was not made by ops-agent"
-        elif not made.darwin and (await unit_state(look))["LoadState"] not in ("not-found",):
-            state = await unit_state(look)
-            text = f"{made.unit} is there already: {state.get('FragmentPath') or state['LoadState']}"
+        elif (await look.probe.stat(f"{made.places.held}/restore.json")).exists:
+            text = f"{made.unit} is in quarantine: release it first"
+        else:
+            state = await (await manager_of(look)).state()
+            if state["LoadState"] != "not-found":
+                text = f"{made.unit} is there already: {state.get('FragmentPath') or state['LoadState']}"
     except Unreadable as error:
         text = f"what stands at {path} can't be read: {error.reason}"
     if text is None:
@@ -158,7 +175,6 @@ def stage_acts(made: Made) -> list[Act]:
 
 def install_acts(made: Made) -> list[Act]:
     """Return the acts that install: the receipt first, so that whatever got there can be taken away again."""
-    user = made.service.user
     state = made.places.state
     receipt = msgspec.json.format(msgspec.json.encode(made.receipt), indent=1)
     acts = [
@@ -168,12 +184,15 @@ def install_acts(made: Made) -> list[Act]:
     ]
     if any(each.kind == "auth" for each in made.artifacts):
         acts.append(Act("auth-directory", MakeDir(f"{state}/auth/docker", mode="0700"), "empty credentials"))
+    if made.logs is not None:
+        acts.append(Act("log-directory", MakeDir(made.logs, mode="0750"), "where it logs"))
     acts.append(Act("unit-directory", MakeDir(made.places.units), "where definitions stand"))
+    if not made.declared.enable:
+        acts += made.manager.withhold()
     for each in made.artifacts:
         acts.append(Act(f"install-{each.kind}", WriteFile(each.path, data=each.data, mode=each.mode)))
-    if not made.darwin:
-        acts.append(Act("reload", ServiceDefinition(made.unit, "reload", user), "let the manager read it"))
-    return acts
+    acts += made.manager.reload("let the manager read it")
+    return acts + made.manager.enable() if made.declared.enable else acts
 
 
 def blocked(findings: list[Finding]) -> list[Finding]:
@@ -183,14 +202,21 @@ def blocked(findings: list[Finding]) -> list[Finding]:
     ]
 
 
-async def stage(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+async def stage(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Generate, put aside, lint and preflight; a failed preflight stages all the same. Raises OpsError."""
     made = await make(executor, request)
+    if execute:
+        for each in made.manager.caveats:
+            say(each)
+    return await _stage(executor, request, made, execute=execute)
+
+
+async def _stage(executor: Executor, request: Request, made: Made, *, execute: bool) -> Outcome:
     acts = stage_acts(made)
     done = await do_all(executor, acts) if execute else []
     written = execute and all(each.rc == 0 for each in done)
     findings = await judge(executor, made, staged=written, run_as=request.run_as)
-    notes = _verdict(findings)
+    notes = [*_verdict(findings), *made.manager.caveats]
     ok = not blocked(findings) and (written or not execute)
     return Outcome(ok=ok, plan=acts, done=done, findings=findings, notes=notes)
 
@@ -200,20 +226,18 @@ def _verdict(findings: list[Finding]) -> list[str]:
     return [f"preflight: not passed ({names})" if names else "preflight: passed"]
 
 
-async def install(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+async def install(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Stage, install what passed, enable what is installed and declared enabled; raises OpsError."""
     made = await make(executor, request)
-    staged = await stage(executor, request, execute=execute)
+    if execute:
+        for caveat in made.manager.caveats:
+            say(caveat)
+    staged = await _stage(executor, request, made, execute=execute)
     if not staged.ok:
         staged.notes.append("nothing was installed" if execute else "nothing would be installed")
         return staged
-    if made.darwin:
-        raise UsageError("on macOS a service is staged, and not installed: nobody has tried launchd", hint="see docs")
     made.receipt = await _with_image(executor, made)
     acts = install_acts(made)
-    if made.declared.enable:
-        enable = ServiceControl(made.unit, "enable", made.service.user)
-        acts.append(Act("enable", enable, "declared enabled"))
     plan = staged.plan + acts
     if not execute:
         return Outcome(ok=True, plan=plan, findings=staged.findings, notes=staged.notes)
@@ -221,9 +245,12 @@ async def install(executor: Executor, request: Request, *, execute: bool) -> Out
     ok = len(done) == len(acts) and all(each.rc == 0 for each in done)
     notes = [*staged.notes, *(f"{each.id} failed: {each.error}" for each in done if each.rc != 0)]
     if ok:
-        state = await unit_state(Look(Probe(executor, run_as=request.run_as), made.service))
+        after = await manager_of(Look(Probe(executor, run_as=request.run_as), made.service))
+        state = await after.state()
         ok = state["LoadState"] == "loaded"
         notes.append(f"{made.unit} is {state['LoadState']}, {state.get('UnitFileState', '')}, {state['ActiveState']}")
+        if state.get("Loaded") == "yes":
+            notes.append("launchd goes on with the definition it has loaded: `ops-agent restart` takes the new one")
     return Outcome(ok=ok, plan=plan, done=staged.done + done, findings=staged.findings, notes=notes)
 
 

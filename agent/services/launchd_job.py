@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import plistlib
 from typing import Any
-from xml.parsers.expat import ExpatError
 
 import msgspec
 
@@ -12,17 +11,17 @@ from agent.services.finding import Evidence
 from agent.services.look import Look
 from agent.services.probe import FileText, Unreadable
 from agent.services.unit_file import Setting, UnitText
-
-ODD_PLIST = (
-    plistlib.InvalidFileException, ExpatError, ValueError, LookupError, OverflowError, RecursionError, TypeError,
-    AttributeError,
-)  # fmt: skip
-"""What plistlib raises for bytes that are no property list."""
+from opsexec.handlers.launchd import ODD_PLIST
 
 ROOT = "lint.plist-syntax"
 DAEMONS, AGENTS = "/Library/LaunchDaemons", "/Library/LaunchAgents"
 OUR_PREFIX = "org.ops-agent."
 """What our own jobs' labels begin with."""
+
+
+def own_label(name: str) -> str:
+    """Return the label of a job of ours: a reverse-DNS name, which is also the file's."""
+    return OUR_PREFIX + name.replace("_", "-").replace("@", "-")
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -88,7 +87,7 @@ async def plist_path(look: Look) -> str:
     """Return where the job's property list stands; raises Unreadable where there is none."""
     name = look.service.name
     for directory in await directories(look):
-        for stem in (name, OUR_PREFIX + name):
+        for stem in dict.fromkeys((name, own_label(name))):
             if (await look.probe.stat(f"{directory}/{stem}.plist")).exists:
                 return f"{directory}/{stem}.plist"
     raise Unreadable(f"there is no property list of {name} on this host", root="svc.state")
@@ -106,11 +105,3 @@ async def plist_file(look: Look) -> FileText:
 async def find_job(look: Look) -> Job:
     """Return the service's job; raises Unreadable where there is none, or its property list can't be read."""
     return parse_job(await plist_file(look))
-
-
-async def label(look: Look) -> str:
-    """Return what launchd calls the job: its property list's label, else the service's own name."""
-    try:
-        return (await find_job(look)).label or look.service.name
-    except Unreadable:
-        return look.service.name

@@ -1,4 +1,4 @@
-"""A service's launchd property list, made from its declaration. Never loaded on a mac: the docs say so."""
+"""A service's launchd property list, made from its declaration. Never loaded on a mac: untested there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.services.artifact import Artifact, Places, plain_path
 from agent.services.declaration import Declaration
+from agent.services.launchd_job import own_label
 from agent.services.receipt import MARKER
 from agent.services.systemd_unit import HOUR_S, limits
 
@@ -16,19 +17,20 @@ UMASK = 0o027
 """launchd takes a number for what it is: this one is written 23."""
 
 
-def label(name: str) -> str:
-    """Return the job's label: a reverse-DNS name, which is also the file's."""
-    return f"org.ops-agent.{name.replace('_', '-').replace('@', '-')}"
+def log_directory(declared: Declaration, home: str) -> str:
+    """Return where the job logs unless its declaration says otherwise; launchd makes the files, never the directory."""
+    logs = f"{home}/Library/Logs" if declared.scope == "user" else "/Library/Logs"
+    return f"{logs}/{declared.name}"
 
 
 def make_plist(declared: Declaration, places: Places, home: str) -> Artifact:
     """Return the property list: what crashed is started again, so seldom that an hour holds no more than declared."""
     life = declared.lifecycle
     wrapper = plain_path(places.wrapper(declared.name), "the wrapper's place")
-    logs = f"{home}/Library/Logs/{declared.name}" if declared.scope == "user" else f"/Library/Logs/{declared.name}"
+    logs = log_directory(declared, home)
     bound = limits(declared)
     job: dict[str, Any] = {
-        "Label": label(declared.name),
+        "Label": own_label(declared.name),
         "ProgramArguments": [wrapper, "run"],
         "RunAtLoad": life.run_at_load,
         "ProcessType": "Background",
@@ -45,4 +47,6 @@ def make_plist(declared: Declaration, places: Places, home: str) -> Artifact:
         job["KeepAlive"] = {"Crashed": True}
     head, _, rest = plistlib.dumps(job).partition(b"<plist")
     comment = f"<!-- {MARKER.lstrip('# ')}{declared.name.replace('--', '-')} -->\n".encode()
-    return Artifact("plist", f"{places.units}/{label(declared.name)}.plist", head + comment + b"<plist" + rest, "0644")
+    return Artifact(
+        "plist", f"{places.units}/{own_label(declared.name)}.plist", head + comment + b"<plist" + rest, "0644"
+    )

@@ -5,24 +5,10 @@ from __future__ import annotations
 import re
 
 from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
-from agent.services.launchd_job import label
+from agent.services.launchd_identity import identity
 from agent.services.look import Look
 from agent.services.probe import Said, Unreadable
-
-NOT_FOUND = 113
-"""launchctl's exit status for a job that isn't loaded (`launchctl error 113`)."""
-
-REASONS = {
-    5: "an input or output error: mostly the property list's owner or mode, or it is loaded already",
-    9: "bad request: the domain doesn't take it from this login",
-    37: "an operation on it is under way",
-    112: "could not find the domain",
-    NOT_FOUND: "could not find it",
-    119: "the service is disabled",
-    125: "the domain doesn't support that",
-    150: "the service is denied by system policy",
-}
-"""What launchctl's exit statuses say; `launchctl error N` knows more of them."""
+from opsexec.handlers.launchctl import NOT_FOUND, REASONS, parse_disabled, parse_print
 
 COULD_NOT_START = 78
 """EX_CONFIG, as the last exit code of a job that launchd could not start: a missing program or log directory."""
@@ -30,43 +16,14 @@ COULD_NOT_START = 78
 STATES = ("running", "not running", "waiting", "spawn scheduled", "spawning", "exited")
 
 
-def parse_print(text: str) -> dict[str, str] | None:
-    """Return the keys of the outermost block alone; None for a text that is no such block."""
-    lines = text.splitlines()
-    if not lines or not re.fullmatch(r"\S+ = \{", lines[0].rstrip()):
-        return None
-    found: dict[str, str] = {}
-    depth = 1
-    for line in lines[1:]:
-        bare = line.strip()
-        if bare.endswith("{"):
-            depth += 1
-        elif bare == "}":
-            depth -= 1
-            if depth == 0:
-                return found
-        elif depth == 1:
-            key, equals, value = bare.partition(" = ")
-            if equals:
-                found.setdefault(key, value)
-    return None  # cut off, or something else
-
-
-def parse_disabled(text: str) -> dict[str, bool]:
-    """Return the override database of `launchctl print-disabled`: label -> disabled; it has been written two ways."""
-    words = {"true": True, "disabled": True, "false": False, "enabled": False}
-    rows = re.findall(r'^\s*"([^"\n]+)" => (true|false|enabled|disabled)\s*$', text, re.MULTILINE)
-    return {label: words[word] for label, word in rows}
-
-
 async def domain(look: Look) -> str:
-    """Return the domain the job belongs to: the system's, or that of the login's session."""
-    return f"gui/{await look.uid()}" if look.user else "system"
+    """Return the domain the job belongs to: the system's, or that of the login."""
+    return (await identity(look)).domain
 
 
 async def target(look: Look) -> str:
     """Return the job's service target."""
-    return f"{await domain(look)}/{await label(look)}"
+    return (await identity(look)).target
 
 
 async def job(look: Look) -> tuple[dict[str, str] | None, Said]:
@@ -149,7 +106,7 @@ async def judge_disabled(look: Look) -> Ruling:
     text = said.require_ok().out
     if "{" not in text:
         raise Unreadable("launchctl answers in a format nobody knows", said.evidence)
-    disabled = parse_disabled(text).get(await label(look), False)
+    disabled = parse_disabled(text).get((await identity(look)).label, False)
     if disabled and look.declared.enable:
         fix = Fix(text="bring it in line", argv=("launchctl", "enable", await target(look)), safe=True)
         return failed("declared enabled, and disabled in launchd's database", said.evidence, fix=fix)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from agent.services.command_line import base, container_runs, in_temporary, inner_scripts
 from agent.services.finding import Evidence, Ruling, failed, warned
-from agent.services.launchd_job import ODD_PLIST
 from agent.services.plist_keys import (
     CALENDAR,
     DEPRECATED,
@@ -23,6 +22,7 @@ from agent.services.plist_keys import (
     TYPES,
 )
 from agent.services.secret_shapes import SECRET_NAME, SECRET_VALUE
+from opsexec.handlers.launchd import ODD_PLIST
 
 SYNTAX = "lint.plist-syntax"
 RESTART = "lint.restart-unbounded"

@@ -20,21 +20,15 @@ from agent.services.evidence import Capture, Captured, Source, redacted
 from agent.services.finding import Finding
 from agent.services.held import hold, read_held
 from agent.services.look import Look, Service
+from agent.services.manager import Manager, manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
-from agent.services.unit_state import unit_state
 from opsexec.errors import OpsError, StepFailed, UsageError
 from opsexec.principal import local_principal
-from opsexec.steps import PodmanRemove, RemoveFile, ServiceControl, ServiceDefinition, Stat
+from opsexec.steps import PodmanRemove, RemoveFile, Stat
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor
-
-STOP_S = 60.0
-"""Seconds a stop may take before what is left is killed."""
-
-PROTECTED = re.compile(r"(systemd-.*|dbus(-broker)?|init|ops-agent|sshd?|user@.*)\.(service|socket|scope)\Z")
-"""What a host, or who asks, would not survive."""
 
 
 class Scene(msgspec.Struct, kw_only=True):
@@ -43,17 +37,18 @@ class Scene(msgspec.Struct, kw_only=True):
     service: Service
     places: Places
     look: Look
+    manager: Manager
     state: dict[str, str]
 
     @property
     def unit(self) -> str:
-        """The unit's name."""
-        return self.service.unit
+        """What its manager calls it."""
+        return self.manager.unit
 
     @property
     def contained(self) -> bool:
         """Whether nothing of it runs, or can be started."""
-        return self.state["LoadState"] == "masked" and self.state["ActiveState"] in ("inactive", "failed")
+        return self.manager.contained(self.state)
 
 
 async def scene(executor: Executor, request: Request) -> Scene:
@@ -62,43 +57,37 @@ async def scene(executor: Executor, request: Request) -> Scene:
     service = await find_service(probe, request)
     look = Look(probe, service)
     try:
-        if await look.system() != "Linux":
-            raise UsageError("quarantine speaks systemd: launchd's jobs are only checked", hint="see docs/doctor.md")
-        places = Places.of(service.name, user=service.user, home=await look.home())
-        state = await unit_state(look)
+        manager = await manager_of(look)
+        state = await manager.state()
     except Unreadable as error:
         raise UsageError(f"nothing can be done with {service.unit}: {error.reason}", hint=error.hint) from error
-    return Scene(service=service, places=places, look=look, state=state)
+    return Scene(service=service, places=manager.places, look=look, manager=manager, state=state)
 
 
 def containment(scene: Scene, containers: list[str], moved: str | None) -> list[Act]:
-    """Return the acts that contain it. Masking before the move fails: systemctl won't replace a file by its link."""
-    unit, user = scene.unit, scene.service.user
+    """Return the acts that contain it, in the order that its manager accepts."""
     declared = scene.service.declaration
     link = declared.podman.connection if declared else None
-    acts = [Act("stop", ServiceControl(unit, "stop", user, timeout_s=STOP_S), "end it")]
-    acts += [Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers]
-    acts.append(Act("disable", ServiceControl(unit, "disable", user), "nothing starts it at boot"))
-    if moved is not None:
-        acts.append(Act("move-definition", RemoveFile(moved), f"it waits in {scene.places.held}"))
-    acts.append(Act("reload", ServiceDefinition(unit, "reload", user), "let the manager forget it"))
-    acts.append(Act("mask", ServiceDefinition(unit, "mask", user), "nobody can start it, not even by hand"))
-    acts.append(Act("reset-failed", ServiceDefinition(unit, "reset-failed", user), "forget its failures"))
-    return acts
+    leftovers = [
+        Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers
+    ]
+    away = [] if moved is None else [Act("move-definition", RemoveFile(moved), f"it waits in {scene.places.held}")]
+    return scene.manager.contain(leftovers, away)
 
 
 async def quarantine(executor: Executor, request: Request, *, execute: bool, say: Callable[[str], None]) -> Outcome:
     """Contain a service, or say what would be done; raises OpsError. `say` is told what happens while it happens."""
     here = await scene(executor, request)
-    if PROTECTED.match(here.unit):
-        raise UsageError(f"{here.unit} is needed to run this host, or this command", hint="stop it by hand if you must")
+    refused = here.manager.protected()
+    if refused is not None:
+        raise UsageError(refused, hint="stop it by hand if you must")
     before = await newest(executor, here.places.quarantine, here.service.name)
     if before is not None and before[1].state == "contained" and here.contained:
         return Outcome(ok=True, notes=[f"{here.unit} is in quarantine already: {before[0]}"], bundle=before[0])
     cut_off = before is not None and before[1].state == "captured"  # its definition may be away already
     if not cut_off and here.state["LoadState"] == "not-found" and here.state["ActiveState"] in ("inactive", "failed"):
         raise UsageError(f"there is no {here.unit} on this host", hint="see `ops-agent list`")
-    path = f"{here.places.units}/{here.unit}"
+    path = here.manager.definition
     moved = await _to_move(executor, path)
     captured, findings = await _evidence(executor, request, here)
     acts = containment(here, captured.containers, moved)
@@ -106,7 +95,10 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
         notes = [
             f"first, {len(captured.sources)} sources are captured into {here.places.quarantine}/{here.service.name}"
         ]
+        notes += here.manager.caveats
         return Outcome(ok=True, plan=acts, findings=findings, notes=[*notes, *captured.incomplete])
+    for each in here.manager.caveats:
+        say(each)
     if before is not None and cut_off:
         bundle, manifest = before
         say(f"going on with {bundle}, whose evidence was taken already")
@@ -126,6 +118,7 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
     await write_manifest(executor, bundle, manifest)
     failed = [each for each in done if each.rc != 0]
     notes = [f"{each.id} failed: {each.error}" for each in failed]
+    notes += [*here.manager.caveats, *here.manager.leftover_note(here.state)]
     if not verified:
         notes.append(f"{here.unit} is {after.state['LoadState']} and {after.state['ActiveState']}: not contained")
     return Outcome(
@@ -146,7 +139,7 @@ async def _to_move(executor: Executor, path: str) -> str | None:
 async def _evidence(executor: Executor, request: Request, here: Scene) -> tuple[Captured, list[Finding]]:
     declared = here.service.declaration
     wanted = declared.quarantine if declared else Quarantine()
-    captured = await Capture(here.look, wanted, here.places.state).take()
+    captured = await Capture(here.manager, wanted).take()
     findings: list[Finding] = []
     try:
         findings = (await examine(executor, request)).findings
@@ -200,7 +193,7 @@ def remediation(here: Scene, findings: list[Finding], incomplete: list[str], res
 
 async def _hold(executor: Executor, here: Scene, path: str, *, resumed: bool, moving: bool) -> None:
     """Keep the definition where release finds it; what a run that was cut off has kept already is not overwritten."""
-    state = here.state
+    note = here.manager.note(here.state)
     if resumed:
         try:
             kept = await read_held(executor, here.places.held)
@@ -209,18 +202,19 @@ async def _hold(executor: Executor, here: Scene, path: str, *, resumed: bool, mo
         if kept is not None and not moving:
             return
         if kept is not None:  # it may have been disabled and stopped since
-            state = {**state, "UnitFileState": kept.unit_file_state, "ActiveState": kept.active_state}
-    if not moving and state["LoadState"] == "masked":
+            note = msgspec.structs.replace(
+                note, unit_file_state=kept.unit_file_state, active_state=kept.active_state, loaded=kept.loaded
+            )
+    if not moving and here.state["LoadState"] == "masked":
         raise StepFailed(f"{here.unit} was masked by somebody else", hint="unmask it first, or leave it")
-    await hold(executor, here.places.held, path, here.unit, here.service.user, state)
+    await hold(executor, here.places.held, path, note)
 
 
 async def _contain(executor: Executor, act: Act, here: Scene) -> list[Done]:
     """Do one act; a stop that hangs is followed by SIGKILL to all that is left, and tried once more."""
     done = [await do(executor, act)]
     if act.id == "stop" and done[0].rc != 0:
-        kill = Act("kill", ServiceDefinition(here.unit, "kill", here.service.user))
-        done += [await do(executor, kill), await do(executor, act)]
+        done += [await do(executor, here.manager.kill()), await do(executor, act)]
         if done[-1].rc == 0:
             done[0].error, done[0].rc = None, 0
     return done
@@ -229,7 +223,7 @@ async def _contain(executor: Executor, act: Act, here: Scene) -> list[Done]:
 def _verified(after: Scene) -> Done:
     state = after.state
     return Done(
-        id="verify", argv=["systemctl", "show", after.unit], rc=0 if after.contained else 1, started_at=now(),
+        id="verify", argv=list(after.manager.shows), rc=0 if after.contained else 1, started_at=now(),
         duration_ms=0, error=None if after.contained else f"{state['LoadState']} {state['ActiveState']}",
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ import json
 import re
 import shlex
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from agent.services.command_line import split_exec
@@ -44,6 +45,15 @@ def _assignments(value: str) -> list[str]:
     return split_exec(value.replace("\\\n", " "))[1]
 
 
+class Apart(NamedTuple):
+    """A document taken apart. `masked`: places where structure told a secret; `variables`: their names and values."""
+
+    value: Any
+    masked: int = 0
+    variables: Sequence[tuple[str, str]] = ()
+    secrets: Sequence[str] = ()
+
+
 class Redactor:
     """Learns from every source first, then takes secrets out of each."""
 
@@ -62,6 +72,17 @@ class Redactor:
             self._know(credential[2])
         for line in _ENV_LINE.finditer(text):
             self._know_variable(line[2], line[3])
+
+    def learn_apart(self, apart: Apart) -> None:
+        """Remember what a document's own structure tells, and what stands in the rest of it."""
+        for name, value in apart.variables:
+            self._know_variable(name, value)
+        for value in apart.secrets:
+            self._know(value)
+        if isinstance(apart.value, str):
+            self.learn(apart.value)
+        else:
+            self.learn_json(apart.value)
 
     def learn_json(self, value: Any, key: str = "") -> None:
         """Remember the credentials of a JSON document."""

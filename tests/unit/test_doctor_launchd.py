@@ -8,7 +8,7 @@ import pytest
 
 from agent.services.declaration import Declaration
 from agent.services.doctor import Request, examine
-from agent.services.launchd_state import parse_disabled, parse_print
+from opsexec.handlers.launchctl import parse_disabled, parse_print
 from opsexec.testing import Answer, FakeHost, fake_executor
 
 pytestmark = pytest.mark.anyio
