@@ -16,32 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.parts.egress_gate import EgressGate
-from tests.parts.lone_gate import MIB, gate_in, nothing_is_broken, upstream_in
+from tests.parts.lone_gate import MIB
 from tests.parts.raw_frames import ended, h2_frame, h2_get
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
 
-pytestmark = pytest.mark.attack(backend="alone")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with upstream_in(tmp_path_factory.mktemp("upstream")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EgressGate]:
-    with gate_in(tmp_path_factory.mktemp("gate"), upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: Upstream, gate: EgressGate) -> Iterator[None]:
-    upstream.requests.clear()
-    upstream.messages.clear()
-    yield
-    nothing_is_broken(gate)
+pytestmark = [pytest.mark.attack(backend="alone"), pytest.mark.usefixtures("whole_gate")]
 
 
 def bomb() -> bytes:

@@ -7,38 +7,17 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.parts.egress_gate import EgressGate
-from tests.parts.lone_gate import HELD, MIB, NAMES, ROUTES, TOKEN, gate_in, nothing_is_broken, upstream_in
+from tests.parts.lone_gate import HELD, MIB, NAMES, ROUTES, TOKEN, gate_in, upstream_in
 from tests.parts.raw_frames import ended, frame, web_socket
 from tests.parts.upstream_shop import Shop
 from tests.parts.upstream_tls import Upstream
 
-pytestmark = pytest.mark.attack(backend="alone")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with upstream_in(tmp_path_factory.mktemp("upstream")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EgressGate]:
-    with gate_in(tmp_path_factory.mktemp("gate"), upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: Upstream, gate: EgressGate) -> Iterator[None]:
-    upstream.requests.clear()
-    upstream.messages.clear()
-    yield
-    nothing_is_broken(gate)
+pytestmark = [pytest.mark.attack(backend="alone"), pytest.mark.usefixtures("whole_gate")]
 
 
 class TestWebSocketFrames:

@@ -8,38 +8,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.parts.egress_gate import EgressGate, route
-from tests.parts.lone_gate import ROUTES, gate_in, nothing_is_broken, upstream_in
+from tests.parts.lone_gate import ROUTES
 from tests.parts.raw_frames import ended, frame, h2_frame, h2_get, h2_status, web_socket
 from tests.parts.upstream_tls import Upstream
 
-pytestmark = pytest.mark.attack(backend="alone")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with upstream_in(tmp_path_factory.mktemp("upstream")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EgressGate]:
-    with gate_in(tmp_path_factory.mktemp("gate"), upstream) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def clean(upstream: Upstream, gate: EgressGate) -> Iterator[None]:
-    upstream.requests.clear()
-    upstream.messages.clear()
-    yield
-    nothing_is_broken(gate)
+pytestmark = [pytest.mark.attack(backend="alone"), pytest.mark.usefixtures("whole_gate")]
 
 
 class TestReload:
     """What a new policy doesn't admit any more is cut; what it says the same of goes on."""
 
     @pytest.fixture(autouse=True)
-    def back(self, gate: EgressGate) -> Iterator[None]:
+    def back(self, gate: EgressGate, whole_gate: None) -> Iterator[None]:
         yield
         gate.reload(ROUTES)
 

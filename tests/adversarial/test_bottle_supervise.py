@@ -11,51 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, egress_environment, require_bottles
+from tests.parts.bottle_running import HELD, TOKEN, Bottles, egress_environment
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.supervised import Supervised, decide, digest_of, keep_the_decision
-from tests.parts.upstream_tls import Upstream
+from tests.parts.supervised_bottles import HELD_AND_OPEN, supervised_bottles
 from tests.parts.waiting import eventually_now
-
-BOTTLE = """supervise: true
-env:
-  HELD: ${MY_HELD}
-egress:
-  routes:
-    - host: api.test
-      path_allowlist: [/v1]
-      auth: {scheme: Bearer, token_ref: API_TOKEN}
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
-    - host: open.test
-      path_allowlist: [/a]
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
-"""
 
 
 @pytest.fixture(scope="module")
 def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("api.test", "open.test")) as upstream:
-        root = HomeRoot(tmp_path_factory.mktemp("root") / "home")
-        root.bottle("dev", BOTTLE)
-        root.agent("worker", "bottle: dev\n", "Work.\n")
-        root.agent("other", "bottle: dev\n", "Work.\n")
-        yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "0.3"})
-
-
-@pytest.fixture(scope="module")
-def running(bottles: Bottles) -> Iterator[Supervised]:
-    bottle = Supervised.start(bottles)
-    yield bottle
-    bottle.stop()
-
-
-@pytest.fixture
-def bottle(running: Supervised) -> Iterator[Supervised]:
-    running.bottles.upstream.requests.clear()
-    yield running
-    running.clear()
+    with supervised_bottles(
+        tmp_path_factory, ("api.test", "open.test"), {"dev": HELD_AND_OPEN}, answer_s=0.3, other="dev"
+    ) as made:
+        yield made
 
 
 def test_SV1_nothing_inside_decides(bottle: Supervised) -> None:

@@ -14,6 +14,7 @@ from tests.conftest import require
 from tests.parts.netns import can_make_namespaces
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.sshd import Sshd, find_sshd
+from tests.parts.supervised_bottles import bottle, supervised  # noqa: F401  # fixtures are found by name
 from tests.parts.tailnet import ALICE, Tailnet
 from tests.parts.tailnet_build import tailnet_programs
 from tests.parts.targets import Target, over_ssh

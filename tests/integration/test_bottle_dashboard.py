@@ -13,43 +13,18 @@ from textual.widgets import DataTable, Input, Static
 from bottle.operator.board import read_board
 from bottle.operator.dashboard import Dashboard, Question
 from bottle.state import State
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, require_bottles
+from tests.parts.bottle_running import Bottles
 from tests.parts.supervised import Supervised
-from tests.parts.upstream_tls import Upstream
+from tests.parts.supervised_bottles import OPEN, PROPOSE, supervised_bottles
 from tests.parts.waiting import eventually
 
-BOTTLE = """supervise: true
-egress:
-  routes:
-    - host: open.test
-      path_allowlist: [/a]
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
-"""
 WIDTH = (160, 50)
-PROPOSE = (
-    "threading.Thread(target=tool, args=('propose_route',), "
-    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
-)
-"""Asks, and doesn't wait for the answer."""
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as upstream:
-        root = HomeRoot(tmp_path_factory.mktemp("root") / "home")
-        root.bottle("dev", BOTTLE)
-        root.agent("worker", "bottle: dev\n", "Work.\n")
-        bottle = Supervised.start(Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "20"}))
-        yield bottle
-        bottle.stop()
-
-
-@pytest.fixture
-def bottle(running: Supervised) -> Iterator[Supervised]:
-    yield running
-    running.clear()
+def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+    with supervised_bottles(tmp_path_factory, ("open.test",), {"dev": OPEN}, answer_s=20) as made:
+        yield made
 
 
 @asynccontextmanager

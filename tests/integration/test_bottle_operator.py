@@ -17,54 +17,20 @@ import pytest
 from bottle.state import State
 from opsexec.audit import verify
 from tests.conftest import require
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, processes_with, require_bottles
+from tests.parts.bottle_running import Bottles, processes_with
 from tests.parts.plain_bottles import plain_bottles
 from tests.parts.supervised import INSIDE, Supervised
+from tests.parts.supervised_bottles import OPEN, PROPOSE, supervised_bottles
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
-
-BOTTLE = """supervise: true
-egress:
-  routes:
-    - host: open.test
-      path_allowlist: [/a]
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
-"""
-PROPOSE = (
-    "threading.Thread(target=tool, args=('propose_route',), "
-    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
-)
-"""Asks, and doesn't wait for the answer."""
 
 
 @pytest.fixture(scope="module")
 def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test", "new.test")) as upstream:
-        root = HomeRoot(tmp_path_factory.mktemp("root") / "home")
-        root.bottle("dev", BOTTLE)
-        root.bottle("plain", "env:\n  A: b\n")
-        root.agent("worker", "bottle: dev\n", "Work.\n")
-        root.agent("rebuilt", "bottle: dev\n", "Work.\n")
-        root.bottle("hop", BOTTLE.replace("127.0.0.7", "127.0.0.9"))
-        root.agent("hopping", "bottle: hop\n", "Work.\n")
-        root.agent("plain", "bottle: plain\n", "Work.\n")
-        yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": "20"})
-
-
-@pytest.fixture(scope="module")
-def running(bottles: Bottles) -> Iterator[Supervised]:
-    bottle = Supervised.start(bottles)
-    yield bottle
-    bottle.stop()
-
-
-@pytest.fixture
-def bottle(running: Supervised) -> Iterator[Supervised]:
-    running.bottles.upstream.requests.clear()
-    yield running
-    running.clear()
+    manifests = {"dev": OPEN, "plain": "env:\n  A: b\n", "hop": OPEN.replace("127.0.0.7", "127.0.0.9")}
+    agents = {"rebuilt": "dev", "hopping": "hop", "plain": "plain"}
+    with supervised_bottles(tmp_path_factory, ("open.test", "new.test"), manifests, answer_s=20, **agents) as made:
+        yield made
 
 
 def waits(bottle: Supervised) -> dict[str, Any]:
@@ -297,7 +263,7 @@ def test_an_approval_reaches_the_second_hop_too(bottles: Bottles, tmp_path: Path
 
 def test_a_plain_user_approves_for_a_bottle_of_his_own(shared_dir: Path, plain_user: str, tmp_path: Path) -> None:
     with Upstream(tmp_path, ("open.test",)) as upstream:
-        bottles = plain_bottles(shared_dir, plain_user, upstream, dev=BOTTLE)
+        bottles = plain_bottles(shared_dir, plain_user, upstream, dev=OPEN)
         script = (
             "tool('propose_route', host='open.test', path_allowlist=['/b'], why='w')\n"
             "print(status('https://open.test/b'), flush=True)\n"

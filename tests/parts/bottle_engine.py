@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import secrets
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.conftest import SYSTEM_DIRS, require
+from tests.conftest import require
+from tests.parts.dockerd import asked, program, start_dockerd, stop_dockerd
 from tests.parts.lonely_internet import LonelyInternet
-from tests.parts.waiting import eventually_now
 
 T = TypeVar("T")
 
@@ -36,11 +35,7 @@ def require_engine() -> None:
     require(os.geteuid() == 0, "an engine of the test's own needs root")
     require("dockerd", "needs dockerd (apt-get install docker.io)")
     require("docker", "needs the docker program (apt-get install docker.io)")
-    require(root_tar().exists() or bool(_program("mmdebstrap")), "needs mmdebstrap to make an agent's image with")
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRS}")
+    require(root_tar().exists() or bool(program("mmdebstrap")), "needs mmdebstrap to make an agent's image with")
 
 
 def root_tar() -> Path:
@@ -82,11 +77,7 @@ class BottleEngine:
 
     def docker(self, *words: str, within_s: float = 60, check: bool = True) -> str:
         """Run the docker command line against it; what it printed."""
-        argv = [_program("docker") or "docker", *words]
-        env = {**os.environ, "DOCKER_HOST": self.address}
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=within_s, check=False)
-        assert not check or done.returncode == 0, f"docker {words[:2]}: {done.stderr[-2000:]}"
-        return done.stdout
+        return asked(words, self.socket, within_s=within_s, check=check).stdout
 
     def inspect(self, *names: str) -> list[dict[str, Any]]:
         """What the engine says of containers, networks or images."""
@@ -114,25 +105,13 @@ class BottleEngine:
 
     def start(self) -> None:
         """Start the engine, and wait until it answers."""
-        dockerd = _program("dockerd") or "dockerd"
-        argv = ["nsenter", f"--net=/run/netns/{self.netns}", dockerd, "--host", self.address]
-        argv += ["--data-root", f"{self.home}/data", "--exec-root", f"{self.home}/exec"]
-        argv += ["--pidfile", f"{self.home}/dockerd.pid", *self.options]
-        with (self.home / "dockerd.log").open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        process = self.process
-
-        def answers() -> bool:
-            return self.socket.exists() and bool(self.docker("version", "-f", "{{.Server.Version}}", check=False))
-
-        eventually_now(lambda: process.poll() is not None or answers(), within_s=60, what="dockerd answers")
-        assert process.poll() is None, (self.home / "dockerd.log").read_text()[-2000:]
+        within = ["nsenter", f"--net=/run/netns/{self.netns}"]
+        self.process = start_dockerd(self.home, *self.options, within=within)
 
     def stop(self) -> None:
         """End the engine; what ran in it ends as well."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(40)
+        if self.process is not None:
+            stop_dockerd(self.process)
 
     def remove_all(self) -> None:
         """Remove every container: all there are in this engine are the test's own."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.parts.egress_gate import EgressGate, route
 from tests.parts.upstream_shop import Shop
@@ -37,3 +40,26 @@ def nothing_is_broken(gate: EgressGate) -> None:
     assert not gate.gone()
     assert gate.ask("open.test", "/after")[0] == 200
     assert [line for line in gate.other if "Traceback" in line] == []
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """What the granted hosts of a file's gate are."""
+    with upstream_in(tmp_path_factory.mktemp("upstream")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EgressGate]:
+    """The gate that a file's tests share."""
+    with gate_in(tmp_path_factory.mktemp("gate"), upstream) as running:
+        yield running
+
+
+@pytest.fixture
+def whole_gate(upstream: Upstream, gate: EgressGate) -> Iterator[None]:
+    """Nothing seen upstream before a test, and nothing broken after it."""
+    upstream.requests.clear()
+    upstream.messages.clear()
+    yield
+    nothing_is_broken(gate)

@@ -1,0 +1,82 @@
+"""Bottles with supervise for a whole file of tests: their manifests, and the one that runs while the file does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.bottle_running import Bottles, require_bottles
+from tests.parts.supervised import Supervised
+from tests.parts.upstream_tls import Upstream
+
+OPEN = """supervise: true
+egress:
+  routes:
+    - host: open.test
+      path_allowlist: [/a]
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+"""
+"""A bottle with one route."""
+
+HELD_AND_OPEN = """supervise: true
+env:
+  HELD: ${MY_HELD}
+egress:
+  routes:
+    - host: api.test
+      path_allowlist: [/v1]
+      auth: {scheme: Bearer, token_ref: API_TOKEN}
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+    - host: open.test
+      path_allowlist: [/a]
+      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+"""
+"""A bottle with a value of its own, a route with a credential and one without."""
+
+PROPOSE = (
+    "threading.Thread(target=tool, args=('propose_route',), "
+    "kwargs={'host': 'open.test', 'path_allowlist': ['/board'], 'why': 'w'}).start()"
+)
+"""Asks for a route, and doesn't wait for the answer."""
+
+
+@contextmanager
+def supervised_bottles(
+    made: pytest.TempPathFactory,
+    hosts: tuple[str, ...],
+    manifests: Mapping[str, str],
+    *,
+    answer_s: float,
+    **agents: str,
+) -> Iterator[Bottles]:
+    """A home root with these bottles, an agent called `worker` of `dev` and these others of theirs, over an upstream.
+
+    `answer_s`: how long an agent's question waits for the answer, in seconds.
+    """
+    require_bottles()
+    with Upstream(made.mktemp("upstream"), hosts) as upstream:
+        root = HomeRoot(made.mktemp("root") / "home")
+        for name, front in manifests.items():
+            root.bottle(name, front)
+        for name, bottle in {"worker": "dev", **agents}.items():
+            root.agent(name, f"bottle: {bottle}\n", "Work.\n")
+        yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": f"{answer_s:g}"})
+
+
+@pytest.fixture(scope="module")
+def supervised(bottles: Bottles) -> Iterator[Supervised]:
+    """The worker of the file's own `bottles`, as long as the file's tests run."""
+    started = Supervised.start(bottles)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def bottle(supervised: Supervised) -> Iterator[Supervised]:
+    """The running one, with nothing asked for and nothing seen upstream."""
+    supervised.bottles.upstream.requests.clear()
+    yield supervised
+    supervised.clear()
