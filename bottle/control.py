@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -162,17 +163,20 @@ class _Door:
         given: asyncio.Queue[bytes] = asyncio.Queue(WAITING)
         running = asyncio.ensure_future(self._run(asked, _Back(writer), _blocks(given)))
         listening = asyncio.create_task(_listen(reader, given))
+        going = asyncio.create_task(_gone(writer.get_extra_info("socket").fileno()))
         try:
-            await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running, listening, going], return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
+                if listening.done():
+                    listening.result()
                 return
             out = running.result()
             writer.write(frame(b"x", json.dumps({"exit_code": out.exit_code, "signal": out.signal}).encode()))
             await writer.drain()
         finally:
-            for task in (running, listening):
+            for task in (running, listening, going):
                 task.cancel()
-            await asyncio.wait([running, listening])
+            await asyncio.wait([running, listening, going])
 
     async def end(self) -> None:
         """End what still runs."""
@@ -210,6 +214,19 @@ async def _listen(reader: asyncio.StreamReader, given: asyncio.Queue[bytes]) -> 
         if found[0] != b"i":
             raise UsageError(f"a frame {found[0]!r} has no place here")
         await given.put(found[1])
+
+
+async def _gone(fd: int) -> None:
+    """Return once the other end is closed, also while nothing of what it said is read (epoll_ctl(2), EPOLLRDHUP)."""
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    with select.epoll() as watch:
+        watch.register(fd, select.EPOLLRDHUP)
+        loop.add_reader(watch.fileno(), closed.set)
+        try:
+            await closed.wait()
+        finally:
+            loop.remove_reader(watch.fileno())
 
 
 async def _blocks(given: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:

@@ -102,6 +102,25 @@ def test_whoever_asked_and_goes_takes_the_program_along(living: Living) -> None:
     eventually_now(lambda: not any(_argv_is(sleeper)), within_s=10, what="it is gone")
 
 
+def test_whoever_asked_takes_it_along_also_when_it_reads_nothing(living: Living) -> None:
+    """What isn't read fills every buffer on the way, and the end of the connection stands behind it."""
+    argv = living.bottles.argv("exec", living.identity, "--", "/bin/sleep", "4713")
+    with open("/dev/zero", "rb") as endless:
+        asker = subprocess.Popen(argv, env=living.bottles.environ(), stdin=endless, stdout=-1, stderr=-1)
+    sleeper = b"/bin/sleep\x004713\x00"
+    eventually_now(lambda: any(_argv_is(sleeper)), within_s=20, what="it sleeps")
+    given = [-1]
+
+    def stands_still() -> bool:
+        given.append(int(Path(f"/proc/{asker.pid}/io").read_text().split()[1]))
+        return given[-1] > 4 << 20 and len(given) > 20 and len(set(given[-20:])) == 1
+
+    eventually_now(stands_still, within_s=20, what="no more of its input is taken")
+    asker.kill()
+    asker.communicate(timeout=10)
+    eventually_now(lambda: not any(_argv_is(sleeper)), within_s=3, what="it is gone")
+
+
 def _argv_is(text: bytes) -> Iterator[Path]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
