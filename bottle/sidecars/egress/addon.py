@@ -175,9 +175,9 @@ class Gate:
         return await asyncio.get_running_loop().run_in_executor(self._searchers, look, data, encoding)
 
     def _find_in_body(self, body: bytes, encoding: str) -> str | None:
-        found = search.find(self._known, body)
+        found = search.find_in_body(self._known, body)
         if found is None and encoding != "identity":
-            found = search.find(self._known, decoded(body, encoding))
+            found = search.find_in_body(self._known, decoded(body, encoding))
         return found
 
     def _tunnel(self, flow: http.HTTPFlow) -> tuple[str, int] | None:
@@ -298,14 +298,21 @@ class Gate:
         if not message.from_client:
             if self._sent_a_token(flow):
                 message.content = self._mask(message.content)
-        elif await self._aside(self._find_in_body, message.content, "identity") is not None:
+        elif (reason := await self._refusal_of_message(message.content)) is not None:
             self._shut(flow.client_conn)
-            self._record(flow, "deny", "a WebSocket message holds a value of this bottle", None)
+            self._record(flow, "deny", reason, None)
             return
         elif self.leaks(flow.client_conn, message.content):
             self._record(flow, "deny", "WebSocket messages hold a value of this bottle", None)
             return
         message.dropped = False
+
+    async def _refusal_of_message(self, content: bytes) -> str | None:
+        try:
+            leak = await self._aside(self._find_in_body, content, "identity")
+        except Unreadable as error:
+            return f"a WebSocket message can't be read: {error}"
+        return None if leak is None else "a WebSocket message holds a value of this bottle"
 
     def leaks(self, client: connection.Client, said: bytes) -> bool:
         """Whether what the agent says on a WebSocket may not go on: then nothing does any more, and it is closed."""

@@ -5,7 +5,7 @@ What passes is a list of blocks, none of them empty: an empty block is how the e
 
 from __future__ import annotations
 
-from bottle.sidecars.egress import search
+from bottle.sidecars.egress import archives, search
 from bottle.sidecars.egress.encodings import Decoder, Unreadable
 from opsexec.far.known_values import KnownValues, Stream
 
@@ -23,6 +23,7 @@ class Reading:
         self._inside = Stream(known, mask=False)
         self._beginning = b""
         self._room = DEEP_BYTES
+        self._packed = archives.Unpacking(known, search.find, DEEP_BYTES) if known else None
         self.refused = ""
 
     def feed(self, block: bytes) -> list[bytes]:
@@ -31,10 +32,12 @@ class Reading:
             return []
         passed = self._plain.feed(block)
         try:
-            found = self._plain.found or (self._look_deeply(block) if self._decoder is None else self._unpack(block))
+            found = self._plain.found or (self._look_inside(block) if self._decoder is None else self._unpack(block))
         except Unreadable as error:
             self.refused = f"the body can't be read: {error}"
             return []
+        except archives.Holds as error:
+            found = error.name
         if found is not None:
             self.refused = f"the body holds the value of {found}"
             return []
@@ -45,12 +48,22 @@ class Reading:
         assert self._decoder is not None
         if not block:
             self._decoder.end()
+            self._inside.feed(b"")
+            return self._inside.found or self._look_inside(b"")
         for piece in self._decoder.feed(block):
+            if not piece:
+                continue
             self._inside.feed(piece)
-            found = self._inside.found or self._look_deeply(piece)
+            found = self._inside.found or self._look_inside(piece)
             if found is not None:
                 return found
         return None
+
+    def _look_inside(self, block: bytes) -> str | None:
+        found = self._look_deeply(block)
+        if found is None and self._packed is not None:
+            self._packed.feed(block)
+        return found
 
     def _look_deeply(self, block: bytes) -> str | None:
         """Search the beginning of a body in every layer, each time it has doubled and once at its end."""

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
+from bottle.sidecars.egress import archives
+from bottle.sidecars.egress.encodings import Unreadable
 from opsexec.far import git_views
 from opsexec.far.known_values import KnownValues
 
@@ -21,8 +23,11 @@ SHORTEST_RUN = 14
 """A run of fewer characters encodes nothing that would be looked for."""
 
 
-def find(known: KnownValues, data: bytes, depth: int = MAX_DEPTH) -> str | None:
-    """Return the name of a value that stands in `data`, within `depth` layers of encoding or packing; None for none."""
+def find(known: KnownValues, data: bytes, depth: int = MAX_DEPTH, unread: list[str] | None = None) -> str | None:
+    """Return the name of a value that stands in `data`, within `depth` layers of encoding or packing; None for none.
+
+    `unread` gets what is packed in a layer of it and can't be read.
+    """
     if not known or not data:
         return None
     left = VIEWED_BYTES
@@ -37,8 +42,39 @@ def find(known: KnownValues, data: bytes, depth: int = MAX_DEPTH) -> str | None:
         name = known.find(text) or known.find_scattered(text)
         if name is not None:
             return name
+        if layer and unread is not None and archives.begins(text):
+            try:
+                read_whole(known, text, strict=False)
+            except archives.Holds as error:
+                return error.name
+            except Unreadable as error:
+                unread.append(str(error))
         if layer < depth and len(text) >= SHORTEST_RUN:
             pending += [(inner, layer + 1) for inner in _inside(text) if inner and inner != text]
+    return None
+
+
+def read_whole(known: KnownValues, body: bytes, *, strict: bool = True) -> None:
+    """Read what a body packs, to its end; raises archives.Holds, and Unreadable for what can't be read."""
+    unpacking = archives.Unpacking(known, find, strict=strict)
+    unpacking.feed(body)
+    unpacking.feed(b"")
+
+
+def find_in_body(known: KnownValues, body: bytes) -> str | None:
+    """Return the name of a value in a whole body; raises Unreadable where there may be one and nobody can tell."""
+    if not known:
+        return None
+    unread: list[str] = []
+    found = find(known, body, unread=unread)
+    if found is not None:
+        return found
+    try:
+        read_whole(known, body)
+    except archives.Holds as error:
+        return error.name
+    if unread:
+        raise Unreadable(unread[0])
     return None
 
 
