@@ -11,7 +11,6 @@ import pytest
 from tests.conftest import require
 from tests.parts import booted_machine, docker_engine
 from tests.parts.booted_machine import PROGRAM, BootedMachine
-from tests.parts.fake_podman import fake_podman
 from tests.parts.service_commands import CANARY, agent_there, ops, plant
 
 pytestmark = pytest.mark.timeout(240)
@@ -23,7 +22,6 @@ def machine() -> Iterator[BootedMachine]:
         require(why is None, why or "")
     with docker_engine.docker_engine() as engine, booted_machine.booted_machine(engine) as booted:
         booted.run("mkdir", "-p", "/etc/ops-agent/services", "/var/log/journal")
-        fake_podman(booted)
         yield booted
 
 

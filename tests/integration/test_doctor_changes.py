@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import require
 from tests.parts import booted_machine, docker_engine
 from tests.parts.booted_machine import PROGRAM, BootedMachine
-from tests.parts.fake_podman import STATE, fake_podman
+from tests.parts.machine_podman import CONNECTION, SOCKET
+from tests.parts.runaway import IMAGE, RUNAWAY, plant_runaway
 from tests.parts.service_commands import BOXED, CANARY, NATIVE, agent_there, declare, ops
 from tests.parts.waiting import eventually_now
 
@@ -25,6 +26,7 @@ FAILING = """name = "fails"
 enable = true
 command = ["/usr/local/bin/fails", "/var/lib/starts-bounded"]
 """
+LINKED = BOXED.replace("boxed", "linked") + f'[podman]\nconnection = "{CONNECTION}"\n'
 WRONG_SECTION = """[Service]
 ExecStart=/usr/local/bin/fails /var/lib/starts-unbounded
 Restart=on-failure
@@ -47,7 +49,7 @@ def engine() -> Iterator[docker_engine.DockerEngine]:
 def machine(engine: docker_engine.DockerEngine) -> Iterator[BootedMachine]:
     with booted_machine.booted_machine(engine) as booted:
         booted.run("mkdir", "-p", "/etc/ops-agent/services", "/var/log/journal")
-        fake_podman(booted)
+        booted.podman.load("localhost/web:1", IMAGE, settings=(f"ENV SECRET_KEY={CANARY}-image",))
         yield booted
 
 
@@ -106,59 +108,6 @@ def test_a_declared_service_is_staged_installed_started_and_taken_away(machine):
     assert "web" not in machine.run("ls", "/var/lib/ops-agent/services").split()
 
 
-RUNAWAY = f"""[Unit]
-Description=Node commander
-StartLimitIntervalSec=0
-[Service]
-ExecStart=/nix/store/abcdefgh-node-commander/bin/run
-Restart=always
-RestartSec=20ms
-Environment=API_TOKEN={CANARY} MODE=fast
-EnvironmentFile=/etc/node-commander.env
-KillMode=process
-[Install]
-WantedBy=multi-user.target
-"""
-SCRIPT = f"""#!/bin/sh
-export DB_PASSWORD={CANARY}-in-script
-echo "token={CANARY} Authorization: Bearer {CANARY}" >> /tmp/node-commander.log
-echo "connected to https://admin:{CANARY}@example.com with {CANARY}"
-exec podman run --name node-commander -e TOKEN={CANARY} docker.io/library/node:20
-"""
-CONFIG = json.dumps({
-    "auths": {"registry.example.com": {
-        "auth": base64.b64encode(f"robot:{CANARY}-auth".encode()).decode(), "identitytoken": f"{CANARY}-identity",
-        "registrytoken": f"{CANARY}-registry", "password": f"{CANARY}-password"}},
-    "HttpHeaders": {"X-Meta": f"{CANARY}-header"}, "credHelpers": {"gcr.example.com": "gcloud"},
-})  # fmt: skip
-INSPECT = json.dumps([{
-    "Id": "1234", "Name": "node-commander", "State": {"Status": "running"},
-    "Config": {"Env": [f"TOKEN={CANARY}", f"PLAIN={CANARY}-env", "PATH=/bin"], "Cmd": ["--password", CANARY],
-               "CreateCommand": ["podman", "run", "-e", f"TOKEN={CANARY}"]},
-}])  # fmt: skip
-PEM = "-----BEGIN RSA PRIVATE KEY-----\\nMIIE" + CANARY + "\\n-----END RSA PRIVATE KEY-----"
-
-
-def plant_runaway(machine: BootedMachine) -> None:
-    """A root-owned unit that runs raw podman from an opaque path, without end, logging into /tmp."""
-    machine.run("mkdir", "-p", "/nix/store/abcdefgh-node-commander/bin", "/root/.docker")
-    machine.write("/nix/store/abcdefgh-node-commander/bin/run", SCRIPT)
-    machine.run("chmod", "755", "/nix/store/abcdefgh-node-commander/bin/run")
-    machine.write("/etc/node-commander.env", f"SESSION_SECRET={CANARY}-file\nHARMLESS={CANARY}-harmless\n")
-    machine.write("/root/.docker/config.json", CONFIG)
-    machine.write(f"{STATE}/inspect.json", INSPECT)
-    machine.write(
-        f"{STATE}/image.json", json.dumps([{"Id": "sha256:77", "Config": {"Env": [f"SECRET_KEY={CANARY}-image"]}}])
-    )
-    machine.write(f"{STATE}/logs", f"starting\npassword: {CANARY}\n{PEM}\nbare {CANARY}-identity\n")
-    machine.write("/etc/systemd/system/node-commander.service", RUNAWAY)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "enable", "--now", "node-commander")
-    eventually_now(
-        lambda: int(machine.show("node-commander.service", "NRestarts")) > 40, within_s=60, what="it runs away"
-    )
-
-
 def tree(machine: BootedMachine) -> str:
     """Everything that a second run could change, with its digests."""
     return machine.run(
@@ -186,7 +135,9 @@ def test_one_command_contains_a_runaway(machine, contained):
         "0",
     ]
     assert machine.status("systemctl", "start", unit) != 0
-    assert machine.run("ls", f"{STATE}/containers").strip() == ""
+    assert machine.podman.containers() == {}
+    (removal,) = [each for each in contained["done"] if each["id"] == "remove-container.node-commander"]
+    assert (removal["argv"], removal["rc"]) == (["podman", "rm", "-f", "-t", "0", "node-commander"], 0)
     assert machine.run("readlink", f"/etc/systemd/system/{unit}").strip() == "/dev/null"
 
 
@@ -219,6 +170,16 @@ def test_the_bundle_explains_it_and_only_its_owner_may_read_it(machine, containe
     ):
         assert f"**{id}** (" in text, id
     assert "ops-agent release node-commander --execute" in text
+
+
+def test_the_bundle_holds_what_podman_said_of_its_container_image_and_log(machine, contained):
+    bundle = contained["bundle"]
+    (container,) = json.loads(machine.run("cat", f"{bundle}/container-node-commander.json"))
+    assert (container["Name"], container["State"]["Status"]) == ("node-commander", "running")
+    (image,) = json.loads(machine.run("cat", f"{bundle}/image-0.json"))
+    assert IMAGE in image["RepoTags"]
+    said = machine.run("cat", f"{bundle}/container-node-commander.log")
+    assert re.search(r" starting\n\S+ password: \*+\n", said), said
 
 
 def test_acceptance_5_a_canary_planted_in_every_source_occurs_nowhere_in_the_bundle(machine, contained):
@@ -260,37 +221,59 @@ def test_release_restores(machine, contained):
     assert tree(machine) == before
 
 
-def test_acceptance_1_a_runtime_that_is_down_is_one_failure_and_nothing_is_installed(machine):
+def not_installed(machine: BootedMachine, name: str, told: dict[str, Any], cause: str) -> None:
+    """One failure, what waits for it says so, and nothing that would start by itself stands anywhere."""
+    failures = [each for each in told["findings"] if each["verdict"] in ("fail", "unknown")]
+    assert [each["id"] for each in failures] == [cause]
+    waiting = [each for each in told["findings"] if each.get("because") == cause]
+    assert {"image.present", "container.name-free"} <= {each["id"] for each in waiting}
+    assert machine.status("test", "-e", f"/etc/systemd/system/{name}.service") != 0
+    assert machine.run("sh", "-c", f"ls /etc/systemd/system/*.wants | grep -c {name}", check=False).strip() == "0"
+    assert machine.status("test", "-e", f"/var/lib/ops-agent/services/{name}/staged/{name}.service") == 0
+
+
+def test_acceptance_1_a_podman_that_does_not_work_is_one_failure_and_nothing_is_installed(machine):
     declare(machine, "boxed", BOXED)
-    machine.write(f"{STATE}/down", "")
-    try:
-        told = ops(machine, "install", "boxed", "--execute", rc=1)
-        failures = [each for each in told["findings"] if each["verdict"] in ("fail", "unknown")]
-        assert [each["id"] for each in failures] == ["podman.version"]
-        waiting = [each for each in told["findings"] if each.get("because") == "podman.version"]
-        assert {"image.present", "container.name-free"} <= {each["id"] for each in waiting}
-    finally:
-        machine.run("rm", "-f", f"{STATE}/down")
-    assert machine.status("test", "-e", "/etc/systemd/system/boxed.service") != 0
-    assert machine.run("sh", "-c", "ls /etc/systemd/system/*.wants | grep -c boxed", check=False).strip() == "0"
-    assert machine.status("test", "-e", "/var/lib/ops-agent/services/boxed/staged/boxed.service") == 0
+    with machine.podman.broken():
+        not_installed(machine, "boxed", ops(machine, "install", "boxed", "--execute", rc=1), "podman.version")
+
+
+@pytest.mark.parametrize("socket", ["refuses", "is missing"])
+def test_acceptance_1_a_podman_service_that_is_stopped_is_one_failure_at_its_socket(machine, socket):
+    declare(machine, "linked", LINKED)
+    with machine.podman.stopped():
+        if socket == "is missing":
+            machine.run("rm", SOCKET)
+        told = ops(machine, "install", "linked", "--execute", rc=1)
+    not_installed(machine, "linked", told, "podman.socket")
+
+
+def test_a_service_behind_a_connection_runs_once_its_podman_answers(machine):
+    declare(machine, "linked", LINKED)
+    ops(machine, "install", "linked", "--execute")
+    ops(machine, "start", "linked", "--execute")
+    machine.podman.become(linked="running")
+    ops(machine, "uninstall", "linked", "--execute")
+    assert machine.podman.containers() == {}
 
 
 def test_a_runtime_that_is_down_means_skipped_not_failed_and_started_again(machine):
     declare(machine, "boxed", BOXED)
-    machine.write(f"{STATE}/works", "")
     ops(machine, "install", "boxed", "--execute")
-    machine.write(f"{STATE}/down", "")
-    try:
+    with machine.podman.broken():
         machine.run("systemctl", "start", "boxed", check=False)
         state = [machine.show("boxed.service", name) for name in ("ActiveState", "Result", "NRestarts")]
         assert state == ["inactive", "exec-condition", "0"]
-    finally:
-        machine.run("rm", "-f", f"{STATE}/down")
     ops(machine, "start", "boxed", "--execute")
-    calls = machine.run("grep", "^run ", f"{STATE}/calls").splitlines()
-    assert all(word in calls[-1] for word in ("--pull=never", "--authfile=/var/lib/ops-agent/services/boxed/auth/"))
+    machine.podman.become(boxed="running")
+    command = machine.podman.inspect("boxed")["Config"]["CreateCommand"]
+    assert "--pull=never" in command
+    assert any(word.startswith("--authfile=/var/lib/ops-agent/services/boxed/auth/") for word in command)
+    found = json.loads(machine.run(PROGRAM, "doctor", "boxed", "--format", "json", check=False))["findings"]
+    wrong = {each["id"] for each in found if each["verdict"] in ("fail", "unknown")}
+    assert wrong == set(), [each for each in found if each["id"] in wrong]
     ops(machine, "stop", "boxed", "--execute")
+    assert machine.podman.containers() == {}
     assert machine.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/boxed.service") == ""
     ops(machine, "uninstall", "boxed", "--execute")
 

@@ -1,6 +1,6 @@
 """A machine that systemd has booted: a container whose PID 1 it is, with this project's tree mounted read-only.
 
-The root file system is made once by mmdebstrap and kept outside the repository, by what it holds.
+The root file system is made once by mmdebstrap and kept outside the repository, by what it holds: a podman, too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.parts.docker_engine import LABEL, DockerEngine
+from tests.parts.machine_podman import SETTINGS, MachinePodman
 from tests.parts.waiting import eventually_now
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates"
+PACKAGES = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates,podman,crun"
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 PROGRAM = "/usr/local/bin/ops-agent"
 WRAPPER = """#!/bin/sh
@@ -41,7 +44,8 @@ def missing() -> str | None:
 def root_tar() -> Path:
     """Where the root file system is kept."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(f"{_codename()} {PACKAGES} {platform.machine()}".encode()).hexdigest()[:16]
+    held = f"{_codename()} {PACKAGES} {LEFT_OUT} {platform.machine()}"
+    key = hashlib.sha256(held.encode()).hexdigest()[:16]
     return cache / "opsexec" / "systemd-root" / key / "root.tar"
 
 
@@ -54,18 +58,21 @@ def _make_root() -> Path:
     if not tar.exists():
         tar.parent.mkdir(parents=True, exist_ok=True)
         unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
-        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}", _codename(), str(unfinished)]
+        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}"]
+        argv += [f"--dpkgopt=path-exclude={each}" for each in LEFT_OUT]
+        argv += [_codename(), str(unfinished)]
         subprocess.run(argv, check=True, timeout=600)
         unfinished.rename(tar)
     return tar
 
 
 class BootedMachine:
-    """A running machine. `run`: a command there, as root."""
+    """A running machine. `run`: a command there, as root; `podman`: its own."""
 
     def __init__(self, engine: DockerEngine, name: str) -> None:
         self._engine = engine
         self.name = name
+        self.podman = MachinePodman(self)
 
     def run(self, *argv: str, check: bool = True, user: str = "root", within_s: float = 60) -> str:
         """Return what a command there printed, stderr after stdout."""
@@ -85,6 +92,10 @@ class BootedMachine:
         """Put a file there."""
         self.run("/bin/sh", "-c", 'printf %s "$1" >"$2"', "sh", text, path)
 
+    def copy(self, here: Path, there: str) -> None:
+        """Put a file of this host there; not into a directory that is a tmpfs there."""
+        self._engine.docker("cp", str(here), f"{self.name}:{there}")
+
     def show(self, unit: str, name: str) -> str:
         """Return one property of a unit."""
         return self.run("systemctl", "show", "-P", name, unit).strip()
@@ -94,19 +105,28 @@ class BootedMachine:
 def booted_machine(engine: DockerEngine) -> Iterator[BootedMachine]:
     """A machine of the test's own, without a network; it goes with the test."""
     image, name = f"opsexec-test/systemd:{os.getpid()}", f"opsexec-test-{os.getpid()}-{secrets.token_hex(4)}"
-    engine.import_image(_make_root(), image, 'CMD ["/sbin/init"]', "ENV container=docker")
+    if engine.docker("image", "inspect", image, check=False).returncode != 0:
+        engine.import_image(_make_root(), image, 'CMD ["/sbin/init"]', "ENV container=docker")
     mounts = {"/opt/opsexec/src": str(REPOSITORY), "/opt/opsexec/site": sysconfig.get_path("purelib")}
     python = "/usr/bin/python3"
     if sys.base_prefix != "/usr":
         mounts["/opt/opsexec/python"] = sys.base_prefix
         python = "/opt/opsexec/python/bin/python3"
-    words = ["run", "-d", "--name", name, "--label", LABEL, "--network", "none", "--stop-signal", "SIGRTMIN+3"]
-    words += ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns=private"]
+    words = ["create", "--name", name, "--label", LABEL, "--network", "none", "--stop-signal", "SIGRTMIN+3"]
+    # NET_ADMIN in the machine's own network, which has none: a container of podman's brings its loopback up.
+    words += ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"]
+    words += ["--security-opt", "seccomp=unconfined", "--cgroupns=private"]
     words += [word for each in ("/run", "/run/lock", "/tmp") for word in ("--tmpfs", each)]
     words += [word for there, here in mounts.items() for word in ("-v", f"{here}:{there}:ro")]
     engine.docker(*words, image)
     machine = BootedMachine(engine, name)
     try:
+        with tempfile.TemporaryDirectory(prefix="machine-") as directory:
+            for number, (path, text) in enumerate(SETTINGS.items()):
+                file = Path(directory) / str(number)
+                file.write_text(text)
+                machine.copy(file, path)
+        engine.docker("start", name)
         eventually_now(
             lambda: machine.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"),
             within_s=60,

@@ -19,6 +19,9 @@ BOXED = """name = "boxed"
 enable = true
 runtime = "podman"
 image = "localhost/web:1"
+command = ["/bin/sleep", "1000"]
+[lifecycle]
+shutdown_timeout_seconds = 3
 """
 
 
