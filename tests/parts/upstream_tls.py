@@ -187,11 +187,22 @@ def plain_handler(upstream: Upstream) -> type[RequestHandler]:
             self.send_header("upgrade", "websocket")
             self.send_header("connection", "Upgrade")
             self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+            proof = self.headers.get("authorization", "none").encode()
+            if self.path.endswith("/echo"):
+                self.send_header("x-echo", proof.decode())
+                self.send_header(f"x-echo-{proof.decode().partition(' ')[2]}", "its name")
             self.end_headers()
             while (message := self.frame()) is not None:
                 upstream.messages.append(message)
-                said = self.headers.get("authorization", "none").encode() + b" " + message
-                self.wfile.write(bytes([0x81, len(said)]) + said)
+                said = proof + b" " + message
+                frames = {
+                    b"ping": [(0x89, said)],
+                    b"pong": [(0x8A, said)],
+                    b"goodbye": [(0x88, b"\x03\xe8" + said)],
+                    b"halves": [(0x81, proof[:16]), (0x89, proof[16:])],
+                }
+                for first, data in frames.get(message, [(0x81, said)]):
+                    self.wfile.write(bytes([first, len(data)]) + data)
             self.close_connection = True
 
         def frame(self) -> bytes | None:

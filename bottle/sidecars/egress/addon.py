@@ -20,7 +20,8 @@ from bottle.sidecars.egress.bounds import CUT
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded
 from bottle.sidecars.egress.passing import Masking, Reading
-from bottle.sidecars.egress.policy import Policy
+from bottle.sidecars.egress.policy import PORT, Policy
+from bottle.sidecars.egress.sockets import Sockets
 from opsexec.far.known_values import KnownValues, Stream
 
 BUFFERED = 1 << 20
@@ -31,9 +32,6 @@ ASIDE = 32 << 10
 
 MAX_HELD_ENCODED = 4 << 20
 MAX_SHOWN = 512
-MAX_CONTROL = 125
-"""Bytes of a WebSocket's control frame: what is that short is searched in every layer with what was said before."""
-
 UNJUDGED = http.Response.make(403, "refused by the bottle's egress: it could not be judged\n", {"connection": "close"})
 """What is answered where a decision wasn't reached."""
 
@@ -51,7 +49,7 @@ class Gate:
         self._known = KnownValues({**{f"{slot} of a route": token for slot, token in tokens.items()}, **dict(known)})
         self._masked = KnownValues(tokens)
         self._tunnels: dict[str, tuple[str, int]] = {}
-        self._sockets: dict[str, bytes] = {}
+        self.sockets = Sockets(self._known, self._masked, self._shut_for)
         self._searchers = ThreadPoolExecutor(2, "search")
 
     def adopt(self, policy: Policy) -> None:
@@ -82,7 +80,11 @@ class Gate:
     def client_disconnected(self, client: connection.Client) -> None:
         """Forget a connection."""
         self._tunnels.pop(client.id, None)
-        self._sockets.pop(client.id, None)
+        self.sockets.forget(client)
+
+    def server_disconnected(self, data: proxy.server_hooks.ServerConnectionHookData) -> None:
+        """Forget a connection."""
+        self.sockets.forget(data.server)
 
     def server_connect(self, data: proxy.server_hooks.ServerConnectionHookData) -> None:
         """Refuse, once more, a dial that no tunnel stands for."""
@@ -209,7 +211,8 @@ class Gate:
     # -- responses ------------------------------------------------------------------------------------------------
 
     def _mask_head(self, response: http.Response) -> None:
-        response.headers = http.Headers([(name, self._mask(value)) for name, value in response.headers.fields])
+        kept = [(self._mask(name), self._mask(value)) for name, value in response.headers.fields]
+        response.headers = http.Headers(kept)
         response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
@@ -296,14 +299,17 @@ class Gate:
         message.drop()
         del flow.websocket.messages[:-1]
         if not message.from_client:
-            if self._sent_a_token(flow):
-                message.content = self._mask(message.content)
+            said = (
+                self.sockets.heard(flow.server_conn, message.content) if self._sent_a_token(flow) else message.content
+            )
+            if said is None:
+                self._shut(flow.client_conn)
+                return
+            message.content = said
         elif (reason := await self._refusal_of_message(message.content)) is not None:
-            self._shut(flow.client_conn)
-            self._record(flow, "deny", reason, None)
+            self._shut_for(flow.client_conn, reason)
             return
-        elif self.leaks(flow.client_conn, message.content):
-            self._record(flow, "deny", "WebSocket messages hold a value of this bottle", None)
+        elif flow.client_conn.id not in self._tunnels or not self.sockets.sent(flow.client_conn, message.content):
             return
         message.dropped = False
 
@@ -314,25 +320,31 @@ class Gate:
             return f"a WebSocket message can't be read: {error}"
         return None if leak is None else "a WebSocket message holds a value of this bottle"
 
-    def leaks(self, client: connection.Client, said: bytes) -> bool:
-        """Whether what the agent says on a WebSocket may not go on: then nothing does any more, and it is closed."""
-        if client.id not in self._tunnels:
-            return True
-        whole = self._sockets.get(client.id, b"") + said
-        if search.find(self._known, whole, depth=0 if len(said) > MAX_CONTROL else search.MAX_DEPTH) is None:
-            self._sockets[client.id] = whole[-self._known.longest :] if self._known else b""
-            return False
-        self._shut(client)
-        return True
+    def beside(self, conn: connection.Connection, data: bytes) -> bytes | None:
+        """Return what goes on of what is said on a WebSocket beside its messages; None: nothing does any more."""
+        if isinstance(conn, connection.Client) and conn.id not in self._tunnels:
+            return None
+        return self.sockets.beside(conn, data)
 
-    def _shut(self, client: connection.Client) -> None:
+    def _shut_for(self, conn: connection.Connection, reason: str) -> None:
+        """Write down why a WebSocket ends, and end it; the upstream's end goes with the agent's."""
+        client = isinstance(conn, connection.Client)
+        host, port = (self._tunnels.get(conn.id) if client else conn.address) or ("", PORT)
+        say(
+            {"event": "egress", "bottle": self.bottle, "ts": round(time.time(), 3), "decision": "deny"}
+            | {"reason": reason, "host": self._plain(host), "port": port}
+        )
+        if client:
+            self._shut(conn)
+
+    def _shut(self, client: connection.Connection) -> None:
         self._tunnels.pop(client.id, None)
         self.close(client.id)
 
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget a WebSocket."""
         self.asks(flow.client_conn.id, -1)
-        self._sockets.pop(flow.client_conn.id, None)
+        self.sockets.forget(flow.client_conn, flow.server_conn)
 
     # -- what is said ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet, finalize
 
@@ -46,7 +47,7 @@ MAX_QUEUED = 64
 CUT = "cut"
 """In a flow's metadata: why nothing more of its request may go on."""
 
-Said = Callable[[Any, bytes], bool]
+Said = Callable[[Any, bytes], bytes | None]
 
 
 class Share:
@@ -251,13 +252,12 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
 class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as above
     """A WebSocket whose messages have a bound, and whose pings and goodbyes are judged: no hook sees those."""
 
-    leaks: Said = staticmethod(lambda _client, _data: False)
+    beside: Said = staticmethod(lambda _conn, _data: None)
     _size = 0
     _share: Share | None = None
 
     def events(self) -> Iterator[Event]:
         """Yield what arrived, until something of it may not go on."""
-        from_agent = isinstance(self.conn, Client)
         for event in super().events():
             if isinstance(event, Message):
                 self._size += len(event.data)
@@ -268,23 +268,31 @@ class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as
                 if event.message_finished:
                     self._size = 0
                     self._share.give_back()
-            elif from_agent and self.leaks(self.conn, _beside(event)):
-                yield CloseConnection(code=1008, reason="refused by the bottle's egress")
-                return
+            elif isinstance(event, (Ping, Pong, CloseConnection)):
+                said = self.beside(self.conn, _beside(event))
+                if said is None:
+                    yield CloseConnection(code=1008, reason="refused by the bottle's egress")
+                    return
+                event = _saying(event, said)
             yield event
 
 
 def _beside(event: Event) -> bytes:
     """Return what is said beside messages."""
+    return bytes(event.payload) if isinstance(event, (Ping, Pong)) else (event.reason or "").encode()
+
+
+def _saying(event: Event, said: bytes) -> Event:
+    """Return the same event with other words."""
     if isinstance(event, (Ping, Pong)):
-        return bytes(event.payload)
-    return (event.reason or "").encode() if isinstance(event, CloseConnection) else b""
+        return replace(event, payload=said)
+    return replace(event, reason=said.decode("utf-8", "replace")) if event.reason else event
 
 
-def install(leaks: Said) -> None:
-    """Put the bounded parts in their places. `leaks`: whether what the agent says beside messages may not go on."""
+def install(beside: Said) -> None:
+    """Put the bounded parts in their places. `beside`: what goes on of what is said beside messages, None: nothing."""
     http.HttpStream = BoundedStream
     http.Http1Server, http.Http1Client = BoundedServer, BoundedClient
     http.Http2Server, http.Http2Client = BoundedServer2, BoundedClient2
     websocket.WebsocketConnection = JudgedWebSocket
-    JudgedWebSocket.leaks = staticmethod(leaks)
+    JudgedWebSocket.beside = staticmethod(beside)

@@ -118,7 +118,7 @@ async def serve(config: dict[str, Any], loop: CheckedLoop) -> None:
         tls_version_client_min="TLS1_2",
         validate_inbound_headers=True,
     )
-    bounds.install(gate.leaks)
+    bounds.install(gate.beside)
     door = Door(proxy, gate)
     socket_path = Path(config["socket"])
     socket_path.unlink(missing_ok=True)
