@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,7 @@ import pytest
 from opsexec.errors import CapabilityDenied
 from opsexec.steps import ContainerRun, SandboxRun, Step
 from tests.conftest import require
-from tests.integration.conftest import require_sshd
-from tests.parts.bottle_engine import BottleEngine
-from tests.parts.container_engine import OURS, TINY, Ways, ways_to
+from tests.parts.container_engine import OURS, TINY, Ways
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 SYSTEM = {"/usr": "/usr/"}
@@ -39,13 +37,9 @@ def container(kind: str, binds: dict[str, str]) -> Step:
 
 
 @pytest.fixture(scope="module")
-def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
-    require_sshd()
+def ways(ways: Ways) -> Ways:
     require("bwrap", "needs bubblewrap (apt-get install bubblewrap)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", bottle_engine.address)
-        with ways_to(bottle_engine) as found:
-            yield found
+    return ways
 
 
 @pytest.fixture

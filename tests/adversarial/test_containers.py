@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,22 +22,11 @@ from opsexec.steps import (
     ImageInspect,
     ImageRemove,
 )
-from tests.integration.conftest import require_sshd
-from tests.parts.bottle_engine import BottleEngine
-from tests.parts.container_engine import IMAGES, OURS, TINY, Ways, blocks, ways_to
+from tests.parts.container_engine import IMAGES, OURS, TINY, blocks
 from tests.parts.tiny_image import tiny_tar
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 TOKEN = "kept-7c1e9a55-from-everyone"
-
-
-@pytest.fixture(scope="module")
-def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
-    require_sshd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", bottle_engine.address)
-        with ways_to(bottle_engine) as found:
-            yield found
 
 
 def sh(script: str) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from opsexec import AuditLog
 from tests.conftest import require
+from tests.parts.container_engine import ways  # noqa: F401  # fixtures are found by name
 from tests.parts.netns import can_make_namespaces
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.sshd import Sshd, find_sshd

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -26,9 +26,7 @@ from opsexec.steps import (
     ContainerStart,
     ImageBuild,
 )
-from tests.integration.conftest import require_sshd
-from tests.parts.bottle_engine import BottleEngine
-from tests.parts.container_engine import OURS, TINY, Ways, ways_to
+from tests.parts.container_engine import OURS, TINY, Ways
 from tests.parts.engine_door import EngineDoor
 from tests.parts.targets import Target
 from tests.parts.waiting import eventually
@@ -37,15 +35,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 REPOSITORY = Path(__file__).parents[2]
 STUBBORN = ["/bin/sh", "-c", "trap '' TERM HUP INT; echo up; while :; do sleep 1; done"]
 END_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
-    require_sshd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", bottle_engine.address)
-        with ways_to(bottle_engine) as found:
-            yield found
 
 
 @pytest.fixture(params=["local", "ssh", "agent"])

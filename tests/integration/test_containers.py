@@ -6,7 +6,6 @@ import io
 import json
 import socket
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,22 +33,12 @@ from opsexec.steps import (
     NetworkCreate,
     NetworkRemove,
 )
-from tests.integration.conftest import require_sshd
 from tests.parts.bottle_engine import IMAGE, BottleEngine
-from tests.parts.container_engine import OURS, TINY, Ways, blocks, ways_to
+from tests.parts.container_engine import OURS, TINY, Ways, blocks
 from tests.parts.targets import Target
 from tests.parts.waiting import eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
-
-
-@pytest.fixture(scope="module")
-def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
-    require_sshd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", bottle_engine.address)
-        with ways_to(bottle_engine) as found:
-            yield found
 
 
 @pytest.fixture(params=["local", "ssh", "agent"])

@@ -10,24 +10,14 @@ from typing import Any
 import pytest
 
 from tests.integration.cli_runs import ROOT, Cli, error_lines
-from tests.integration.conftest import require_sshd
 from tests.parts.bottle_engine import BottleEngine
-from tests.parts.container_engine import TINY, Ways, ways_to
+from tests.parts.container_engine import TINY, Ways
 
 pytestmark = pytest.mark.timeout(180)
 
 GREETER = ROOT / "examples/containers/greeter.yaml"
 LABEL = "team.app=greeter"
 STEPS = 9
-
-
-@pytest.fixture(scope="module")
-def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
-    require_sshd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", bottle_engine.address)
-        with ways_to(bottle_engine) as found:
-            yield found
 
 
 @pytest.fixture

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
+
 from opsexec import CapabilitySet, LocalExec
 from opsexec.host_executor import HostExecutor
 from opsexec.steps import ImageImport
 from opsexec.testing import MemoryAudit
+from tests.conftest import require
 from tests.parts.bottle_engine import BottleEngine
 from tests.parts.ops_agent import OpsAgent
-from tests.parts.sshd import Sshd
+from tests.parts.sshd import Sshd, find_sshd
 from tests.parts.targets import Target, over_ssh
 from tests.parts.tiny_image import tiny_tar
 from tests.parts.unix_user import current_user
@@ -64,3 +67,13 @@ def ways_to(engine: BottleEngine) -> Iterator[Ways]:
     variable = {"DOCKER_HOST": engine.address}
     with Sshd(extra=[f"SetEnv DOCKER_HOST={engine.address}"]) as sshd, OpsAgent(environment=variable) as agent:
         yield Ways(engine, sshd, agent)
+
+
+@pytest.fixture(scope="module")
+def ways(bottle_engine: BottleEngine) -> Iterator[Ways]:
+    """All ways to the engine of the tests, which this process asks too while a file's tests run."""
+    require(find_sshd() is not None, "needs OpenSSH's server (apt-get install openssh-server)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", bottle_engine.address)
+        with ways_to(bottle_engine) as found:
+            yield found
