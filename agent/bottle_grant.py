@@ -9,7 +9,7 @@ from agent.principal import BOTTLE
 from opsexec.capability import Capability
 
 VERBS = frozenset(("git.fetch", "git.scan", "git.forward", "script.run"))
-"""All that a bottle may ever ask for. None of them is a step yet, so a bottle's socket runs nothing."""
+"""All that a bottle may ever ask for. A bottle's socket carries out none of them yet."""
 
 
 def check_bottle_grant(

@@ -53,7 +53,8 @@ TOP = Command(
     Run typed, capability-gated steps on local and SSH hosts; every decision is audited.
 
     HOST is an inventory name, a pattern (web, 'web*', 'web,!web3', 'web,&prod', all) or an executor URL
-    (local:, ssh://[user@]host[:port]). `opsexec COMMAND --help` shows a command's options and examples.""",
+    (local:, ssh://[user@]host[:port], tailnet://NAME, and agent+unix://, agent+ssh://, agent+tcp:// for a host's
+    ops-agent). `opsexec COMMAND --help` shows a command's options and examples.""",
     arguments=lambda parser: None,
     examples=(
         "opsexec exec web1 -- uptime",
