@@ -138,7 +138,13 @@ async def tailnet(look: Look) -> Ruling:
         return failed("there is no tailscaled to ask who connects", at)
     if stat.uid not in (0, await look.uid()):
         return failed(f"tailscaled's socket belongs to {stat.owner}: whoever that is names every caller", at)
-    said = await look.probe.ask("tailnet.status", path)
+    try:
+        said = await look.probe.ask("tailnet.status", path)
+    except Unreadable:
+        # `tailscale` waits for a tailscaled that died without a word; its socket says so at once.
+        if (await look.probe.ping(path)).state == "refused":
+            return failed("nothing listens on tailscaled's socket: it has died (ECONNREFUSED)", at)
+        raise
     try:
         node = node_of(said)
     except Unreadable as error:
