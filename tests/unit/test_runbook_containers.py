@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from opsexec.errors import BadRunbook, OpsError
@@ -291,3 +294,39 @@ def test_what_is_foreseen_to_be_gone_is_not_removed_twice():
     assert foreseen.finds_nothing(gone)
     foreseen.took(NetworkCreate(name="net", labels=OURS))
     assert not foreseen.finds_nothing(gone)
+
+
+FIELDS = sorted({name for fields in OWN_FIELDS.values() for name in fields} | {"network", "aliases", "content", "mode"})
+TEXTS = ["web", "${n}", "${x.y}", "${token}", "/a", "a.b", "10.0.0.5", "FROM b", "${", "networks", "SIGHUP", "$${"]
+trees = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6)
+    | st.sampled_from(TEXTS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FIELDS, *TEXTS]), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@st.composite
+def actions(draw: st.DrawFn) -> dict[str, Any]:
+    """A step with all that it must have, and whatever else: some of it makes sense."""
+    key = draw(st.sampled_from(sorted(KEYS)))
+    kind = KEYS[key].step
+    usual: dict[str, Any] = {"labels": {"a.b": "c"}, "argv": ["x"], "files": {"a": "b"}}
+    fields = {name: usual.get(name, "web") for name in REQUIRED[kind]}
+    fields |= draw(st.dictionaries(st.sampled_from(sorted(OWN_FIELDS[kind])), trees, max_size=3))
+    return {key: draw(st.just(fields) | trees)}
+
+
+@given(st.lists(actions(), min_size=1, max_size=3))
+def test_any_tree_is_a_runbook_whose_needs_can_be_told_or_a_bad_runbook(steps):
+    said = "r.yaml:"
+    head = {"name": "t", "hosts": "all", "vars": {"n": "web", "token": {"from_env": "T"}}}
+    try:
+        least_capabilities(Runbook.parse(json.dumps({**head, "steps": steps}), "r.yaml"))
+    except BadRunbook as error:
+        said = error.message
+    assert said.startswith("r.yaml:")
