@@ -93,19 +93,24 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
         command = terminal.on_a_terminal(plan.command, screen.size())
         made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
     async with hosting.executor(whole.host, granted, audit, plan.identity) as ex:
-        for step in arriving:
-            await ex.run(step)
         beside = Beside(plan, whole.place, whole.secrets, ex, restarting)
-        async with served(whole.state.directory(plan.identity), beside.run):
-            with ExitStack() as stack:
+        try:
+            for step in arriving:
+                await ex.run(step)
+            async with served(whole.state.directory(plan.identity), beside.run):
+                with ExitStack() as stack:
 
-                def came_up() -> None:
-                    _came_up(whole)
-                    beside.ready = True
-                    if whole.screen is not None:
-                        stack.enter_context(whole.screen.raw())
+                    def came_up() -> None:
+                        _came_up(whole)
+                        beside.ready = True
+                        if whole.screen is not None:
+                            stack.enter_context(whole.screen.raw())
 
-                return await launch.run(made, ex, whole.output, came_up)
+                    return await launch.run(made, ex, whole.output, came_up)
+        except BaseException:
+            if arriving and not beside.ready and not whole.resume:
+                await asyncio.shield(hosting.departure(ex, whole.place, whole.say))
+            raise
 
 
 def _end_on_signals() -> list[signal.Signals]:

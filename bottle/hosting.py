@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -176,6 +176,14 @@ def arrival(place: Place) -> tuple[Step, ...]:
         target = place.at("code", name)
         steps += [MakeDir(target, mode="0700"), Push(f"{source}/", target, delete=True, excludes=("__pycache__/",))]
     return tuple(steps)
+
+
+async def departure(ex: HostExecutor, place: Place, say: Callable[[str], None]) -> None:
+    """Take all of a bottle that never ran away from its host; a failure of that is told."""
+    try:
+        await ex.run(RemoveFile(place.state, recursive=True))
+    except OpsError as error:
+        say(f"warning: {place.identity}: what came to {ex.host} stays there: {error}")
 
 
 def needs(place: Place) -> list[str]:

@@ -19,7 +19,7 @@ from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
 from opsexec.capability import CapabilitySet, least
-from opsexec.errors import HostUnsuitable, OpsError
+from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
 from opsexec.steps import Push, ReadFile, RemoveFile, Step
 
@@ -311,8 +311,10 @@ async def _beside(
         await _end(task)
 
 
-def _ended_early(bundle: asyncio.Task[RunOutput], what: str = "the bundle") -> LaunchFailed:
+def _ended_early(bundle: asyncio.Task[RunOutput], what: str = "the bundle") -> OpsError:
     error = bundle.exception()
+    if isinstance(error, CapabilityDenied):  # it says what to grant, and that nothing could run
+        return error
     if error is not None:
         failed = LaunchFailed(f"{what} failed: {error}", hint=getattr(error, "hint", None))
         failed.__cause__ = error
