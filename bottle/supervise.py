@@ -14,7 +14,7 @@ DAEMON = "supervise"
 VARIABLE = "SUPERVISE_RESPONSE_TIMEOUT_SECONDS"
 WAIT_S = 30.0
 MAX_WAIT_S = 600.0
-REBUILDS = frozenset({"bwrap"})
+REBUILDS = frozenset({"bwrap", "docker"})
 """Backends on which a bottle can be rebuilt with another plan and resumed."""
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +17,7 @@ from opsexec.audit import verify
 from tests.conftest import require
 from tests.parts.bottle_running import Bottles, processes_with
 from tests.parts.plain_bottles import plain_bottles
-from tests.parts.supervised import INSIDE, Supervised
+from tests.parts.supervised import INSIDE, Supervised, host_tree
 from tests.parts.supervised_bottles import OPEN, PROPOSE, supervised_bottles
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
@@ -143,15 +141,8 @@ def test_a_bottle_without_supervise_has_no_such_door(bottles: Bottles) -> None:
 
 @pytest.fixture
 def tree() -> Iterator[Path]:
-    """A directory of programs below /opt, of the test's own."""
-    require(os.access("/opt", os.W_OK), "needs a /opt that may be written")
-    place = Path("/opt") / f"bottle-test-{uuid.uuid4().hex[:12]}"
-    (place / "bin").mkdir(parents=True)
-    program = place / "bin" / "only-here"
-    program.write_text("#!/bin/sh\necho from the tree\n")
-    program.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
+    with host_tree() as place:
+        yield place
 
 
 def test_an_approved_capability_rebuilds_the_bottle_and_resumes_it_in_its_home(bottles: Bottles, tree: Path) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,26 @@ from typing import Any
 from bottle.operator.deciding import reject
 from bottle.operator.shown import Shown, waiting
 from bottle.state import State
+from tests.conftest import require
 from tests.parts.bottle_running import Bottles
 from tests.parts.waiting import eventually_now
 
 INSIDE = (Path(__file__).parent / "supervise_inside.py").read_text("utf-8")
 ASK_S = 90.0
 STOP_S = 20.0
+
+
+@contextmanager
+def host_tree() -> Iterator[Path]:
+    """A directory of programs below /opt, of the test's own, with the program `only-here`."""
+    require(os.access("/opt", os.W_OK), "needs a /opt that may be written")
+    place = Path("/opt") / f"bottle-test-{uuid.uuid4().hex[:12]}"
+    (place / "bin").mkdir(parents=True)
+    program = place / "bin" / "only-here"
+    program.write_text("#!/bin/sh\necho from the tree\n")
+    program.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
 
 
 @dataclass
