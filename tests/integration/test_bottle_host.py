@@ -19,6 +19,7 @@ from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import TOKEN, Bottles, Ended, egress_environment, gone, identity_in, require_bottles
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.sshd import Sshd
+from tests.parts.tailnet import ALICE, Tailnet
 from tests.parts.unix_user import current_user
 from tests.parts.upstream_tls import Upstream
 
@@ -34,6 +35,8 @@ found['status'] = get('https://api.test/v1/x')[0]
 found['evil'] = tunnel('evil.test')[1][:12]
 open('left', 'w').write('by the agent')
 """
+BOTTLE_PORT = 7461
+"""Where an agent for bottles listens on the tailnet."""
 
 
 @dataclass
@@ -141,6 +144,71 @@ def test_an_agent_that_grants_exactly_what_is_printed_starts_it(far: Far, tmp_pa
         assert f"removed {ended.identity}" in far.bottles.command("cleanup", "--all").stdout
 
 
+def test_a_bottle_through_an_agent_behind_sshd_is_like_one_of_here(far: Far, sshd_config: tuple[Sshd, Path]) -> None:
+    _, config = sshd_config
+    with OpsAgent() as agent:
+        url = f"agent+ssh://far{agent.socket}"
+        whole_life(far, url, "--ssh-config", str(config))
+        assert {each["principal"] for each in agent.records()} == {f"unix:{current_user()}"}
+
+
+def test_a_bottle_on_a_node_of_the_tailnet_is_like_one_of_here(far: Far, tailnet: Tailnet) -> None:
+    """The node's own upstream answers on its own loopback; what is granted is granted to alice, whose laptop asks."""
+    far.bottles.env["OPSEXEC_TAILSCALED_SOCKET"] = str(tailnet["laptop"].socket)
+    server = tailnet["server"]
+    with OpsAgent() as open_to_all:
+        needs = far.needs(open_to_all.url)
+    grants = [{"principal": f"tailnet:{ALICE}", "capabilities": needs}]
+    with OpsAgent(grants, tailscaled=server, tailnet_port=BOTTLE_PORT) as agent:
+        whole_life(far, f"tailnet://server:{BOTTLE_PORT}", reaches=False)
+        records = agent.records()
+    assert {each["principal"] for each in records} == {f"tailnet:{ALICE}"}
+    assert [(each["requires"], each["reason"]) for each in records if each["decision"] == "deny"] == []
+
+
+def whole_life(far: Far, url: str, *more: str, reaches: bool = True) -> None:
+    """Start, list, exec, stop, resume, stop, clean: by the commands, and what is left there at the end is nothing."""
+    launcher, identity = begin(far, url, *more)
+    (row,) = json.loads(far.bottles.command("list", "--json").stdout)["bottles"]
+    assert (row["identity"], row["host"], row["state"]) == (identity, url, "running")
+    ask = "import urllib.request as u; print(u.urlopen('https://api.test/v1/x').status)"
+    done = far.bottles.command("exec", identity, "--", "/bin/sh", "-c", f'hostname; python3 -c "{ask}"; env')
+    assert done.stdout.startswith("bottle\n"), done.stderr
+    assert TOKEN not in done.stdout
+    if reaches:
+        assert done.stdout.splitlines()[1] == "200"
+        assert far.bottles.upstream.requests[-1].header("authorization") == [f"Bearer {TOKEN}"]
+    assert far.bottles.command("stop", identity).returncode == 0
+    _, said = launcher.communicate(timeout=30)
+    assert launcher.returncode == 143, said
+    assert json.loads(far.bottles.command("list", "--json").stdout)["bottles"] == []
+    gone(identity.encode())
+    resumed = subprocess.Popen(
+        far.bottles.argv("resume", identity, "-y", *far.bottles.reaching()),
+        env=far.bottles.environ(), cwd=far.bottles.cwd, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until_running(resumed)
+    assert far.bottles.command("stop", identity).returncode == 0
+    resumed.communicate(timeout=30)
+    assert f"removed {identity}" in far.bottles.command("cleanup", "--all").stdout
+    assert list(far.directory.iterdir()) == []
+
+
+def test_a_ceiling_without_sandboxes_refuses_and_nothing_is_left(far: Far) -> None:
+    with OpsAgent() as open_to_all:
+        needs = far.needs(open_to_all.url)
+    with OpsAgent(holding(*(each for each in needs if not each.startswith("sandbox.")))) as agent:
+        ended = far.script(agent.url)
+        assert ended.code == 3, ended.stderr
+        assert "sandbox." in ended.stderr
+        assert "hint: " in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert json.loads(far.bottles.command("list", "--json").stdout)["bottles"] == []
+        assert "sandbox.run" in {word.partition(":")[0] for each in agent.records() for word in each["requires"] or ()}
+    assert list(far.directory.iterdir()) == []
+    assert far.bottles.upstream.requests == []
+
+
 MISSING = ["sandbox.run:worker-*.agent", "sandbox.network:worker-*.bundle", "fs.write:{far}/worker-*/guest/ca.pem"]
 
 
@@ -223,10 +291,15 @@ def begin(far: Far, url: str, *more: str) -> tuple[subprocess.Popen[str], str]:
         far.bottles.start_argv("worker", ["/bin/sleep", "600"], *far.options(url, *more)),
         env=far.bottles.environ(), cwd=far.bottles.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    return launcher, identity_in(until_running(launcher))
+
+
+def until_running(launcher: subprocess.Popen[str]) -> str:
+    """What a launcher says until its bottle runs."""
     assert launcher.stderr is not None
     said = ""
     while " is running" not in said:
         line = launcher.stderr.readline()
         assert line, said
         said += line
-    return launcher, identity_in(said)
+    return said
