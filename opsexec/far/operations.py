@@ -37,6 +37,12 @@ def _remove(args: list[bytes]) -> list[bytes]:
     return removal.remove(args)
 
 
+def _move_file(args: list[bytes]) -> list[bytes]:
+    from opsexec.far import moving
+
+    return moving.move_file(args)
+
+
 def _make_dir(args: list[bytes]) -> list[bytes]:
     from opsexec.far import files
 
@@ -90,6 +96,7 @@ OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "stat": named(_stat, "read the metadata of"),
     "write_file": named(_write_file, "write"),
     "remove": named(_remove, "remove"),
+    "move_file": named(_move_file, "move"),
     "make_dir": named(_make_dir, "make the directory"),
     "link": named(_link, "make the link"),
     "set_mode": named(_set_mode, "set the mode or owner of"),

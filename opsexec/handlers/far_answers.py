@@ -64,6 +64,14 @@ class Removed(msgspec.Struct, frozen=True):
     kind: str | None
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """What `move_file` moved; `path` and `kind` None: nothing, it was there already."""
+
+    path: str | None
+    to: str
+    kind: str | None
+
+
 class Made(msgspec.Struct, frozen=True):
     """What `make_dir` made."""
 

@@ -12,6 +12,7 @@ from opsexec.handlers.far_answers import (
     Entry,
     Linked,
     Made,
+    Moved,
     Removed,
     Settled,
     Written,
@@ -22,7 +23,7 @@ from opsexec.handlers.far_answers import (
 from opsexec.handlers.limits import call, require_within_limit
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
-from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.files import Link, MakeDir, MoveFile, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 
 
 async def handle(step: Step, context: Context) -> Outcome:
@@ -36,6 +37,8 @@ async def handle(step: Step, context: Context) -> Outcome:
             return await _write(step, context)
         case RemoveFile():
             return await _remove(step, context)
+        case MoveFile():
+            return await _move(step, context)
         case MakeDir():
             return await _make_dir(step, context)
         case Link():
@@ -116,6 +119,15 @@ async def _remove(step: RemoveFile, context: Context) -> Outcome:
     changed, meta = await call("remove", args, step.run_as, context, items=2)
     found = answered(meta, Removed, context)
     return _finished(changed, context, f"{shown(found.kind or '')} {shown(found.path or '')} removed\n")
+
+
+async def _move(step: MoveFile, context: Context) -> Outcome:
+    readers = pack_layers(context.capabilities.path_layers("fs.read"))
+    to = _place(step.to, "fs.write", context)
+    args = [*_place(step.path, "fs.remove", context), readers, *to, _flag(context.check)]
+    changed, meta = await call("move_file", args, step.run_as, context, items=2)
+    found = answered(meta, Moved, context)
+    return _finished(changed, context, f"{shown(found.kind or '')} {shown(found.path or '')} -> {shown(found.to)}\n")
 
 
 async def _make_dir(step: MakeDir, context: Context) -> Outcome:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opsexec.steps.definitions import PodmanRemove, ServiceDefinition
     from opsexec.steps.doctor import Inquire, PingSocket, Survey
     from opsexec.steps.events import Events
-    from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+    from opsexec.steps.files import Link, MakeDir, MoveFile, ReadFile, RemoveFile, SetMode, Stat, WriteFile
     from opsexec.steps.git import GitFetch, GitForward, GitScan
     from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
     from opsexec.steps.launchd import LaunchdControl
@@ -54,7 +54,7 @@ _HOME = {
     "definitions": "PodmanRemove ServiceDefinition",
     "doctor": "Inquire PingSocket Survey",
     "events": "Events",
-    "files": "Link MakeDir ReadFile RemoveFile SetMode Stat WriteFile",
+    "files": "Link MakeDir MoveFile ReadFile RemoveFile SetMode Stat WriteFile",
     "git": "GitFetch GitForward GitScan",
     "images": "ImageBuild ImageImport ImageInspect ImageRemove",
     "launchd": "LaunchdControl",
@@ -104,6 +104,7 @@ __all__ = [
     "Link",
     "ListTree",
     "MakeDir",
+    "MoveFile",
     "NetworkCreate",
     "NetworkRemove",
     "Observe",

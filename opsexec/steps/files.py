@@ -116,6 +116,28 @@ class RemoveFile(FileStep, frozen=True, tag="remove_file"):
         return self._need("fs.remove", self.path)
 
 
+class MoveFile(FileStep, frozen=True, tag="move_file"):
+    """Move a file or link, with all that belongs to it, to a place that is free; nothing is ever replaced.
+
+    In one rename where both places are on one file system, else as a copy that is flushed before the original goes.
+    A missing `path` beside something at `to` was moved already.
+    """
+
+    path: str
+    to: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if clean_path(self.path) == clean_path(self.to):
+            raise BadStep("path and to are one place")
+
+    def requires(self) -> tuple[Requirement, ...]:
+        # Its content stands under the grants of the new place then, so those of the old one have to admit reading it.
+        return (
+            *self._need("fs.read", self.path), *self._need("fs.remove", self.path), *self._need("fs.write", self.to)
+        )  # fmt: skip
+
+
 class MakeDir(FileStep, frozen=True, tag="make_dir"):
     """Make a directory exist, with missing parents (0755) when `parents`."""
 

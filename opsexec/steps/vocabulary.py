@@ -24,7 +24,7 @@ from opsexec.steps.containers import (
 from opsexec.steps.definitions import PodmanRemove, ServiceDefinition
 from opsexec.steps.doctor import Inquire, PingSocket, Survey
 from opsexec.steps.events import Events
-from opsexec.steps.files import Link, MakeDir, ReadFile, RemoveFile, SetMode, Stat, WriteFile
+from opsexec.steps.files import Link, MakeDir, MoveFile, ReadFile, RemoveFile, SetMode, Stat, WriteFile
 from opsexec.steps.git import GitFetch, GitForward, GitScan
 from opsexec.steps.images import ImageBuild, ImageImport, ImageInspect, ImageRemove
 from opsexec.steps.launchd import LaunchdControl
@@ -39,7 +39,7 @@ from opsexec.steps.trees import ListTree
 from opsexec.steps.tty import Tty
 
 STEP_TYPES: tuple[type[Step], ...] = (
-    Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MakeDir, Link, SetMode,
+    Exec, Shell, ReadFile, Stat, WriteFile, RemoveFile, MoveFile, MakeDir, Link, SetMode,
     Push, Pull, ServiceStatus, ServiceControl, Facts, Observe, Tty, Inquire, Survey, PingSocket,
     ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, AuditRead, Events, SandboxRun,
     GitFetch, GitScan, GitForward, ListTree, ServiceDefinition, LaunchdControl,
@@ -49,7 +49,7 @@ STEP_TYPES: tuple[type[Step], ...] = (
 )  # fmt: skip
 
 AnyStep = (
-    Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MakeDir | Link | SetMode
+    Exec | Shell | ReadFile | Stat | WriteFile | RemoveFile | MoveFile | MakeDir | Link | SetMode
     | Push | Pull | ServiceStatus | ServiceControl | Facts | Observe | Tty | Inquire | Survey | PingSocket
     | ScheduleAdd | ScheduleRemove | ScheduleRun | ScheduleSwitch | AuditRead | Events | SandboxRun
     | GitFetch | GitScan | GitForward | ListTree | ServiceDefinition | LaunchdControl

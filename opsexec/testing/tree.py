@@ -75,6 +75,7 @@ class FakeTree:
             "stat": self._stat,
             "write_file": self._write,
             "remove": self._remove,
+            "move_file": self._move,
             "make_dir": self._make_dir,
             "link": self._link,
             "set_mode": self._set_mode,
@@ -237,6 +238,29 @@ class FakeTree:
             for each in (*below, place):
                 del self.nodes[each]
         return [b"1", _packed({"path": place, "kind": node.kind})]
+
+    def _move(self, args: list[bytes]) -> list[bytes]:
+        path, removers, readers, to, writers, check = args
+        there, taken, _ = self._walk(to, writers, "fs.write", follow=False)
+        self._require_parent(there, [])
+        try:
+            here, node, _ = self._walk(path, removers, "fs.remove", follow=False)
+            _require(here, here, unpack_layers(readers), "fs.read")
+        except FarError as error:
+            if error.code != "not_found":
+                raise
+            here, node = "", None
+        if node is None:
+            if taken is None:
+                raise FarError("not_found", f"there is neither {path!r} nor {there}")
+            return [b"0", _packed({"path": None, "to": there, "kind": None})]
+        if node.kind not in ("file", "link"):
+            raise FarError("is_directory" if node.kind == "directory" else "not_regular", f"{here} is a {node.kind}")
+        if taken is not None:
+            raise FarError("exists", f"{there} exists and is a {taken.kind}: nothing is moved over it")
+        if check != b"1":
+            self.nodes[there] = self.nodes.pop(here)
+        return [b"1", _packed({"path": here, "to": there, "kind": node.kind})]
 
     def _make_dir(self, args: list[bytes]) -> list[bytes]:
         path, grants, mode, owner, group, parents, check = args

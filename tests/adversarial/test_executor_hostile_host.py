@@ -11,7 +11,7 @@ import pytest
 from opsexec import Exec, ReadFile, Stat, WriteFile
 from opsexec.errors import CapabilityDenied, HostUnreachable, OpsError, ProtocolError, StepFailed
 from opsexec.hosts import ssh
-from opsexec.steps import Facts, Link, MakeDir, Observe, RemoveFile, ServiceStatus, SetMode
+from opsexec.steps import Facts, Link, MakeDir, MoveFile, Observe, RemoveFile, ServiceStatus, SetMode
 from tests.integration.conftest import require_root
 from tests.parts.hostile_host import HostileHost, hostile_host
 from tests.parts.sshd import Sshd
@@ -115,6 +115,7 @@ JSON_STEPS = [
     ReadFile(path="/a"),
     WriteFile(path="/a", content="x"),
     RemoveFile(path="/a"),
+    MoveFile("/a", "/b"),
     MakeDir(path="/a"),
     Link(path="/a", target="b"),
     SetMode(path="/a", mode="0644"),

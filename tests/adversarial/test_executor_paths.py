@@ -12,7 +12,7 @@ import pytest
 
 from opsexec import Exec, MakeDir, ReadFile, Stat, WriteFile
 from opsexec.errors import CapabilityDenied, OpsError, StepFailed
-from opsexec.steps import Link, RemoveFile, SetMode
+from opsexec.steps import Link, MoveFile, RemoveFile, SetMode
 from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +53,8 @@ async def test_each_kind_of_step_stays_within_its_grant_behind_a_link(target, sh
     (outside / "file").write_text("secret")
     (inside / "way").symlink_to(outside)
     (inside / "file").symlink_to(outside / "file")
+    (inside / "own").write_text("mine")
+    (inside / "own").chmod(0o666)
     before = {name: os.lstat(outside / name) for name in ("file", ".")}
     async with target.connect(f"fs.*:{inside}/**") as ex:
         for step in (
@@ -68,6 +70,9 @@ async def test_each_kind_of_step_stays_within_its_grant_behind_a_link(target, sh
             SetMode(path=f"{inside}/way/file", mode="0777"),
             RemoveFile(path=f"{inside}/way/file"),
             RemoveFile(path=f"{inside}/way/x"),
+            MoveFile(f"{inside}/way/file", f"{inside}/taken"),
+            MoveFile(f"{inside}/own", f"{inside}/way/put"),
+            MoveFile(f"{inside}/own", f"{outside}/put"),
         ):
             with pytest.raises(CapabilityDenied):
                 await ex.run(step)

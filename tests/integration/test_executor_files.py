@@ -12,7 +12,7 @@ import pytest
 from opsexec import CapabilityDenied, ReadFile, StepFailed, WriteFile
 from opsexec.secret import Secret
 from opsexec.sinks import LineSink
-from opsexec.steps import Facts, Link, MakeDir, Observe, RemoveFile, SetMode, Stat
+from opsexec.steps import Facts, Link, MakeDir, MoveFile, Observe, RemoveFile, SetMode, Stat
 from tests.parts.targets import Target
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,28 @@ async def test_a_file_is_written_once_read_back_and_removed_once(target: Target,
         found = (await ex.run(Stat(path=path))).value
         assert (found["owner"], found["mode"], found["size"]) == (target.login, "0640", 3)
         assert [(await ex.run(RemoveFile(path=path))).changed for _ in range(2)] == [True, False]
+
+
+async def test_a_file_is_moved_once_as_it_is_and_never_over_another(target: Target, shared_dir: Path) -> None:
+    old, new = str(shared_dir / "old"), str(shared_dir / "new")
+    async with target.connect() as ex:
+        await ex.run(WriteFile(path=old, content="hi\n", mode="0640"))
+        before = os.lstat(old)
+        predicted = await ex.run(MoveFile(old, new), check=True, diff=True)
+        assert (predicted.changed, os.path.lexists(new)) == (True, False)
+        done = await ex.run(MoveFile(old, new), diff=True)
+        assert (done.changed, done.diff) == (True, predicted.diff)
+        after = os.lstat(new)
+        assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
+        assert (await ex.run(MoveFile(old, new))).changed is False
+        await ex.run(WriteFile(path=old, content="other\n"))
+        with pytest.raises(StepFailed, match="nothing is moved over it"):
+            await ex.run(MoveFile(old, new))
+        assert (await ex.run(ReadFile(path=new))).stdout == b"hi\n"
+    held = (f"fs.remove:{old}", f"fs.write:{shared_dir}/**", f"fs.read:{new}")
+    async with target.connect(*held) as ex:  # else what it holds could be read where it went
+        with pytest.raises(CapabilityDenied, match=r"fs\.read"):
+            await ex.run(MoveFile(old, f"{shared_dir}/else"))
 
 
 async def test_directories_links_and_modes_are_made_so_and_then_left_alone(target: Target, shared_dir: Path) -> None:

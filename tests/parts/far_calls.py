@@ -37,6 +37,10 @@ class FarCalls:
     def remove(self, path, recursive=False, check=False) -> bool:
         return self.call("remove", path, b"%d" % recursive, b"%d" % check)[0] == b"1"
 
+    def move(self, path, to, check=False, readers=None) -> bool:
+        told = self.grants if readers is None else pack_layers([readers])
+        return self.call("move_file", path, told, os.fsencode(to), self.grants, b"%d" % check)[0] == b"1"
+
     def make_dir(self, path, mode="", owner="", group="", parents=True, check=False):
         flags = [b"%d" % parents, b"%d" % check]
         changed, meta = self.call("make_dir", path, mode.encode(), owner.encode(), group.encode(), *flags)

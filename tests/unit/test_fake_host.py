@@ -44,6 +44,7 @@ CALLS = st.one_of(
     st.tuples(st.just("link"), NAMES, TARGETS, FLAG),
     st.tuples(st.just("set_mode"), NAMES, st.sampled_from(["0700", "0755"]), FLAG),
     st.tuples(st.just("remove"), NAMES, FLAG, FLAG),
+    st.tuples(st.just("move"), NAMES, NAMES, FLAG),
     st.tuples(st.just("read"), NAMES, st.integers(0, 4), st.integers(1, 4)),
     st.tuples(st.just("stat"), NAMES),
 )
@@ -77,6 +78,8 @@ def answer(far: FarCalls, root: str, call):
                 said = far.stat(path)
                 for unknown in ("size", "uid", "gid", "owner", "group", "mtime"):
                     said.pop(unknown, None)
+            case "move":
+                said = far.move(path, f"{root}/{rest[0]}", check=rest[1])
             case "set_mode":
                 said = far.set_mode(path, rest[0], check=rest[1])
             case _:

@@ -194,7 +194,7 @@ def test_a_missing_path_has_no_mode_to_set(base, far):
 
 @pytest.mark.parametrize("arguments", [[], [b"/x"], [b"/x", b"junk", b"0", b"1"], [b"/x", b"\0\0\0\1", b"0"]])
 def test_a_malformed_request_is_an_error_not_a_crash(far, arguments):
-    for name in ("read_file", "stat", "write_file", "remove", "make_dir", "link", "set_mode"):
+    for name in ("read_file", "stat", "write_file", "remove", "make_dir", "link", "set_mode", "move_file"):
         with pytest.raises(FarError) as caught:
             far.operations[name](arguments)
         assert caught.value.code in ("bad_request", "denied")

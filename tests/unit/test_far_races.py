@@ -70,6 +70,8 @@ def test_no_operation_ever_reaches_outside_its_grant(base, swapping):
         lambda n: far.link(base / f"in/d/linked{n % 7}", f"t{n}"),
         lambda n: far.remove(base / f"in/d/new{n % 7}"),
         lambda n: far.remove(base / "in/d/sub", recursive=True),
+        lambda n: far.move(target, base / f"in/moved{n}"),
+        lambda n: (far.write(base / "in/own", b"w"), far.move(base / "in/own", base / f"in/d/put{n}")),
         lambda n: far.remove(target),
     ]
     with swapping(base) as swapper:
