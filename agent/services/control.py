@@ -171,7 +171,7 @@ async def logs(executor: Executor, request: Request, *, lines: int) -> Outcome:
     for path in await _log_files(manager):
         try:
             file = await look.probe.read(path)
-            if file.path != path:
+            if not await look.same_place(path, file.path):
                 raise Unreadable("it is a link, or stands behind one: not shown")
             text = file.text[-TAIL:]
         except Unreadable as error:

@@ -241,7 +241,7 @@ class Capture:
             raise
         except OpsError as error:
             raise Unreadable(f"can't read the end of {path}: {error.message}") from error
-        if output.value["path"] != path:
+        if not await self._look.same_place(path, output.value["path"]):
             # Who may write beside a log can point its name at any file, and this login may read more than they may.
             raise Unreadable(f"{path} is a link, or stands behind one: not captured")
         return b"".join(blocks.kept)

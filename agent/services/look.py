@@ -90,6 +90,10 @@ class Look:
         found = await self.probe.facts("kernel")
         return str(found.get("system")) if isinstance(found, dict) else ""
 
+    async def same_place(self, asked: str, found: str) -> bool:
+        """Whether a path without links is the one that was asked for: a mac's /etc, /tmp and /var are in /private."""
+        return found == asked or (found == f"/private{asked}" and await self.system() == "Darwin")
+
     async def examined(self) -> str:
         """The system that the sweep looks at: this host's, or that of the tree under `--root`."""
         if self.options.root == "/":

@@ -31,12 +31,16 @@ READERS["kernel"] = lambda: {**_kernel(), "system": "Darwin"}
 LAYER = """set -e
 mount -t tmpfs tmpfs {held}
 mkdir {held}/upper {held}/work {held}/root
-mount -t overlay overlay -o lowerdir=/,upperdir={held}/upper,workdir={held}/work {held}/root
+mount -t overlay overlay -o lowerdir=/,upperdir={held}/upper,workdir={held}/work,redirect_dir=on {held}/root
 cd {held}/root
 mount --rbind /dev dev
 mount -t proc proc proc
 for each in {trees}; do mountpoint -q "$each" && mount --rbind "$each" ".$each"; done
-mount -t tmpfs tmpfs tmp
+mkdir private private/tmp
+for each in etc var; do mv "$each" "private/$each"; ln -s "private/$each" "$each"; done
+mv tmp tmp.before
+ln -s private/tmp tmp
+mount -t tmpfs tmpfs private/tmp
 {{ echo '#!{python} -I'; cat {program}; }} > usr/local/sbin/launchctl
 chmod 755 usr/local/sbin/launchctl
 rm -rf usr/bin/podman run/ops-agent var/lib/ops-agent etc/ops-agent
@@ -46,8 +50,18 @@ cp .{facts} tmp/facts.py
 printf %s {darwin} >> tmp/facts.py
 mount --bind tmp/facts.py .{facts}
 echo ready
-exec sleep infinity
+exec {python} -c {first}
 """
+
+
+FIRST = """import os, time
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        time.sleep(0.05)
+"""
+"""The namespace's first process: it reaps what nobody else does."""
 
 
 def missing() -> str | None:
@@ -64,6 +78,7 @@ class FakeMac:
     """One. `root`: where its files are seen from inside its mount namespace."""
 
     def __init__(self, pid: int, root: str) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
         self._enter = ["nsenter", "-t", str(pid), "-m", "-p", "chroot", root]
 
     def tried(self, *argv: str, stdin: str | None = None, within_s: float = 60) -> subprocess.CompletedProcess[str]:
@@ -91,9 +106,9 @@ class FakeMac:
         """Whether something stands there."""
         return self.tried("test", "-e", path).returncode == 0
 
-    def background(self, *argv: str) -> subprocess.Popen[bytes]:
-        """Start a command there; it ends with the mac, at the latest."""
-        return subprocess.Popen([*self._enter, *argv], stdin=subprocess.DEVNULL)
+    def background(self, *argv: str) -> None:
+        """Start a command there; it ends with the mac."""
+        self.started.append(subprocess.Popen([*self._enter, *argv], stdin=subprocess.DEVNULL))
 
     def ops(self, *words: str, rc: int | None = 0) -> dict[str, Any]:
         """Run a command of `ops-agent` there, and return its JSON; `stderr` with it."""
@@ -127,10 +142,11 @@ def fake_mac() -> Iterator[FakeMac]:
         trees |= dict.fromkeys([sys.prefix, sys.base_prefix])
         script = LAYER.format(
             held=held, trees=" ".join(sorted(trees)), facts=opsexec.far.facts.__file__, darwin=shlex.quote(DARWIN),
-            program=shlex.quote(str(program)), python=sys.executable,
+            program=shlex.quote(str(program)), python=sys.executable, first=shlex.quote(FIRST),
         )  # fmt: skip
         words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         words += ["sh", "-c", script]
+        started: list[subprocess.Popen[bytes]] = []
         holder = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert holder.stdout is not None
@@ -139,7 +155,11 @@ def fake_mac() -> Iterator[FakeMac]:
                 raise AssertionError(f"no fake mac: {holder.stderr.read()}")
             children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
             eventually_now(lambda: children.read_text().split(), within_s=10, what="the namespace's first process")
-            yield FakeMac(int(children.read_text().split()[0]), f"{held}/root")
+            mac = FakeMac(int(children.read_text().split()[0]), f"{held}/root")
+            started = mac.started
+            yield mac
         finally:
             holder.kill()
             holder.communicate(timeout=20)
+            for each in started:
+                each.wait(20)
