@@ -10,7 +10,7 @@ import msgspec
 from agent.services.acts import do_all
 from agent.services.bundle import newest, write_manifest
 from agent.services.doctor import Request
-from agent.services.held import forget, read_held, restore
+from agent.services.held import NOTE, forget, read_held, restore
 from agent.services.outcome import Outcome
 from agent.services.quarantine import scene
 from opsexec.errors import StepFailed
@@ -29,6 +29,11 @@ async def release(
     if found is None or found[1].state == "released":
         return Outcome(ok=True, notes=[f"{here.unit} is not in quarantine"])
     bundle, manifest = found
+    if not here.contained and not (await here.look.probe.stat(f"{here.places.held}/{NOTE}")).exists:
+        manifest.state = "released"  # by a run that was cut off before it could write so
+        if execute:
+            await write_manifest(executor, bundle, manifest)
+        return Outcome(ok=True, notes=[f"{here.unit} was released already"], bundle=bundle)
     held = await read_held(executor, here.places.held)
     if held.unit != here.unit or not manager.restorable(held.path):
         raise StepFailed(f"{here.places.held} is about another definition", hint="look at it by hand")
