@@ -95,7 +95,7 @@ async def test_a_quarantine_cut_off_anywhere_is_finished_by_the_next_and_release
         before = host.tree.nodes[PATH].data
         async with fake_executor(host) as ex:
             try:
-                await quarantine(CutOff(ex, after), request(), execute=True, say=quiet)  # type: ignore[arg-type]
+                await quarantine(CutOff(ex, after), request(), execute=True, say=quiet)
                 break  # it came to its end
             except OpsError:
                 pass
@@ -117,7 +117,7 @@ async def test_a_release_cut_off_anywhere_is_finished_by_the_next():
         await contain(host)
         async with fake_executor(host) as ex:
             try:
-                await release(CutOff(ex, after), request(), execute=True, start=False, say=quiet)  # type: ignore[arg-type]
+                await release(CutOff(ex, after), request(), execute=True, start=False, say=quiet)
                 break
             except OpsError:
                 pass
@@ -135,17 +135,17 @@ async def test_what_a_bootout_cant_end_is_killed_and_booted_out_again():
     assert told(host) == [f"bootout {TARGET}", f"kill SIGKILL {TARGET}", f"bootout {TARGET}", f"disable {TARGET}"]
 
 
-async def test_what_cant_be_ended_at_all_is_told_and_everything_else_is_still_done():
+async def test_what_cant_be_ended_at_all_is_told_and_everything_else_is_still_done(monkeypatch):
     host = mac()
     host.hangs.add(NAME)
-    original = host.launchctl
-    host.launchctl = lambda verb, *words: original("print" if verb == "kill" else verb, *words)  # type: ignore[method-assign]
-    outcome = await contain(host)
+    answers = host.launchctl
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "launchctl", lambda verb, *words: answers("print" if verb == "kill" else verb, *words))
+        outcome = await contain(host)
     assert not outcome.ok
     assert any("not contained" in each for each in outcome.notes)
     assert host.disabled["system"][NAME] is True
     assert PATH not in host.tree.nodes
-    host.launchctl = original  # type: ignore[method-assign]
     host.hangs.clear()
     assert (await contain(host)).ok, "the next run goes on"
 
