@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bottle.manifest.store import home_root
 from bottle.operator.deciding import approve, edited, reject
@@ -86,8 +87,19 @@ def approve_one(arguments: argparse.Namespace) -> int:
     if arguments.edited is not None:
         shown = edited(shown, _body(arguments.edited))
     print("\n".join(lines(shown, time.time(), _width())))
+    _leave_on_signals()
     print(plain(approve(state, shown, accept_risks=arguments.accept_risks)))
     return 0
+
+
+def _leave_on_signals() -> None:
+    """Whoever is asked to end, or loses the terminal, takes back what isn't decided yet, as with Ctrl-C."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, leave)
 
 
 def _body(name: str) -> dict[str, Any]:
@@ -105,6 +117,7 @@ def _body(name: str) -> dict[str, Any]:
 def reject_one(arguments: argparse.Namespace) -> int:
     """Reject a proposal."""
     state = _state()
+    _leave_on_signals()
     print(plain(reject(state, find(state, arguments.proposal), arguments.reason)))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,10 +25,12 @@ from tests.parts.waiting import eventually_now
 
 
 @pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
     manifests = {"dev": OPEN, "plain": "env:\n  A: b\n", "hop": OPEN.replace("127.0.0.7", "127.0.0.9")}
     agents = {"rebuilt": "dev", "hopping": "hop", "plain": "plain"}
-    with supervised_bottles(tmp_path_factory, ("open.test", "new.test"), manifests, answer_s=20, **agents) as made:
+    with supervised_bottles(
+        request, tmp_path_factory, ("open.test", "new.test"), manifests, answer_s=20, **agents
+    ) as made:
         yield made
 
 
@@ -214,6 +217,48 @@ def test_a_launcher_that_hangs_takes_no_decision_and_the_person_is_told(bottle: 
     assert list((bottle.queue / "decisions").iterdir()) == []
     assert bottle.inside("found['said'] = status('https://new.test/hang')")["said"] == 0
     assert [each["id"] for each in bottle.proposals()] == [waiting["id"]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_an_approval_that_is_broken_off_is_carried_out_whole_or_not_at_all(
+    bottle: Supervised, how: signal.Signals
+) -> None:
+    """Between the decision and its answer. A person who can still say so takes it back; the dead one's word stands."""
+    # A host of its own each: about one that was said no to three times nothing is asked any more.
+    host, path = "open.test" if how is signal.SIGKILL else f"cut{how.value}.test", f"/cut-{how.value}"
+    waiting = bottle.proposed(PROPOSE.replace("/board", path).replace("open.test", host))
+    before = len(bottle.records("decision"))
+    os.kill(bottle.launcher.pid, signal.SIGSTOP)
+    try:
+        argv = bottle.bottles.argv("approve", waiting["id"], "--accept-risks")
+        person = subprocess.Popen(argv, env=bottle.bottles.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        left = bottle.queue / "decisions"
+        eventually_now(lambda: list(left.glob("[0-9a-f]*.json")), within_s=20, what="it is decided")
+        person.send_signal(how)
+        _, said = person.communicate(timeout=20)
+        assert b"Traceback" not in said
+        assert person.returncode == (-how.value if how is signal.SIGKILL else 128 + how.value)
+        assert len(list(left.iterdir())) == (how is signal.SIGKILL)
+    finally:
+        os.kill(bottle.launcher.pid, signal.SIGCONT)
+    reach = f"found['said'] = status('https://{host}{path}')"
+    if how is signal.SIGKILL:
+        number = waiting["number"]
+        eventually_now(
+            lambda: [each for each in bottle.kept() if (each["number"], each["status"]) == (number, "approved")],
+            within_s=20, what="it is carried out",
+        )  # fmt: skip
+        (record,) = bottle.records("decision")[before:]
+        assert (record["decision"], record["step"]["proposal"]) == ("allow", number)
+        assert record["step"]["diff"] == [f"+ egress open.test: path {path}"]
+    assert bottle.inside(reach)["said"] == (200 if how is signal.SIGKILL else 0)
+    policy, table = json.dumps(bottle.policy()), json.dumps(bottle.table())
+    assert (path in policy) == (path in table) == (how is signal.SIGKILL)
+    if how is not signal.SIGKILL:
+        assert bottle.records("decision")[before:] == []
+        assert [each["id"] for each in bottle.proposals()] == [waiting["id"]]
+    assert list(left.iterdir()) == []
+    assert verify(bottle.state / "audit.jsonl").ok
 
 
 def test_an_approval_reaches_the_second_hop_too(bottles: Bottles, tmp_path: Path) -> None:
