@@ -10,6 +10,7 @@ from bottle.backends import guest
 from bottle.backends.base import UID, Phase, Place
 from bottle.backends.bundle import CONFIG, DOORS, HOST_FILES
 from bottle.credentials import Credentials
+from bottle.dns import NAMES
 from bottle.git_gate import WORK_BYTES
 from bottle.limits import BUNDLE
 from bottle.plan import GUEST_HOME, RUN, TOOLS, BottlePlan
@@ -84,7 +85,8 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
 
 def provision(plan: BottlePlan, place: Place, authority: Authority) -> list[Phase]:
     """Return how the guest is filled, in the order that matters."""
-    return guest.provision(plan, place, authority)
+    # Each door is on the guest's own loopback; with files alone, whatever else is looked up is no name at once.
+    return guest.provision(plan, place, authority, {"hosts": f"127.0.0.1 localhost {' '.join(NAMES)}\n"})
 
 
 def guest_run(plan: BottlePlan, place: Place) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bottle.dns import NAMES
 from opsexec.audit import verify
 from tests.integration.cli_terminal import on_terminal
 from tests.parts.bottle_engine import DOCKERFILE, BottleEngine
@@ -82,6 +83,26 @@ def test_it_has_no_more_than_the_agent(living: Living) -> None:
     assert done.stdout.splitlines()[0] == "egress.sock"
     assert "/root" not in done.stdout
     assert len([line for line in done.stdout.splitlines() if line.startswith("Iface")]) == 1
+
+
+def test_names_of_sidecars_are_known_and_every_other_is_none_at_once(living: Living) -> None:
+    """As on Docker, where the bundle's resolver says so."""
+    lines = """
+import socket, time, urllib.request
+for name in NAMES:
+    print(socket.gethostbyname(name))
+begun = time.monotonic()
+for name in ("open.test", "a.egress", "localhost.localdomain", "host.docker.internal"):
+    try:
+        print(socket.getaddrinfo(name, 443))
+    except socket.gaierror as error:
+        print(error.errno == socket.EAI_NONAME)
+print(time.monotonic() - begun < 2)
+proxy = urllib.request.ProxyHandler({"https": "http://egress:8877"})
+print(urllib.request.build_opener(proxy).open("https://open.test/x").status)
+"""
+    done = living.exec("/usr/bin/python3", "-c", f"NAMES = {NAMES}\n{lines}")
+    assert done.stdout.split() == ["127.0.0.1"] * len(NAMES) + ["True"] * 5 + ["200"], done.stderr
 
 
 def test_what_it_does_is_in_the_bottle_s_audit(living: Living) -> None:
