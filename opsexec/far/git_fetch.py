@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from opsexec.far.git_line import Line
 from opsexec.far.git_run import Declared, Refused, environment, git
 
 TYPE_CHECKING = False
@@ -15,9 +16,23 @@ FETCHED = ("refs/heads/", "refs/tags/")
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """`{place}` -> `{changed, head, refs}`; raises Refused where the upstream can't be asked."""
+    """`{place, hold}` -> `{changed, head, refs}`; raises Refused where the upstream can't be asked.
+
+    `hold`: the answer has the login it was asked over as well, `line`, for the caller to close.
+    """
     declared = Declared(request["place"])
-    env = environment(declared, ssh=True)
+    if not request.get("hold"):
+        return _refresh(declared, None)
+    line = Line(declared, shared=True)
+    try:
+        return dict(_refresh(declared, line.ready()), line=line)
+    except BaseException:
+        line.close()
+        raise
+
+
+def _refresh(declared: Declared, control: str | None) -> dict[str, Any]:
+    env = environment(declared, ssh=True, control=control)
     _make(declared, env)
     there, head = _upstream(declared, env)
     here = _mirror(env)

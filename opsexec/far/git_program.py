@@ -17,9 +17,15 @@ def _fetch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scan(request: dict[str, Any]) -> dict[str, Any]:
+    from opsexec.far.git_leaks import Gitleaks
+    from opsexec.far.git_run import Declared
+
+    declared = Declared(request["place"])
+    second = Gitleaks(declared, str(request["scanner"]))
+    # It takes longest to get ready, so the rest is imported beside it.
     from opsexec.far import git_scan
 
-    return git_scan.main(request)
+    return git_scan.main(request, declared, second)
 
 
 def _forward(request: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +42,10 @@ PROGRAMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def run(name: str, request: bytes) -> int:
-    """Do it; the answer is `{"ok": true, ...}` or `{"ok": false, "reason"}`. Any other end is no answer."""
+    """Do it; the answer is `{"ok": true, ...}` or `{"ok": false, "reason"}`. Any other end is no answer.
+
+    A login that an answer brings along is held until the input ends.
+    """
     import json
     import sys
 
@@ -50,6 +59,11 @@ def run(name: str, request: bytes) -> int:
         answer = {"ok": False, "reason": "{}: {}".format(error.strerror, os.path.basename(str(error.filename or "")))}
     except MemoryError:
         answer = {"ok": False, "reason": "more memory was needed than the gate gives"}
+    line = answer.pop("line", None)
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
+    if line is not None:
+        with line:
+            while sys.stdin.buffer.read(4096):
+                pass
     return 0

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MIRROR = "mirror.git"
+LINE = "line"
+"""Where a login at the upstream is found, inside the declared directory, as long as a step holds it."""
+
 NULL = "/dev/null"
 SETTINGS = (
     "core.hooksPath=/dev/null",
@@ -68,6 +71,16 @@ class Declared:
         if not own or os.path.realpath(quarantine) != quarantine or not os.path.isdir(quarantine):
             raise Refused("the push's quarantine isn't there")
         return quarantine
+
+    def line(self) -> str | None:
+        """Return where a login is held open, None where there is none: git logs in by itself then."""
+        import stat
+
+        path = self.at(LINE)
+        try:
+            return path if stat.S_ISSOCK(os.lstat(path).st_mode) else None
+        except OSError:
+            return None
 
     def ssh_command(self, control: str | None = None) -> str:
         """Return how git reaches the upstream; `control`: over a connection that is open there already."""

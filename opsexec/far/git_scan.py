@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from opsexec.far import git_objects, git_policy, git_tokens, git_views
 from opsexec.far.git_archives import Budget, members
-from opsexec.far.git_leaks import Gitleaks
 from opsexec.far.git_run import Declared, Refused, told
 from opsexec.far.known_values import KnownValues
 
@@ -12,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
+
+    from opsexec.far.git_leaks import Gitleaks
 
 MAX_DEPTH = 8
 """Layers of packing and encoding that are taken off; what still has one then is refused."""
@@ -240,13 +241,11 @@ def _limit_self() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(request: dict[str, Any]) -> dict[str, Any]:
+def main(request: dict[str, Any], declared: Declared, second: Gitleaks) -> dict[str, Any]:
     """`{place, quarantine, updates, scanner, known}` -> `{accepted, reasons, objects, bytes}`.
 
-    Without a quarantine its scanner is started, and the push is told on the input; `{accepted: false}` where none is.
+    `second`: the scanner, started. Without a quarantine the push is told on the input, or there is none.
     """
-    declared = Declared(request["place"])
-    second = Gitleaks(declared, str(request["scanner"]))
     if request["quarantine"] is None:
         word = told()
         if word is None:

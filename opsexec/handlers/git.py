@@ -54,7 +54,7 @@ async def handle(step: Step, context: Context) -> Outcome:
     if isinstance(step, GitFetch):
         if context.check:
             return Outcome(changed=True, skipped="check mode: the upstream is not asked")
-        answer = await _run("fetch", step, {"place": clean_path(step.place)}, context)
+        answer = await _run("fetch", step, {"place": clean_path(step.place), "hold": step.hold}, context)
         return Outcome(changed=bool(answer.get("changed")), value=_value(answer))
     if isinstance(step, (GitScan, GitForward)):
         quarantine = None if step.quarantine is None else clean_path(step.quarantine)
@@ -62,7 +62,7 @@ async def handle(step: Step, context: Context) -> Outcome:
         if isinstance(step, GitForward):
             if context.check:
                 return Outcome(changed=True, skipped="check mode: nothing is forwarded")
-            answer = await _run("forward", step, request, context)
+            answer = await _run("forward", step, {**request, "line": step.line}, context)
             return Outcome(changed=bool(answer.get("refs")), value=_value(answer))
         if context.check and quarantine is None:
             return Outcome(skipped="check mode: there is no push yet")
@@ -89,10 +89,11 @@ async def _run(name: str, step: Declared, request: dict[str, Any], context: Cont
         run_as=step.run_as,
         timeout_s=context.timeout_s or TIMEOUT_S,
     )
-    recorder = Recorder(limit_bytes=1 << 20)
+    held = isinstance(step, GitFetch) and step.hold
+    recorder = context.recorder if held else Recorder(limit_bytes=1 << 20)
     try:
-        ahead = isinstance(step, (GitScan, GitForward)) and step.quarantine is None
-        ended = await context.host.run_process(spec, recorder, context.stdin if ahead else None)
+        listens = held or (isinstance(step, (GitScan, GitForward)) and step.quarantine is None)
+        ended = await context.host.run_process(spec, recorder, context.stdin if listens else None)
     except ProgramNotFound as error:
         raise HostUnsuitable("there is no python3", host=host, hint="the gate's programs need it") from error
     if ended.exit_code != 0:

@@ -45,7 +45,13 @@ class Declared(Step, frozen=True, kw_only=True):
 
 
 class GitFetch(Declared, frozen=True, tag="git_fetch"):
-    """Bring the mirror to what the upstream has now: branches, tags and which branch is its default."""
+    """Bring the mirror to what the upstream has now: branches, tags and which branch is its default.
+
+    `hold`: keep the login at the upstream open until the step's input ends, for a forward that follows. The answer, a
+    JSON object, is on its output as soon as there is one.
+    """
+
+    hold: bool = False
 
     def requires(self) -> tuple[Requirement, ...]:
         return self._needs("git.fetch", "fs.read", "fs.write")
@@ -104,7 +110,10 @@ class GitForward(Pushed, frozen=True, tag="git_forward"):
     """Push the updates on to the declared upstream, all or none; what it refuses is refused.
 
     Begun ahead, it knows its updates, which the line on its input must repeat, and logs in at the upstream meanwhile.
+    `line`: instead it uses the login that a fetch holds open, where there is one.
     """
+
+    line: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -256,6 +256,52 @@ def test_a_scanner_that_no_push_comes_for_is_ended(sshd: Sshd) -> None:
         assert work.push().status == 0
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_a_push_to_an_old_mirror_logs_in_once(native: bool) -> None:
+    """The refresh before it and the forward behind it share a login, which ends with it."""
+    with Sshd() as own, gate(own, "site") as running:
+        work = running.fresh("work")
+        work.git("pull", "-q", str(running.upstream("site")), "main")
+        work.git("remote", "add", "origin", running.native_url("site") if native else running.url("site"))
+        commit = work.commit("the first that this gate hears of")
+        before = logins(own)
+        assert work.push("HEAD:refs/heads/first").status == 0
+        assert logins(own) - before == 1
+        assert running.upstream_refs("site")["refs/heads/first"] == commit
+        eventually_now(lambda: len(outcomes_of(running, "git_fetch")) == 1, within_s=20, what="the login is closed")
+        assert not (running.directory / "work" / "repositories" / "site" / "line").exists()
+
+
+def test_a_login_that_no_push_comes_for_is_closed(sshd: Sshd) -> None:
+    with gate(sshd, "site", limits={"line_s": 1.0}) as running:
+        ask = b"GET /site/info/refs?service=git-receive-pack HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
+        assert b" 200 " in running.talk(ask).splitlines()[0]
+        eventually_now(lambda: len(outcomes_of(running, "git_fetch")) == 1, within_s=20, what="the login is closed")
+        work = running.clone("site")
+        work.commit("later")
+        assert work.push().status == 0
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_first_push_says_why_the_upstream_can_not_be_reached(sshd: Sshd, native: bool) -> None:
+    with Sshd() as stranger:
+        key = " ".join(stranger.host_key.with_suffix(".pub").read_text().split()[:2])
+        with gate(sshd, prepare=lambda running: running.declare("wrong", host_key=key)) as running:
+            work = running.fresh("work")
+            work.git("remote", "add", "origin", running.native_url("wrong") if native else running.url("wrong"))
+            work.commit("nobody is to have it")
+            pushed = work.push()
+            assert pushed.status != 0
+            assert "git gate: refused: the upstream can't be reached" in pushed.text
+            assert "Host key verification failed" in pushed.text
+            assert running.upstream_refs("wrong") == {}
+
+
+def logins(sshd: Sshd) -> int:
+    """How often somebody has logged in there."""
+    return sshd.log_path.read_text("utf-8", "replace").count("Accepted publickey")
+
+
 def test_a_push_that_git_refuses_forwards_nothing_and_leaves_no_login(site: GitGate, work: Work) -> None:
     commit = work.commit("fine")
     before = site.upstream_refs("site")

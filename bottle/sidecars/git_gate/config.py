@@ -49,7 +49,8 @@ The ones left out rely on file names to be quiet about lock files and tests, and
 class Limits:
     """Bounds of the gate: seconds, bytes, counts.
 
-    `ready_s`: how long a scanner waits for a push that was announced. `pushes`: taken at the same time; more wait.
+    `ready_s`, `line_s`: how long a scanner and a login wait for a push that was announced. `pushes`: taken at the same
+    time; more wait.
     `memory_bytes`: of each git of ours that reads or writes a pack.
     """
 
@@ -60,6 +61,7 @@ class Limits:
     forward_s: float = 300.0
     fresh_s: float = 30.0
     ready_s: float = 60.0
+    line_s: float = 15.0
     body_bytes: int = 2 << 30
     updates: int = 256
     requests: int = 16

@@ -108,7 +108,7 @@ class Door:
         if not fetching:
             repository.expect()
         try:
-            await repository.refresh(0.0 if fetching else self._limits.fresh_s)
+            await repository.refresh(0.0 if fetching else self._limits.fresh_s, hold=not fetching)
         except Refusal as refusal:
             self._denied(repository.name, "fetch" if fetching else "push", str(refusal))
             text = worded(str(refusal)).decode().rstrip("\n")

@@ -76,15 +76,14 @@ class Hooks:
 
     def open(self, repository: Repository, updates: tuple[str, ...]) -> Push:
         """Expect the hook of one push with these commands."""
-        push = Push(repository, repository.announce(updates) if updates else None)
+        push = Push(repository, repository.announce(updates))
         self._pushes[push.token] = push
         return push
 
     def close(self, push: Push) -> None:
         """The push is over: its refs are set, or it was refused."""
         self._pushes.pop(push.token, None)
-        if push.forward is not None and push.forward.waiting:
-            push.repository.dismiss(push.forward)
+        push.repository.over(push.forward)
         push.over.set()
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -73,12 +73,13 @@ class NativeDoor:
         """Serve a request; returns the last word to its client."""
         name, action = "-", "connect"
         try:
-            request = await line.at_once(read_request(Body(line.read)))
+            body = Body(line.read)
+            request = await line.at_once(read_request(body))
             action = "fetch" if request.service == "git-upload-pack" else "push"
             repository = declared(self._repositories, request.name)
             name = repository.name
             with self._bounds.request():
-                return await (self._fetch if action == "fetch" else self._push)(line, repository)
+                return await (self._fetch if action == "fetch" else self._push)(line, body, repository)
         except Refusal as refusal:
             self._denied(name, action, str(refusal))
             return packet(b"ERR " + worded(str(refusal)).rstrip(b"\n"))
@@ -87,10 +88,9 @@ class NativeDoor:
                 self._denied(name, action, str(silence))
             raise
 
-    async def _fetch(self, line: Line, repository: Repository) -> bytes:
+    async def _fetch(self, line: Line, body: Body, repository: Repository) -> bytes:
         await repository.refresh()
         service = await start("git-upload-pack", repository, self._limits, stateless=False, hooks=self._hooks)
-        body = Body(line.read)
 
         async def ask() -> None:
             if await body.first(4) not in (b"", FLUSH):  # else the refs were all it wanted
@@ -100,13 +100,12 @@ class NativeDoor:
         await self._exchange(line, service, ask())
         return b""
 
-    async def _push(self, line: Line, repository: Repository) -> bytes:
+    async def _push(self, line: Line, body: Body, repository: Repository) -> bytes:
         repository.expect()
-        await repository.refresh(self._limits.fresh_s)
+        await repository.refresh(self._limits.fresh_s, hold=True)
         listing = await start("git-receive-pack", repository, self._limits, advertise=True, hooks=self._hooks)
         listing.stdin.close()
         await self._exchange(line, listing, None)
-        body = Body(line.read)
         head: PushHead | None = None
         try:
             async with line.lively():

@@ -11,13 +11,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from bottle.sidecars.git_gate.ahead import Ahead
+from bottle.sidecars.git_gate.ahead import Ahead, Held
 from bottle.sidecars.git_gate.config import GateConfig
 from opsexec.capability import CapabilitySet, clean_path
 from opsexec.errors import OpsError
 from opsexec.executor import Executor, RunOutput
 from opsexec.secret import Secret
 from opsexec.steps.git import MIRROR, SCANNER_VERB, GitFetch, GitForward, GitScan
+
+HANG_UP_S = 1.0
 
 MAX_READY = 2
 """Scanners that wait at the same time in one gate: each takes 80 MB."""
@@ -58,18 +60,50 @@ class Repository:
         self._alone = asyncio.Lock()
         self._refreshed_at = float("-inf")
         self._ready: Ahead | None = None
+        self._held: Held | None = None
+        self._pushes = 0
         self._waiting = waiting
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def refresh(self, within_s: float = 0.0) -> None:
-        """Bring the mirror up to date, unless that began at most `within_s` seconds ago. Raises Refusal if it can't."""
+    async def refresh(self, within_s: float = 0.0, *, hold: bool = False) -> None:
+        """Bring the mirror up to date, unless that began at most `within_s` seconds ago. Raises Refusal if it can't.
+
+        `hold`: a push follows, for which the login at the upstream is kept.
+        """
         wanted = time.monotonic() - within_s
         async with self.alone():
             if self._refreshed_at >= wanted:
                 return
             began = time.monotonic()
-            await self._run(GitFetch(repository=self.name, place=self._place, timeout_s=self._limits.fetch_s))
+            if hold and (self._held is None or not self._held.holding):
+                await self._fetch_and_hold()
+            else:
+                await self._run(GitFetch(repository=self.name, place=self._place, timeout_s=self._limits.fetch_s))
             self._refreshed_at = began
+
+    async def _fetch_and_hold(self) -> None:
+        limits = self._limits
+        until_s = limits.fetch_s + limits.request_s
+        held = Held(self._ex, GitFetch(repository=self.name, place=self._place, hold=True, timeout_s=until_s))
+        try:
+            async with asyncio.timeout(limits.fetch_s):
+                await held.refreshed()
+        except TimeoutError:
+            self.dismiss(held)
+            raise Refusal("the upstream took too long to answer") from None
+        except OpsError as error:
+            raise Refusal(error.message) from error
+        except asyncio.CancelledError:
+            self.dismiss(held)
+            raise
+        self._held = held
+        asyncio.get_running_loop().call_later(limits.line_s, self._hang_up, held)
+
+    def _hang_up(self, held: Held) -> None:
+        """Close a login that no push uses."""
+        if self._held is held and not self._pushes:
+            self._held = None
+            self.dismiss(held)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -111,23 +145,39 @@ class Repository:
         self.dismiss(ready)
         return None
 
-    def dismiss(self, ahead: Ahead) -> None:
+    def dismiss(self, ahead: Ahead | Held) -> None:
         """End a step that was begun for nothing."""
         task = asyncio.create_task(ahead.leave())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
     def announce(self, updates: tuple[str, ...]) -> Ahead | None:
-        """Log in at the upstream for a push whose commands are known; None where no step can hold them."""
+        """Log in at the upstream for a push whose commands are known, unless a login is held for it.
+
+        Returns None where no step can hold them. Each call is followed by one of `over`.
+        """
+        self._pushes += 1
+        line = self._held is not None and self._held.holding
         try:
-            return Ahead(self._ex, self._forward(None, updates))
+            return Ahead(self._ex, self._forward(None, updates, line=line)) if updates else None
         except OpsError:
             return None  # what is wrong with them is said when they are scanned
+
+    def over(self, forward: Ahead | None) -> None:
+        """A push is over: end what was begun for it."""
+        self._pushes -= 1
+        if forward is not None and forward.waiting:
+            self.dismiss(forward)
+        if self._held is not None:
+            # Not at once: its end takes time that the client would wait for.
+            asyncio.get_running_loop().call_later(HANG_UP_S, self._hang_up, self._held)
 
     async def aclose(self) -> None:
         """End what waits."""
         if self._ready is not None:
             self._expire(self._ready)
+        if self._held is not None:
+            self.dismiss(self._held)
         while self._leaving:
             await asyncio.wait(self._leaving)
 
@@ -163,7 +213,7 @@ class Repository:
             timeout_s=self._limits.scan_s + waits_s,
         )
 
-    def _forward(self, quarantine: str | None, updates: tuple[str, ...]) -> GitForward:
+    def _forward(self, quarantine: str | None, updates: tuple[str, ...], line: bool = False) -> GitForward:
         limits = self._limits
         waits_s = limits.request_s if quarantine is None else 0.0
         return GitForward(
@@ -171,6 +221,7 @@ class Repository:
             place=self._place,
             quarantine=quarantine,
             updates=updates,
+            line=line,
             timeout_s=limits.forward_s + waits_s,
         )
 

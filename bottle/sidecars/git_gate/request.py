@@ -40,11 +40,10 @@ async def read_request(body: Body) -> Request:
 def parsed(line: bytes) -> Request:
     """Return what the packet line asks for; raises Refusal."""
     command, *rest = line.removesuffix(b"\n").split(b"\0")
-    if rest and not rest.pop():  # each part ends with a NUL, also the last one
-        if rest and _HOST.match(rest[0]):
-            del rest[0]
-    elif rest:
+    if rest and rest.pop():  # each part ends with a NUL, also the last one
         raise Refusal("that is no request of git's own protocol")
+    if rest and _HOST.match(rest[0]):
+        del rest[0]
     if rest:
         parameters = rest[1:]
         if rest[0] or len(parameters) > 1 or not all(map(_VERSION.match, parameters)):

@@ -16,6 +16,8 @@ from opsexec.far.git_run import Declared, argv, environment, said
 Name = Literal["git-upload-pack", "git-receive-pack"]
 SERVICES: dict[str, Name] = {"git-upload-pack": "git-upload-pack", "git-receive-pack": "git-receive-pack"}
 
+KEEPALIVE = {"git-upload-pack": "uploadpack.keepAlive", "git-receive-pack": "receive.keepAlive"}
+
 BLOCK = 1 << 16
 PACKS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=512m", "core.deltaBaseCacheLimit=64m", "pack.threads=2")
 """What git holds of packs at once: its own defaults are as large as the address space."""
@@ -97,7 +99,7 @@ async def start(
     del env["GIT_DIR"]
     settings = list(UPLOAD if name == "git-upload-pack" else RECEIVE)
     # Where it works without a word it says that it lives; a silence is then a client's.
-    settings.append(f"{name.removeprefix('git-').replace('-', '')}.keepAlive={max(1, int(limits.idle_s / 3))}")
+    settings.append(f"{KEEPALIVE[name]}={max(1, int(limits.idle_s / 3))}")
     if name == "git-receive-pack":
         settings += [f"core.hooksPath={hooks.directory}", f"receive.maxInputSize={limits.body_bytes}"]
         env["GIT_GATE_SOCKET"] = str(hooks.socket)
