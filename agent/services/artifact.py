@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from agent.services.declaration import Declaration
 from agent.services.receipt import RECEIPTS
 from opsexec.errors import UsageError
 from opsexec.far.match import normalise
+
+if TYPE_CHECKING:
+    from agent.services.declaration import Declaration
 
 Kind = Literal["wrapper", "unit", "plist", "auth"]
 EMPTY_AUTH = b'{"auths":{}}\n'
