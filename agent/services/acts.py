@@ -17,6 +17,7 @@ from opsexec.steps import (
     LaunchdControl,
     Link,
     MakeDir,
+    MoveFile,
     PodmanRemove,
     ReadFile,
     RemoveFile,
@@ -76,6 +77,8 @@ def words(step: Step) -> list[str]:
             return ["mkdir", "-p", "-m", step.mode or "0755", step.path]
         case RemoveFile():
             return ["rm", *(["-r"] if step.recursive else []), step.path]
+        case MoveFile():
+            return ["mv", "--no-clobber", step.path, step.to]
         case Link():
             return ["ln", "-s", step.target, step.path]
         case SetMode():

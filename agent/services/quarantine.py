@@ -18,14 +18,14 @@ from agent.services.declaration import Quarantine
 from agent.services.doctor import Request, examine, find_service
 from agent.services.evidence import Capture, Captured, Source, redacted
 from agent.services.finding import Finding
-from agent.services.held import hold, read_held
+from agent.services.held import hold, read_held, withdraw
 from agent.services.look import Look, Service
 from agent.services.manager import Manager, manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from opsexec.errors import OpsError, StepFailed, UsageError
 from opsexec.principal import local_principal
-from opsexec.steps import PodmanRemove, RemoveFile, Stat
+from opsexec.steps import PodmanRemove, Stat
 
 if TYPE_CHECKING:
     from opsexec.executor import Executor
@@ -71,7 +71,7 @@ def containment(scene: Scene, containers: list[str], moved: str | None) -> list[
     leftovers = [
         Act(f"remove-container.{each}", PodmanRemove(each, link), "it outlived its unit") for each in containers
     ]
-    away = [] if moved is None else [Act("move-definition", RemoveFile(moved), f"it waits in {scene.places.held}")]
+    away = [] if moved is None else [withdraw(moved, scene.places.held)]
     return scene.manager.contain(leftovers, away)
 
 

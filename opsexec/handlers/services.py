@@ -69,8 +69,12 @@ async def _define(step: ServiceDefinition, context: Context) -> Outcome:
         "reload": ("daemon-reload",),
         "kill": ("kill", "--signal=SIGKILL", "--", step.name),
     }.get(step.action, (step.action, "--", step.name))
-    systemctl.require_ok(await systemctl.run(*words), f"{step.action} service {step.name}")
-    return Outcome(changed=True, value=await systemctl.show(step.name))
+    done = await systemctl.run(*words)
+    after = await systemctl.show(step.name)
+    if not _settled(step.action, after):
+        # Else it only complains: of another unit's definition, such as a link to itself (systemd 252).
+        systemctl.require_ok(done, f"{step.action} service {step.name}")
+    return Outcome(changed=True, value=after)
 
 
 def _settled(action: str, state: dict[str, Any]) -> bool:

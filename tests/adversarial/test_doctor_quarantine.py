@@ -42,12 +42,28 @@ def test_a_unit_of_10_mb_is_contained_and_comes_back_as_it_was(machine):
     path = plant(machine, "huge", "[Service]\nExecStart=/bin/sleep 1000\n")
     machine.run("sh", "-c", f"yes '# {'x' * 200}' | head -c 10000000 >> {path}; systemctl daemon-reload")
     machine.run("systemctl", "start", "huge")
-    digest = machine.run("sha256sum", path).split()[0]
+    assert ops(machine, "status", "huge")["value"]["ActiveState"] == "active"
+    ops(machine, "logs", "huge")
+    as_it_is = f"sha256sum {path}; stat -c '%i %a %U %Y' {path}"  # the same file, not a copy of it
+    before = machine.run("sh", "-c", as_it_is)
     told = ops(machine, "quarantine", "huge", "--execute")
     assert [machine.show("huge.service", name) for name in ("LoadState", "ActiveState")] == ["masked", "inactive"]
     assert json.loads(machine.run("cat", f"{told['bundle']}/manifest.json"))["incomplete"] != []
     ops(machine, "release", "huge", "--execute")
-    assert machine.run("sha256sum", path).split()[0] == digest
+    assert machine.run("sh", "-c", as_it_is) == before
+
+
+def test_what_somebody_put_in_its_place_meanwhile_is_not_overwritten(machine):
+    path = plant(machine, "replaced", "[Service]\nExecStart=/bin/sleep 1000\n")
+    ops(machine, "quarantine", "replaced", "--execute")
+    machine.run("rm", path)
+    plant(machine, "replaced", "[Service]\nExecStart=/bin/sleep 2000\n")
+    told = ops(machine, "release", "replaced", "--execute", rc=1)
+    assert any("nothing is moved over it" in each for each in told["notes"])
+    assert "sleep 2000" in machine.run("cat", path)
+    machine.run("rm", path)
+    ops(machine, "release", "replaced", "--execute")
+    assert "sleep 1000" in machine.run("cat", path)
 
 
 def test_a_podman_that_hangs_delays_a_quarantine_and_does_not_stop_it(machine):

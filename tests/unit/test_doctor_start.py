@@ -1,4 +1,4 @@
-"""What a doctor loads before it looks: half a second for a whole host leaves no room for what only declarations need."""
+"""What a doctor loads before it looks: half a second for a whole host leaves no room for what it doesn't need."""
 
 from __future__ import annotations
 

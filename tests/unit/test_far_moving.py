@@ -126,7 +126,7 @@ def test_a_directory_that_takes_the_files_place_is_put_back(places, far, monkeyp
     old, new = places
     (old / "f").write_text("mine")
     (old / "d").mkdir()
-    look, swapped = moving._require_free, []
+    look, swapped = moving._require_free, list[bool]()
 
     def swap(*args):
         look(*args)
