@@ -93,7 +93,9 @@ async def _preflight(look: Look) -> list[Finding]:
 
 async def stop(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Stop a service; raises OpsError."""
-    manager, _ = await _managed(executor, request)
+    manager, state = await _managed(executor, request)
+    if state["LoadState"] == "not-found" and manager.stopped(state):
+        raise UsageError(f"there is no {manager.unit} on this host", hint="see `ops-agent list`")
     acts = manager.stop()
     if not execute:
         return Outcome(ok=True, plan=acts, notes=list(manager.caveats))

@@ -91,8 +91,8 @@ class Capture:
         except Unreadable as error:
             self._missing("definition", error.reason)
             return
+        form: Form = "plist" if await self._look.system() == "Darwin" else "text"
         for number, file in enumerate(found.files):
-            form: Form = "plist" if file.asked.endswith(".plist") else "text"
             await self._file(f"definition.{number}", file.asked, form=form)
         try:
             for number, script in enumerate(await scripts(self._look)):

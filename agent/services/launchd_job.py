@@ -11,10 +11,13 @@ from agent.services.finding import Evidence
 from agent.services.look import Look
 from agent.services.probe import FileText, Unreadable
 from agent.services.unit_file import Setting, UnitText
+from opsexec.handlers.launchctl import parse_print
 from opsexec.handlers.launchd import ODD_PLIST
 
 ROOT = "lint.plist-syntax"
 DAEMONS, AGENTS = "/Library/LaunchDaemons", "/Library/LaunchAgents"
+MOST = 400
+"""Property lists that are read in the search for a label; a mac has some dozens."""
 OUR_PREFIX = "org.ops-agent."
 """What our own jobs' labels begin with."""
 
@@ -84,13 +87,47 @@ async def directories(look: Look) -> tuple[str, ...]:
 
 
 async def plist_path(look: Look) -> str:
-    """Return where the job's property list stands; raises Unreadable where there is none."""
+    """Return where the job's property list stands; raises Unreadable where there is none.
+
+    It goes by its file's name, else by the label that a file of another name has, else by what launchd has loaded.
+    """
+    return await look.probe.memo(("plist", look.service.name, look.user), lambda: _plist_path(look))
+
+
+async def _plist_path(look: Look) -> str:
     name = look.service.name
     for directory in await directories(look):
         for stem in dict.fromkeys((name, own_label(name))):
             if (await look.probe.stat(f"{directory}/{stem}.plist")).exists:
                 return f"{directory}/{stem}.plist"
-    raise Unreadable(f"there is no property list of {name} on this host", root="svc.state")
+    found = await _labelled(look) or await _loaded(look)
+    if found is None:
+        raise Unreadable(f"there is no property list of {name} on this host", root="svc.state")
+    return found
+
+
+async def _labelled(look: Look) -> str | None:
+    """Return the property list of the label, whatever its file is called; what can't be read is passed over."""
+    for directory in await directories(look):
+        for entry in (await look.probe.survey(directory, max_entries=MOST)).entries:
+            if not entry.path.endswith(".plist"):
+                continue
+            try:
+                if parse_job(await look.probe.read(entry.path)).label == look.service.name:
+                    return entry.path
+            except Unreadable:
+                continue
+    return None
+
+
+async def _loaded(look: Look) -> str | None:
+    """Return the file that launchd has loaded the job from: it may stand anywhere."""
+    for domain in (f"gui/{await look.uid()}", f"user/{await look.uid()}") if look.user else ("system",):
+        said = await look.probe.ask("launchd.job", f"{domain}/{look.service.name}")
+        path = ((parse_print(said.out) if said.rc == 0 else None) or {}).get("path", "")
+        if path.startswith("/") and (await look.probe.stat(path)).exists:
+            return path
+    return None
 
 
 async def plist_file(look: Look) -> FileText:

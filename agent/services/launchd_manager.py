@@ -7,7 +7,6 @@ import re
 from agent.services.acts import Act
 from agent.services.artifact import Places
 from agent.services.launchd_identity import Identity
-from agent.services.launchd_job import DAEMONS
 from agent.services.launchd_unit import launchd_unit_state
 from agent.services.look import Look
 from agent.services.manager import STOP_S, Held, Inquiry
@@ -53,7 +52,7 @@ class LaunchdManager:
         if PROTECTED.fullmatch(self.unit):
             return f"{self.unit} is needed to run this host, or this command"
         path = self.who.path
-        if path is not None and not self._user and not path.startswith(f"{DAEMONS}/"):
+        if path is not None and not self._user and path.rpartition("/")[0].endswith("/Library/LaunchAgents"):
             return f"{path} is an agent of logins, no service of the system: --user, as that login"
         return None
 
@@ -143,8 +142,11 @@ class LaunchdManager:
         return acts
 
     def leftover_note(self, state: dict[str, str]) -> list[str]:
-        """launchd has no control groups."""
-        return ["what it has started in a process group of its own lives on: launchd doesn't know of it"]
+        """launchd has no control groups; and what stands elsewhere isn't taken away, only kept from being loaded."""
+        notes = ["what it has started in a process group of its own lives on: launchd doesn't know of it"]
+        if self.who.path is not None and self.who.path != self.definition:
+            notes.append(f"{self.who.path} stays: launchd's database keeps it from being loaded")
+        return notes
 
     def evidence(self) -> list[Inquiry]:
         """What launchd knows of the job, and what its domain disables."""

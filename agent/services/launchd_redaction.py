@@ -16,7 +16,9 @@ from opsexec.handlers.launchd import ODD_PLIST
 
 MOST_VALUES = 20_000
 """Values a property list holds at most: in a binary one they may stand for each other without end."""
-_BLOCK = re.compile(r"[ \t]*(?:[a-z]+ )?(environment|arguments|sockets|event triggers) = \{\s*\Z")
+_BLOCK = re.compile(r"[ \t]*(?:[a-z]+ )?(environment|arguments) = \{\s*\Z")
+END = "\t}"
+"""How the page ends a block of the job's."""
 _PAIR = re.compile(r"([ \t]*)([^\s=]{1,200}) => (.*)\Z")
 _ASSIGNED = re.compile(r"(--?[\w-]+=|[A-Za-z_]\w*=)(.+)\Z", re.DOTALL)
 
@@ -94,24 +96,19 @@ def page_apart(text: str) -> Apart:
     block = ""
     words: list[str] = []
     for line in text.splitlines():
-        bare = line.strip()
-        if not block:
-            found = _BLOCK.match(line)
-            block, words = (found[1] if found else ""), []
-        elif bare == "}":
-            if block == "arguments":
-                kept += [f"\t\t{each}" for each in masking.words(words)]
-            block = ""
+        found, pair = _BLOCK.match(line), _PAIR.match(line)
+        if line.rstrip() == END:  # a value may hold a brace of its own, indented otherwise
+            kept += [f"\t\t{each}" for each in masking.words(words)]
+            block, words = "", []
+        elif not block and found:
+            block = found[1]
         elif block == "arguments":
-            words.append(bare)
+            words.append(line.strip())
             continue
-        else:
-            pair = _PAIR.match(line)
-            if pair and block == "environment":
-                line = f"{pair[1]}{pair[2]} => {masking.variable(pair[2], pair[3].strip())}"
-            elif not pair and block == "environment":
-                line = f"\t\t{masking.secret(bare)}" if bare else line  # a value goes on over lines
+        elif pair:  # wherever it stands
+            line = f"{pair[1]}{pair[2]} => {masking.variable(pair[2], pair[3].strip())}"
+        elif block == "environment" and line.strip():
+            line = f"\t\t{masking.secret(line.strip())}"  # a value that goes on over lines
         kept.append(line)
-    if block == "arguments":  # cut off
-        kept += [f"\t\t{each}" for each in masking.words(words)]
+    kept += [f"\t\t{each}" for each in masking.words(words)]  # it was cut off
     return Apart("\n".join(kept) + "\n", masking.count, masking.variables, masking.secrets)

@@ -172,6 +172,51 @@ async def test_a_job_whose_property_list_is_gone_is_contained_all_the_same():
     assert host.disabled["system"][NAME] is False
 
 
+async def test_a_property_list_under_another_name_is_found_by_its_label_moved_and_put_back():
+    path = f"{DAEMONS}/innocent.plist"
+    host = mac(path=path)
+    before = host.tree.nodes[path].data
+    assert (await contain(host)).ok
+    assert path not in host.tree.nodes
+    assert (await undo(host)).ok
+    assert host.tree.nodes[path].data == before
+    assert host.jobs[TARGET].state == "running"
+
+
+async def test_a_job_loaded_from_a_place_of_its_own_is_captured_ended_and_kept_from_being_loaded():
+    path = "/opt/hidden/x.plist"
+    host = mac(path=path)
+    outcome = await contain(host)
+    assert outcome.ok
+    assert TARGET not in host.jobs
+    assert "capture.definition.0" in [each.id for each in outcome.done]
+    assert any(f"{path} stays" in each for each in outcome.notes)
+    assert host.launchctl("bootstrap", "system", path).exit_code == 119
+    released = await undo(host)
+    assert released.ok
+    assert any("isn't loaded again" in each for each in released.notes)
+    assert TARGET not in host.jobs
+
+
+async def test_what_isnt_there_is_neither_stopped_nor_contained():
+    host = FakeLaunchd({})
+    async with fake_executor(host) as ex:
+        with pytest.raises(UsageError, match="there is no"):
+            await control.stop(ex, request(), execute=True)
+    with pytest.raises(UsageError, match="there is no"):
+        await contain(host)
+    assert told(host) == []
+
+
+async def test_a_repair_enables_what_is_declared_enabled():
+    host = mac({**KEYS, "KeepAlive": False}, login=None)
+    host.launchctl("disable", TARGET)
+    async with fake_executor(host) as ex:
+        outcome = await control.repair(ex, request(enable=True), execute=True)
+    assert [each.id for each in outcome.done] == ["svc.disabled-override"]
+    assert host.disabled["system"][NAME] is False
+
+
 @pytest.mark.parametrize(("kind", "domain"), [("Aqua", "gui/501"), ("Background", "user/501"), (None, "gui/501")])
 async def test_a_logins_own_job_is_contained_in_the_domain_that_its_session_type_means(kind, domain):
     path = f"/Users/me/Library/LaunchAgents/{NAME}.plist"
@@ -308,6 +353,16 @@ async def test_a_binary_property_list_without_end_is_withheld_in_no_time():
     source = Source(id="d", file="d", form="plist", argv=[], data=references({"Label": "a", "WatchPaths": bomb}))
     (found,) = redacted([source])
     assert found.data == b"withheld: it is no property list\n"
+
+
+async def test_a_value_that_holds_a_brace_doesnt_end_its_environment():
+    page = (
+        'system/x = {\n\tenvironment = {\n\t\tCONFIG => {\n  "k": "hidden-canary-0"\n}\n\t\tPLAIN => plain-canary-1\n'
+    )
+    page += "\t}\n\tstate = running\n\tendpoints = {\n\t\tODD => odd-canary-2\n\t}\n}\n"
+    (state,) = redacted([Source(id="s", file="s", form="launchctl", argv=[], data=page.encode())])
+    assert b"canary" not in state.data
+    assert b"\tstate = running\n" in state.data
 
 
 async def test_a_page_that_is_cut_off_shows_no_value_and_what_it_taught_is_taken_out_of_the_log():

@@ -7,13 +7,10 @@ from agent.services.check import on_mac
 from agent.services.checks import svc_files
 from agent.services.command_line import base
 from agent.services.finding import Evidence, Ruling, failed, passed, skipped, unknown
-from agent.services.launchd_job import AGENTS, DAEMONS, Job, find_job, parse_job
+from agent.services.launchd_job import AGENTS, DAEMONS, MOST, Job, find_job, parse_job
 from agent.services.look import Look
 from agent.services.probe import Unreadable
 from agent.services.receipt import MARKER
-
-MOST = 400
-"""Property lists that are read in the search for a label; a mac has some dozens."""
 
 
 async def jobs(look: Look) -> tuple[list[Job], list[str]]:
