@@ -53,8 +53,11 @@ async def _control(step: ServiceControl, context: Context) -> Outcome:
     _refuse(step, before, context)
     if context.check:
         return Outcome(changed=True, value=before, diff=f"{step.action} {step.name}\n" if context.diff else None)
-    systemctl.require_ok(await systemctl.run(step.action, "--", step.name), f"{step.action} service {step.name}")
+    done = await systemctl.run(step.action, "--", step.name)
     after = await systemctl.show(step.name)
+    if not (step.action == "disable" and already_so(step.action, after)):
+        # Else it only complains: of another unit's definition, such as a link to itself (systemd 252).
+        systemctl.require_ok(done, f"{step.action} service {step.name}")
     return Outcome(changed=True, value=after, diff=_diff(step, before, after) if context.diff else None)
 
 
@@ -72,8 +75,7 @@ async def _define(step: ServiceDefinition, context: Context) -> Outcome:
     done = await systemctl.run(*words)
     after = await systemctl.show(step.name)
     if not _settled(step.action, after):
-        # Else it only complains: of another unit's definition, such as a link to itself (systemd 252).
-        systemctl.require_ok(done, f"{step.action} service {step.name}")
+        systemctl.require_ok(done, f"{step.action} service {step.name}")  # as with disable
     return Outcome(changed=True, value=after)
 
 

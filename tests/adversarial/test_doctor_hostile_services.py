@@ -76,6 +76,19 @@ def test_a_service_of_a_hostile_unit_is_told_contained_and_put_back_as_it_was(ma
     assert machine.run("sh", "-c", look, check=False) == before
 
 
+def test_a_neighbours_bad_link_stops_neither_quarantine_nor_release(machine):
+    """systemd 252 does what it is asked, and then fails over the link to itself that stands beside it."""
+    machine.run("ln", "-sf", f"{UNITS}/itself.service", f"{UNITS}/itself.service")
+    text = f"{PLAIN}[Install]\\nWantedBy=multi-user.target\\n"
+    machine.run("sh", "-c", f"printf '{text}' >{UNITS}/beside.service; systemctl enable --now beside")
+    assert machine.status("systemctl", "disable", "beside") == 1
+    machine.run("systemctl", "enable", "beside")
+    assert told(machine, "quarantine", "beside", "--execute").returncode == 0
+    assert [machine.show("beside.service", name) for name in ("LoadState", "ActiveState")] == ["masked", "inactive"]
+    assert told(machine, "release", "beside", "--start", "--execute").returncode == 0
+    assert [machine.show("beside.service", name) for name in ("UnitFileState", "ActiveState")] == ["enabled", "active"]
+
+
 def test_a_list_of_hostile_names_and_files_has_a_line_each(machine):
     place = "/etc/ops-agent/services"
     script = (
