@@ -129,3 +129,13 @@ def test_what_the_runbook_does_not_grant_itself_is_denied_before_the_engine_is_a
     assert done.returncode != 0
     assert any("container.read:greeter" in line for line in error_lines(done))
     assert not cli.audit.exists() or b"container" not in cli.audit.read_bytes()
+
+
+def test_a_host_s_agent_runs_it_too_and_judges_each_step_itself(cli: Cli, ways: Ways) -> None:
+    (cli.home / "agent.toml").write_text(f'[hosts.build1]\nurl = "{ways.agent.url}"\ngroups = ["builders"]\n')
+    done = statuses(run(cli, "-i", "agent.toml"))
+    assert done["it greets"] == "ok"
+    assert there(ways.engine)[0] == ["greeter"]
+    assert set(statuses(run(cli, "-i", "agent.toml")).values()) == {"ok", "skipped"}
+    asked = [each for each in ways.agent.records() if (each["step"] or {}).get("type") == "network_create"]
+    assert [(each["decision"], each["step"]["name"]) for each in asked] == [("allow", "greeter")] * 2
