@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from opsexec.capability import CapabilitySet
 from opsexec.errors import BadRunbook, OpsError
 from opsexec.runbook import Runbook, RunbookStep, Template, least_capabilities
 from opsexec.runbook.container_fields import KEYS, OWN_FIELDS, REQUIRED
@@ -330,3 +331,30 @@ def test_any_tree_is_a_runbook_whose_needs_can_be_told_or_a_bad_runbook(steps):
     except BadRunbook as error:
         said = error.message
     assert said.startswith("r.yaml:")
+
+
+texts = st.sampled_from(["web", "${n}", "a-${h}", "${h}${h}", "x.${n}", "lib/${h}"])
+paths = st.sampled_from(["/a", "/srv/${n}/", "/${h}", "${p}", "/srv/${h}/x", "${p}/", "/a b"])
+
+
+@given(texts, texts, st.lists(texts, max_size=3), paths, paths, texts)
+def test_what_is_listed_for_a_template_admits_what_a_host_makes_of_it(name, image, networks, read, written, base):
+    shape = {"name": name, "image": image, "labels": OURS, "networks": networks}
+    templates = [
+        Template(ContainerRun, **shape, read_only={"/r": read}, writable={"/w": written}),
+        Template(ContainerExec, name=name, labels=OURS, argv=[image]),
+        Template(ContainerList, labels=OURS, names=name, kind="${kind}"),
+        Template(ImageBuild, name=image, labels=OURS, dockerfile="ARG A\nFROM ${A}", build_args={"A": base}),
+        Template(ImageBuild, name=image, labels=OURS, dockerfile="FROM b", context=read, network=name),
+        Template(NetworkCreate, name=name, labels=OURS),
+    ]
+    known = {"h": "h1", "p": "/srv/p", "kind": "networks"}
+    scope = Scope(runbook={"n": "web"}, host=known, overrides={}, builtins={}, secrets={})
+    for template in templates:
+        runbook = Runbook(name="t", hosts="all", vars={"n": "web"}, steps=[RunbookStep(template)])
+        held = CapabilitySet.of(*least_capabilities(runbook))
+        try:
+            needs = render_step(template, scope).requires()
+        except OpsError:
+            continue  # no such step can be
+        assert [str(need) for need in needs if not held.admits(need)] == []
