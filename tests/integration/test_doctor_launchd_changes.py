@@ -139,6 +139,7 @@ def plant(mac: FakeMac, *, form: plistlib.PlistFormat = plistlib.FMT_XML) -> byt
     data = plistlib.dumps(RUNAWAY, fmt=form)
     mac.write("/nix/store/abcdefgh-node-commander/bin/run", SCRIPT, "0755")
     mac.write(f"{DAEMONS}/com.example.node-commander.plist", data, "0640")
+    mac.launchctl("enable", "system/com.example.node-commander")
     assert mac.launchctl("bootstrap", "system", f"{DAEMONS}/com.example.node-commander.plist").returncode == 0
     eventually_now(
         lambda: "token" in mac.tried("cat", "/tmp/node-commander.log").stdout, within_s=20, what="the runaway logs"
