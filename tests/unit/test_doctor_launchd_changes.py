@@ -17,7 +17,7 @@ from agent.services.quarantine import quarantine
 from agent.services.release import release
 from opsexec import CapabilitySet
 from opsexec.errors import ConnectionLost, OpsError, StepFailed, UsageError
-from opsexec.steps import LaunchdControl, RemoveFile, WriteFile
+from opsexec.steps import LaunchdControl, MoveFile, RemoveFile, WriteFile
 from opsexec.testing import FakeNode, fake_executor
 from tests.parts.fake_launchctl import FakeLaunchd
 
@@ -82,7 +82,7 @@ class CutOff:
         return getattr(self._executor, name)
 
     async def run(self, step: Any, *words: Any, **named: Any) -> Any:
-        if isinstance(step, WriteFile | RemoveFile | LaunchdControl):
+        if isinstance(step, WriteFile | RemoveFile | MoveFile | LaunchdControl):
             if self._left == 0:
                 raise ConnectionLost("the connection is gone")
             self._left -= 1
