@@ -6,9 +6,10 @@ of every restart; where that can't be read, the count over the time since the la
 
 from __future__ import annotations
 
-import json
 import re
 from typing import NamedTuple
+
+from agent.services.manager_journal import told
 
 HOUR_S = 3600.0
 COUNTER = re.compile(r"Scheduled restart job, restart counter is at ([0-9]{1,9})\.?$")
@@ -39,21 +40,14 @@ def over_last_start(count: int, age_s: float) -> Rate:
 
 def by_journal(journal: str, now: float) -> Rate | None:
     """Return the rate of the restarts that `journalctl -o json` tells of, until `now`; None with fewer than two."""
-    told: list[tuple[float, int]] = []
-    for line in journal.splitlines():
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        message, when = (entry.get("MESSAGE"), entry.get("__REALTIME_TIMESTAMP")) if isinstance(entry, dict) else (0, 0)
-        match = COUNTER.search(message) if isinstance(message, str) else None
-        # Fields that begin with _ are journald's own word on who spoke: a service can write all the others itself.
-        own = isinstance(entry, dict) and (entry.get("_PID") == "1" or entry.get("_SYSTEMD_USER_UNIT") == "init.scope")
-        if match and own and isinstance(when, str) and re.fullmatch(r"[0-9]{1,18}", when):
-            told.append((int(when) / 1e6, int(match[1])))
-    if len(told) < 2:
+    counts: list[tuple[float, int]] = []
+    for entry in told(journal):
+        match, when = COUNTER.search(entry["MESSAGE"]), entry.get("__REALTIME_TIMESTAMP")
+        if match and isinstance(when, str) and re.fullmatch(r"[0-9]{1,18}", when):
+            counts.append((int(when) / 1e6, int(match[1])))
+    if len(counts) < 2:
         return None
-    first, last = told[0], told[-1]
+    first, last = counts[0], counts[-1]
     span = now - first[0]
     if span <= 0 or last[1] <= first[1]:
         return None

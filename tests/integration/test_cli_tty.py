@@ -84,6 +84,7 @@ def test_a_terminal_that_is_cut_ends_its_tree_and_is_put_back(cli: Cli, host: li
         before = person.settings()
         person.types(f"printf '\\033[?1049h\\033[?25l'; nohup setsid sleep {seconds} & sleep {seconds}\r")
         wait_for(lambda: len(sleeping(seconds)) == 2, "programs")
+        person.sees(r"\x1b\[\?25l")
         person.process.send_signal(number)
         assert person.leaves() == 128 + number
         assert sleeping(seconds) == []

@@ -8,6 +8,7 @@ import pytest
 
 from agent.services.checks import svc_state
 from agent.services.doctor import Request, examine
+from agent.services.manager_journal import last_bad_end
 from agent.services.restart_rate import Rate, by_journal, over_last_start, since_last_start
 from opsexec import CapabilitySet
 from opsexec.testing import FakeHost, fake_executor
@@ -123,3 +124,16 @@ def test_a_manager_that_does_not_tell_when_is_no_rate(found):
 
 def test_a_rate_over_less_than_a_second_is_one_over_a_second():
     assert over_last_start(2, 0.0) == Rate(7200.0, "over the 0 s since its last start")
+
+
+def ended(message: str, pid: str = "1") -> str:
+    return json.dumps({"MESSAGE": message, "_PID": pid}) + "\n"
+
+
+def test_how_it_ended_before_a_restart_is_the_managers_last_word_of_it():
+    text = ended("web.service: Main process exited, code=exited, status=3/NOTIMPLEMENTED")
+    assert last_bad_end(text) == "status 3"
+    text += ended("web.service: Main process exited, code=killed, status=9/KILL") + ended("Started web.service.")
+    assert last_bad_end(text) == "signal 9"
+    assert last_bad_end(ended("web.service: Main process exited, code=exited, status=3/N", pid="4711")) is None
+    assert last_bad_end(ended("all went well") + "{\n[]\n") is None

@@ -13,6 +13,7 @@ from agent.services import launchd_state
 from agent.services.check import check
 from agent.services.finding import EXCERPT, Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
+from agent.services.manager_journal import last_bad_end
 from agent.services.probe import Unreadable
 from agent.services.restart_rate import HOUR_S, Rate, by_journal, over_last_start, since_last_start
 from agent.services.unit_state import ask_unit, installed, loaded, parse_properties, unit_state
@@ -94,12 +95,27 @@ async def last_exit(look: Look) -> Ruling:
     if not code.isdigit() or not status.isdigit():
         return skipped("the unit has no main process")
     if code == "0" or ((code == "1" and status == "0") and result in ("success", "")):
-        return passed("no bad end is on record")
+        return await _end_before(look, found)
     said = await ask_unit(look)
     how = f"status {status}" if code == "1" else f"signal {status}"
     journal = await journal_of(look)
     evidence = (said.evidence, *((journal,) if journal else ()))
     return warned(f"the main process ended with {how} ({result})", *evidence)
+
+
+async def _end_before(look: Look, found: dict[str, str]) -> Ruling:
+    """Rule on a unit whose process runs: systemd forgets the one before as it restarts, and the journal doesn't."""
+    if found.get("NRestarts", "0") in ("0", ""):
+        return passed("no bad end is on record")
+    try:
+        said = await look.probe.ask("systemd.journal-user" if look.user else "systemd.journal", look.service.unit)
+    except Unreadable:
+        return noted("it was restarted, and how it ended before can't be told without its journal")
+    how = last_bad_end(said.out) if said.rc == 0 else None
+    if how is None:
+        return passed("no bad end is on record")
+    evidence = Evidence(cmd=said.cmd, rc=said.rc, excerpt="\n".join(last_lines(said.out)[-8:])[-EXCERPT:])
+    return warned(f"the main process ended with {how} before it was restarted", evidence)
 
 
 def judge_restarts(state: str, count: int, limit: int, rate: Rate | None) -> Ruling:
