@@ -87,6 +87,16 @@ def packed_otherwise(archive: bytes, method: int) -> bytes:
     return bytes(data)
 
 
+def levelled(packed: bytes) -> bytes:
+    """The same gzip with a compression level and a system that nobody has."""
+    return packed[:8] + b"\x7b\x7b" + packed[10:]
+
+
+def versioned(archive: bytes) -> bytes:
+    """The same zip whose first entry claims a version of its own."""
+    return archive[:4] + b"\x7b\x7b" + archive[6:]
+
+
 def form(content: bytes) -> bytes:
     head = b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     return b"--x9\r\n" + head + b"1\r\n--x9\r\n" + head + content + b"\r\n--x9--\r\n"
@@ -129,6 +139,10 @@ LATE = {
     "gzip that breaks off": gzip.compress(NOISE + SAID)[:-9],
     "form": form(gzip.compress(NOISE + SAID)),
     "npm publish": npm(gzip.compress(tarred([("a", NOISE), ("b", SAID)]))),
+    "npm publish, something before it": npm(b"x" + gzip.compress(tarred([("a", NOISE), ("b", SAID)]))),
+    "another level named": gzip.compress(NOISE) + levelled(gzip.compress(SAID)),
+    "gzip of another level": levelled(gzip.compress(NOISE + SAID)),
+    "zip of a late version": versioned(zipped([("a", NOISE), ("b", SAID)])),
     "ar, as a deb is": b"!<arch>\n" + b"x" * 60 + lzma.compress(NOISE, preset=0) + b"y" * 60 + lzma.compress(SAID),
 }
 
@@ -250,6 +264,7 @@ ORDINARY = {
     "base64 of noise": npm(NOISE),
     "form": form(NOISE),
     "form with a broken gzip": form(b"\x1f\x8b\x08 is how it begins"),
+    "much base64 of noise": b'{"image": "' + base64.b64encode(NOISE) + b'", "hashes": "' + b"ab12" * 8000 + b'"}',
     "concatenated": gzip.compress(b"1") * 3000,
     "words": b"-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n",
 }

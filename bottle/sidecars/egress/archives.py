@@ -33,11 +33,9 @@ CLOSED = (
 
 _BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=? -]{1,72})\r\n[A-Za-z-]+:")
 _ZIP = rb"PK\x03\x04[\0-\x3f]\0[\0-\xff]{2}[\0-\x63]\0"
-_STREAM = (
-    rb"\x1f\x8b\x08[\0-\x1f][\0-\xff]{4}[\0\2\4][\0-\x0d\xff]|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd[\0-\xff]{6}"
-)
+_STREAM = rb"\x1f\x8b\x08[\0-\x1f][\0-\xff]{6}|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd[\0-\xff]{6}"
 _PACKED = re.compile(_ZIP + b"|" + _STREAM)
-_ZIPPED = re.compile(rb"(?:PK\x07\x08|PK00)?" + _ZIP)
+_ZIPPED = re.compile(rb"(?:PK\x07\x08|PK00)?PK\x03\x04")
 _FURTHER_IN = re.compile(
     _ZIP + b"|" + _STREAM + rb"|(?:H4sI|UEsDB|QlpoO|/Td6WFo|KLUv/|N3q8ryc|UmFyIR|U2FsdGVkX1)[0-9A-Za-z+/_-]{12}"
 )
@@ -50,12 +48,25 @@ _LITERALS = (
 """How these begin: whether one is there at all is told ten times faster than by the pattern."""
 
 LONGEST = 32
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_AS_RUN = bytes(120 if byte in _LETTERS else 0 for byte in range(256))
+_RUN = b"x" * 1024
+"""So much base64 without a break is taken off whatever it begins with."""
 _NOT_BASE64 = re.compile(rb"[^0-9A-Za-z+/_\s-]")
 _SPACE = re.compile(rb"\s+")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 Look = Callable[[KnownValues, bytes], "str | None"]
+
+
+def _further_in(data: bytes) -> int:
+    """Return where something packed, or a long run of base64, begins in a text; -1 for nowhere."""
+    found = _FURTHER_IN.search(data) if any(each in data for each in _LITERALS) else None
+    run = data.translate(_AS_RUN).find(_RUN)
+    if found is None:
+        return run
+    return found.start() if run < 0 else min(run, found.start())
 
 
 class Holds(Exception):
@@ -117,7 +128,7 @@ class _Content:
         self._bounds = bounds
         self._nested = nested
         self._strict = strict
-        self._leaf = _Leaf(bounds) if nested else None
+        self._leaf = _Leaf(bounds, deep=strict) if nested else None
         self._held = b""
         self._begun = self._ending = self._sure = False
         self._inner: Container | None = None
@@ -153,11 +164,12 @@ class _Content:
                     return
                 self._begun, self._sure, self._inner = True, self._strict, self._at_beginning(data)
                 continue
-            found = _FURTHER_IN.search(data) if any(each in data for each in _LITERALS) else None
-            if found is None:
-                self._held = b"" if self._ending else data[-LONGEST:]
+            at = _further_in(data)
+            if at < 0:
+                run = len(data) - len(data.rstrip(_LETTERS))  # what may go on as base64 is needed from where it began
+                self._held = b"" if self._ending else data[-max(LONGEST, run) :]
                 return
-            data = data[found.start() :]
+            data = data[at:]
             self._sure, self._inner = False, self._packed(data) or _Base64(lambda: self._entry(strict=False))
 
     def _feed_inner(self, inner: Container, data: bytes) -> bytes:
@@ -186,7 +198,7 @@ class _Content:
 
     def _packed(self, data: bytes) -> Container | None:
         if _ZIPPED.match(data):
-            return Zip(self._entry)
+            return Zip(self._entry)  # also of a version that its first header only claims
         engine = of_stream(data) if _PACKED.match(data) else None
         return None if engine is None else _Packed(self._entry, engine)
 
@@ -197,15 +209,16 @@ class _Content:
 class _Leaf:
     """Searches what came out: all of it in one layer, its beginning in every one while there is some of `deep` left."""
 
-    def __init__(self, bounds: _Bounds) -> None:
+    def __init__(self, bounds: _Bounds, *, deep: bool) -> None:
         self._bounds = bounds
+        self._deep = deep
         self._stream = Stream(bounds.known, mask=False)
         self._beginning = b""
 
     def feed(self, data: bytes) -> None:
         self._stream.feed(data)
         self._require_none(self._stream.found)
-        room = min(self._bounds.deep, len(data))
+        room = min(self._bounds.deep, len(data)) if self._deep else 0
         if room:
             self._bounds.deep -= room
             self._beginning += data[:room]
