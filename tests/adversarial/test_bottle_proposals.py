@@ -7,14 +7,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.parts.bottle_backends import BACKENDS
 from tests.parts.bottle_running import Bottles
 from tests.parts.supervised import Supervised, decide, digest_of
 from tests.parts.supervised_bottles import HELD_AND_OPEN, supervised_bottles
 
 
-@pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
-    with supervised_bottles(tmp_path_factory, ("api.test", "open.test"), {"dev": HELD_AND_OPEN}, answer_s=0.3) as made:
+@pytest.fixture(scope="module", params=BACKENDS)
+def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+    with supervised_bottles(
+        request,
+        tmp_path_factory,
+        ("api.test", "open.test"),
+        {"dev": HELD_AND_OPEN},
+        answer_s=0.3,
+        backend=request.param,
+    ) as made:
         yield made
 
 

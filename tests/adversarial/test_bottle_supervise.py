@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, egress_environment
-from tests.parts.ops_agent import OpsAgent
+from tests.parts.bottle_backends import BACKENDS
+from tests.parts.bottle_running import HELD, TOKEN, Bottles
 from tests.parts.supervised import Supervised, decide, digest_of, keep_the_decision
 from tests.parts.supervised_bottles import HELD_AND_OPEN, supervised_bottles
-from tests.parts.waiting import eventually_now
 
 
-@pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+@pytest.fixture(scope="module", params=BACKENDS)
+def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
     with supervised_bottles(
-        tmp_path_factory, ("api.test", "open.test"), {"dev": HELD_AND_OPEN}, answer_s=0.3, other="dev"
+        request,
+        tmp_path_factory,
+        ("api.test", "open.test"),
+        {"dev": HELD_AND_OPEN},
+        answer_s=0.3,
+        backend=request.param,
+        other="dev",
     ) as made:
         yield made
 
@@ -113,7 +118,7 @@ found['reach'] = status('https://open.test/a')
 def test_SV4_a_proposal_of_100_MB_is_not_read(bottle: Supervised) -> None:
     found = bottle.inside(
         """
-head = 'POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:8879\\r\\nContent-Type: application/json\\r\\n'
+head = f'POST /mcp HTTP/1.1\\r\\nHost: {DOOR[0]}:8879\\r\\nContent-Type: application/json\\r\\n'
 found['declared'] = raw((head + 'Content-Length: 104857600\\r\\n\\r\\n').encode())
 found['chunked'] = raw((head + 'Transfer-Encoding: chunked\\r\\n\\r\\n').encode(), more=100 << 10)
 found['why'] = tool('propose_route', host='sv4.test', why='w' * 20000)
@@ -230,7 +235,7 @@ def test_SV12_a_call_waits_so_long_and_the_default_is_no(bottle: Supervised) -> 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "1e9", "soon", "30 s", "٣"])
 def test_SV12_a_time_to_wait_that_is_none_is_refused_at_the_start(bottles: Bottles, value: str) -> None:
     before = sorted((bottles.root.path / "state").iterdir())
-    asked = Bottles(bottles.root, bottles.upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": value})
+    asked = replace(bottles, env={**bottles.env, "SUPERVISE_RESPONSE_TIMEOUT_SECONDS": value})
     ended = asked.run("worker", ["/usr/bin/true"])
     assert ended.code == 2
     assert "SUPERVISE_RESPONSE_TIMEOUT_SECONDS" in ended.stderr
@@ -245,13 +250,14 @@ call = json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': 'tools/call',
 found['origins'] = [post(call, {'Origin': each})[0] for each in
                     ('https://evil.test', 'null', 'http://127.0.0.1:8879', 'http://localhost:8879', '')]
 found['hosts'] = [post(call, {'Host': each})[0] for each in
-                  ('evil.test', 'evil.test:8879', '127.0.0.1', '127.0.0.1:80', '127.0.0.1:8879.evil.test', '')]
+                  ('evil.test', 'evil.test:8879', DOOR[0], f'{DOOR[0]}:80', f'{DOOR[0]}:8879.evil.test', '')]
 found['kinds'] = [post(call, {'Content-Type': each})[0] for each in
                   ('text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data', 'text/json', '')]
 found['methods'] = [post(call, method=each)[0] for each in ('GET', 'PUT', 'DELETE', 'OPTIONS', 'PATCH')]
-found['two'] = raw(b'POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:8879\\r\\nHost: evil.test\\r\\n\\r\\n').split('\\r\\n')[0]
+two = f'POST /mcp HTTP/1.1\\r\\nHost: {DOOR[0]}:8879\\r\\nHost: evil.test\\r\\n\\r\\n'.encode()
+found['two'] = raw(two).split('\\r\\n')[0]
 lengths = b'Content-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n'
-head = b'POST /mcp HTTP/1.1\\r\\nHost: 127.0.0.1:8879\\r\\nContent-Type: application/json\\r\\n'
+head = f'POST /mcp HTTP/1.1\\r\\nHost: {DOOR[0]}:8879\\r\\nContent-Type: application/json\\r\\n'.encode()
 found['lengths'] = raw(head + lengths).split('\\r\\n')[0]
 found['plain'] = post(call)[0]
 """
@@ -266,36 +272,6 @@ found['plain'] = post(call)[0]
     assert [each["change"]["host"] for each in bottle.proposals()] == ["sv14.test"]
     reasons = {each["reason"] for each in bottle.records("proposal") if each["decision"] == "deny"}
     assert {"an Origin: no web page speaks for the agent", "Host names another place than this door"} <= reasons
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["cut", "hung"])
-def test_SV15_an_approval_over_a_lost_link_grants_nothing(
-    bottles: Bottles, tmp_path: Path, how: signal.Signals
-) -> None:
-    """The bottle is on another host; the link to it is cut, or hangs, before a person says yes."""
-    far = tmp_path / "far"
-    far.mkdir(mode=0o700)
-    with OpsAgent() as there:
-        reaching = ["--host", there.url, "--host-dir", str(far), "--host-env", str(egress_environment().resolve())]
-        hosted = Bottles(bottles.root, bottles.upstream, env=bottles.env, reaching_also=reaching)
-        bottle = Supervised.start(hosted, "other")
-        bottle.kept_at = far / bottle.identity
-        table = far / bottle.identity / "bundle" / "routes.json"
-        try:
-            waiting = bottle.proposed("tool('propose_route', host='open.test', path_allowlist=['/far'], why='w')")
-            before = table.read_text()
-            os.kill(there.pid, how)
-            done = bottles.command("approve", waiting["id"], "--accept-risks")
-            assert done.returncode in (1, 2), done.stdout
-            assert table.read_text() == before
-            eventually_now(lambda: bottle.launcher.poll() is not None, within_s=60, what="the bottle ends")
-        finally:
-            if how is signal.SIGSTOP:
-                os.kill(there.pid, signal.SIGCONT)
-            bottle.stop()
-        assert table.read_text() == before
-        assert "/far" not in json.dumps(bottle.policy())
-        assert not any(each["status"] == "approved" for each in bottle.kept())
 
 
 def test_SV16_what_the_agent_is_told_holds_neither_policy_nor_secrets(bottle: Supervised) -> None:

@@ -22,8 +22,8 @@ WIDTH = (160, 50)
 
 
 @pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
-    with supervised_bottles(tmp_path_factory, ("open.test",), {"dev": OPEN}, answer_s=20) as made:
+def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+    with supervised_bottles(request, tmp_path_factory, ("open.test",), {"dev": OPEN}, answer_s=20) as made:
         yield made
 
 

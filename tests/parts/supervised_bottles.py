@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, require_bottles
+from tests.parts.bottle_backends import LOOPBACK, Name, scene
+from tests.parts.bottle_running import Bottles
 from tests.parts.supervised import Supervised
-from tests.parts.upstream_tls import Upstream
 
 OPEN = """supervise: true
 egress:
@@ -45,25 +44,26 @@ PROPOSE = (
 
 @contextmanager
 def supervised_bottles(
+    request: pytest.FixtureRequest,
     made: pytest.TempPathFactory,
     hosts: tuple[str, ...],
     manifests: Mapping[str, str],
     *,
     answer_s: float,
+    backend: Name = "bwrap",
     **agents: str,
 ) -> Iterator[Bottles]:
     """A home root with these bottles, an agent called `worker` of `dev` and these others of theirs, over an upstream.
 
     `answer_s`: how long an agent's question waits for the answer, in seconds.
     """
-    require_bottles()
-    with Upstream(made.mktemp("upstream"), hosts) as upstream:
-        root = HomeRoot(made.mktemp("root") / "home")
-        for name, front in manifests.items():
-            root.bottle(name, front)
+    with scene(request, backend, made.mktemp("upstream"), hosts) as stage:
+        fronts = {name: front.replace(LOOPBACK, stage.address) for name, front in manifests.items()}
+        bottles = stage.bottles(made.mktemp("root") / "home", **fronts)
         for name, bottle in {"worker": "dev", **agents}.items():
-            root.agent(name, f"bottle: {bottle}\n", "Work.\n")
-        yield Bottles(root, upstream, env={"SUPERVISE_RESPONSE_TIMEOUT_SECONDS": f"{answer_s:g}"})
+            bottles.root.agent(name, f"bottle: {bottle}\n", "Work.\n")
+        bottles.env["SUPERVISE_RESPONSE_TIMEOUT_SECONDS"] = f"{answer_s:g}"
+        yield bottles
 
 
 @pytest.fixture(scope="module")

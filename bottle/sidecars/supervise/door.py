@@ -20,6 +20,7 @@ MAX_CLIENTS = 16
 BLOCK = 16 << 10
 REQUEST_S = 10.0
 IDLE_S = 120.0
+LINGER_S = 1.0
 
 Answer = Callable[[bytes], Awaitable["dict[str, Any] | None"]]
 
@@ -92,6 +93,7 @@ class Door:
                 status, data = error.error_status_hint, json.dumps(_rejection("no readable HTTP request")).encode()
             await _respond(wire, writer, status, data)
             if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
+                await _linger(reader, writer)
                 return
             wire.start_next_cycle()
 
@@ -151,6 +153,19 @@ class Door:
 
 def _rejection(reason: str) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": reason}}
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take some of what is still sent: closed before that, TCP's reset may take the answer along (RFC 9112, 9.6)."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    left = MAX_BODY
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while left > 0 and (block := await reader.read(BLOCK)):
+                left -= len(block)
+    except TimeoutError:
+        return
 
 
 async def _respond(wire: h11.Connection, writer: asyncio.StreamWriter, status: int, data: bytes) -> None:
