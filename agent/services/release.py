@@ -35,7 +35,7 @@ async def release(
             await write_manifest(executor, bundle, manifest)
         return Outcome(ok=True, notes=[f"{here.unit} was released already"], bundle=bundle)
     held = await read_held(executor, here.places.held)
-    if held.unit != here.unit or not manager.restorable(held.path):
+    if not held.unit == here.unit == manifest.unit or not manager.restorable(held.path):
         raise StepFailed(f"{here.places.held} is about another definition", hint="look at it by hand")
     acts = manager.put_back(held, await restore(executor, held, here.places.held), start=start)
     acts.append(forget(here.places.held))

@@ -294,6 +294,18 @@ async def test_a_note_that_names_another_place_is_not_followed():
             await undo(host)
 
 
+async def test_a_note_that_names_another_job_than_the_sealed_manifest_is_not_followed():
+    host = mac()
+    await contain(host)
+    (note,) = (each for each in host.tree.nodes if each.endswith("/held/restore.json"))
+    held = json.loads(host.tree.nodes[note].data)
+    host.tree.nodes[note].data = json.dumps({**held, "unit": "com.apple.other"}).encode()
+    asked = len(told(host))
+    with pytest.raises(StepFailed, match="another definition"):
+        await undo(host, start=True)
+    assert len(told(host)) == asked
+
+
 async def test_an_install_over_somebody_elses_job_is_refused_loaded_or_not():
     declared: dict[str, Any] = {"enable": True, "command": ["/usr/local/bin/web"]}
     ours = f"{DAEMONS}/org.ops-agent.web.plist"
