@@ -29,6 +29,9 @@ REASONS = {
     150: "the service is denied by system policy",
 }
 
+LOOK_S, CHANGE_S = 10.0, 120.0
+"""Seconds until launchctl, which hangs where launchd does, gives no answer: to a look, and to a change."""
+
 RUNNING = "running"
 COMING = ("spawn scheduled", "spawning")
 """States of a job that launchd is about to start."""
@@ -73,13 +76,13 @@ class Launchctl:
     async def run(self, *words: str) -> RunOutput:
         """Run `launchctl words...`. The grant is service.*, so the program needs no exec grant.
 
-        Raises HostUnsuitable where there is no launchctl.
+        Raises HostUnsuitable where there is no launchctl, StepTimeout where it gives no answer.
         """
         context = self._context
         programs = program_candidates("launchctl")
         spec = ProcessSpec(
             run=context.run, programs=programs, admitted=programs, argv=("launchctl", *words), env={"LC_ALL": "C"},
-            run_as=self._run_as,
+            run_as=self._run_as, timeout_s=LOOK_S if words[0].startswith("print") else CHANGE_S,
         )  # fmt: skip
         recorder = Recorder()
         try:

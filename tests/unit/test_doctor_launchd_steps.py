@@ -160,6 +160,15 @@ async def test_an_answer_nobody_knows_ends_in_an_error_and_no_change(text):
     assert asked(host) == []
 
 
+async def test_a_launchctl_that_hangs_ends_the_step_in_bounded_time(monkeypatch):
+    monkeypatch.setattr("opsexec.handlers.launchctl.LOOK_S", 0.1)
+    host = mac(says={f"launchctl print {TARGET}": Answer(delay_s=600)})
+    async with fake_executor(host) as ex:
+        with pytest.raises(StepTimeout):
+            await ex.run(step("bootout"))
+    assert asked(host) == []
+
+
 async def test_a_host_without_launchctl_says_so():
     host = FakeHost(answers={"launchctl **": Answer(missing=True)})
     async with fake_executor(host) as ex:
