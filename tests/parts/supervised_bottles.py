@@ -51,7 +51,7 @@ def supervised_bottles(
     *,
     answer_s: float,
     backend: Name = "bwrap",
-    **agents: str,
+    agents: Mapping[str, str] | None = None,
 ) -> Iterator[Bottles]:
     """A home root with these bottles, an agent called `worker` of `dev` and these others of theirs, over an upstream.
 
@@ -60,7 +60,7 @@ def supervised_bottles(
     with scene(request, backend, made.mktemp("upstream"), hosts) as stage:
         fronts = {name: front.replace(LOOPBACK, stage.address) for name, front in manifests.items()}
         bottles = stage.bottles(made.mktemp("root") / "home", **fronts)
-        for name, bottle in {"worker": "dev", **agents}.items():
+        for name, bottle in {"worker": "dev", **(agents or {})}.items():
             bottles.root.agent(name, f"bottle: {bottle}\n", "Work.\n")
         bottles.env["SUPERVISE_RESPONSE_TIMEOUT_SECONDS"] = f"{answer_s:g}"
         yield bottles
