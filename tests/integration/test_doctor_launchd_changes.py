@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
+from tests.integration.conftest import require_sshd
 from tests.parts import fake_mac
 from tests.parts.fake_mac import REPOSITORY, FakeMac
 from tests.parts.host_key import private_key
+from tests.parts.sshd import Sshd
 from tests.parts.waiting import eventually_now
 
 pytestmark = pytest.mark.timeout(240)
@@ -242,6 +244,27 @@ def test_every_command_works_under_the_least_ceiling_that_the_docs_give_and_no_o
     ]
     mac.launchctl("bootout", "system/com.example.node-commander")
     mac.run("rm", f"{DAEMONS}/com.example.node-commander.plist")
+
+
+def test_a_quarantine_and_its_release_over_ssh_are_the_same(mac, tmp_path):
+    require_sshd()
+    name, target = "com.example.node-commander", "system/com.example.node-commander"
+    plant(mac)
+    tmp_path.chmod(0o755)
+    with Sshd(extra=[mac.login(tmp_path)]) as server:
+        endpoint = server.endpoint()
+        for file in (endpoint.identity, endpoint.known_hosts):  # the caller is in there, too
+            mac.write(str(file), file.read_bytes(), "0600")
+        mac.write("/root/.ssh/config", endpoint.config_block("mac"), "0600")
+        contained = mac.ops("quarantine", name, "--execute", "--host", "ssh://mac")
+        assert contained["host"] != "local"
+        assert mac.launchctl("print", target).returncode == 113
+        assert mac.ops("quarantine", name, "--execute", "--host", "ssh://mac")["plan"] == []
+        mac.ops("release", name, "--execute", "--host", "ssh://mac")
+    assert pid_of(mac, target) != 0
+    assert CANARY not in mac.run("sh", "-c", f"cat {contained['bundle']}/*")
+    mac.launchctl("bootout", target)
+    mac.run("rm", f"{DAEMONS}/{name}.plist")
 
 
 def test_a_launchctl_that_answers_garbage_is_told_and_nothing_is_changed(web):

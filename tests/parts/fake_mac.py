@@ -81,6 +81,13 @@ class FakeMac:
         self.started: list[subprocess.Popen[bytes]] = []
         self._enter = ["nsenter", "-t", str(pid), "-m", "-p", "chroot", root]
 
+    def login(self, directory: Path) -> str:
+        """Return a line of sshd's configuration whose logins come in there. `directory`: where its script may stand."""
+        script = directory / "enter-the-mac"
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(self._enter)} /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n')
+        script.chmod(0o755)
+        return f"ForceCommand {script}"
+
     def tried(self, *argv: str, stdin: str | None = None, within_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command there, and return how it ended."""
         return subprocess.run(
