@@ -113,7 +113,7 @@ async def _do(arguments: argparse.Namespace, executor: Executor, request: Reques
         case "uninstall":
             return await control.uninstall(executor, request, execute=execute, say=_say)
         case "repair":
-            return await control.repair(executor, request, execute=execute)
+            return await control.repair(executor, request, execute=execute, say=_say)
         case "status":
             return await control.status(executor, request)
         case "logs":

@@ -13,7 +13,7 @@ from agent.services.doctor import DECLARATIONS, LOCAL_RUNTIME, OF_A_SERVICE, Req
 from agent.services.engine import Engine
 from agent.services.finding import Finding
 from agent.services.look import Look
-from agent.services.manager import Manager, manager_of
+from agent.services.manager import UNTESTED, Manager, manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from agent.services.receipt import RECEIPTS
@@ -227,7 +227,15 @@ async def list_services(executor: Executor, *, user: bool, run_as: str | None) -
     return Outcome(ok=True, notes=notes or ["no service is declared or installed"], value=rows)
 
 
-async def repair(executor: Executor, request: Request, *, execute: bool) -> Outcome:
+async def _caveats(executor: Executor, request: Request) -> tuple[str, ...]:
+    try:
+        darwin = await Look(Probe(executor, run_as=request.run_as)).system() == "Darwin"
+    except Unreadable:
+        return ()  # what the checks say of such a host is told
+    return (UNTESTED,) if darwin else ()
+
+
+async def repair(executor: Executor, request: Request, *, execute: bool, say: Say = unheard) -> Outcome:
     """Do what findings offer as a fix that destroys nothing, and examine again; raises OpsError."""
     before = (await examine(executor, request)).findings
     wrong = [each for each in before if each.verdict in ("fail", "warn")]
@@ -236,8 +244,12 @@ async def repair(executor: Executor, request: Request, *, execute: bool) -> Outc
     name = "" if request.name == LOCAL_RUNTIME else f" {request.name}"
     left = [each for each in before if each.verdict == "fail" and each not in safe]
     notes = [f"{each.id} takes a person: {each.fix or each.summary}" for each in left]
+    caveats = await _caveats(executor, request) if acts else ()
+    notes += caveats
     if not execute or not acts:
         return Outcome(ok=not before or not left, plan=acts, notes=notes or [f"nothing to repair{name}"])
+    for caveat in caveats:
+        say(caveat)
     done = await do_all(executor, acts, go_on=True)
     after = (await examine(executor, request)).findings
     ok = all(each.rc == 0 for each in done) and not any(each.verdict == "fail" for each in after)

@@ -9,11 +9,10 @@ from agent.services.artifact import Places
 from agent.services.launchd_identity import Identity
 from agent.services.launchd_unit import launchd_unit_state
 from agent.services.look import Look
-from agent.services.manager import STOP_S, Held, Inquiry
+from agent.services.manager import STOP_S, UNTESTED, Held, Inquiry
 from opsexec.steps import LaunchdControl
 from opsexec.steps.launchd import LaunchdAction
 
-UNTESTED = "untested on a mac: what is asked of launchctl was tried against a stand-in alone"
 PROTECTED = re.compile(r"com\.apple\..*|com\.openssh\..*|(org\.|opsexec\.)ops-agent", re.IGNORECASE)
 """What a mac, or who asks, would not survive."""
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from agent.services.evidence import Form
 
 
+UNTESTED = "untested on a mac: what is asked of launchctl was tried against a stand-in alone"
+"""What must be said before launchd is told anything."""
+
 STOP_S = 60.0
 """Seconds a stop may take in a quarantine before what is left is killed."""
 

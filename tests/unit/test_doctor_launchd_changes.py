@@ -214,6 +214,7 @@ async def test_a_repair_enables_what_is_declared_enabled():
     async with fake_executor(host) as ex:
         outcome = await control.repair(ex, request(enable=True), execute=True)
     assert [each.id for each in outcome.done] == ["svc.disabled-override"]
+    assert any("untested on a mac" in each for each in outcome.notes)
     assert host.disabled["system"][NAME] is False
 
 

@@ -10,7 +10,7 @@ import pytest
 from agent.services import control, install
 from agent.services.declaration import Declaration
 from agent.services.doctor import Request
-from agent.services.launchd_manager import UNTESTED
+from agent.services.manager import UNTESTED
 from agent.services.quarantine import quarantine
 from agent.services.release import release
 from opsexec.testing import FakeNode, fake_executor
