@@ -26,7 +26,7 @@ def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         {"dev": HELD_AND_OPEN},
         answer_s=0.3,
         backend=request.param,
-        other="dev",
+        agents={"other": "dev"},
     ) as made:
         yield made
 

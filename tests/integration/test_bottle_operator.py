@@ -29,7 +29,7 @@ def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     manifests = {"dev": OPEN, "plain": "env:\n  A: b\n", "hop": OPEN.replace("127.0.0.7", "127.0.0.9")}
     agents = {"rebuilt": "dev", "hopping": "hop", "plain": "plain"}
     with supervised_bottles(
-        request, tmp_path_factory, ("open.test", "new.test"), manifests, answer_s=20, **agents
+        request, tmp_path_factory, ("open.test", "new.test"), manifests, answer_s=20, agents=agents
     ) as made:
         yield made
 
