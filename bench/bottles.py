@@ -53,7 +53,8 @@ def rows(found: dict[str, dict[str, Any]]) -> Iterator[Cells]:
         yield work, f"{ours} ms", f"{floor} ms", f"{times}x", limit, egress["verdict"].get(name, "told")
     for name, beyond in git["beyond_gitleaks_start_ms"].items():
         yield (
-            f"one commit, {name} mirror, beyond gitleaks' own start".replace("push, ", ""), f"{git['ms'][name]} ms",
+            f"one commit, {name} mirror, beyond gitleaks' own start".replace("push, ", "").replace("push by", "by"),
+            f"{git['ms'][name]} ms",
             f"{git['ms']['gitleaks start']} ms", f"+{beyond} ms", f"≤ +{git['limit_ms']} ms", git["verdict"][name],
         )  # fmt: skip
     held_by = {which: sum(each.values()) for which, each in start["bundle_memory_mib"].items()}

@@ -43,7 +43,7 @@ def _refresh(declared: Declared, control: str | None) -> dict[str, Any]:
         status, _, text = git([*words, "--", declared.url, *refspecs], env)
         if status != 0:
             raise Refused("the upstream can't be fetched from: " + (text or f"git ended with {status}"))
-    if head is not None and _head(env) != head:
+    if head is not None and _head(declared) != head:
         git(["symbolic-ref", "HEAD", head], env)
     return {"changed": changed, "head": head, "refs": len(there)}
 
@@ -81,5 +81,7 @@ def _mirror(env: dict[str, str]) -> dict[str, str]:
     return {name: value for value, _, name in pairs}
 
 
-def _head(env: dict[str, str]) -> str:
-    return git(["symbolic-ref", "HEAD"], env)[1].decode("utf-8", "surrogateescape").strip()
+def _head(declared: Declared) -> str:
+    """Return the mirror's default branch, from where git keeps it: gitrepository-layout(5)."""
+    with open(os.path.join(declared.git_dir, "HEAD"), encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().partition("ref: ")[2].strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from opsexec.far.git_run import Declared, Refused
+from opsexec.far.git_run import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ WAITING_CHUNKS = 64
 class Gitleaks:
     """One run of it. Started at once, because most of its time is its own start; fed while we look ourselves."""
 
-    def __init__(self, declared: Declared, program: str) -> None:
+    def __init__(self, place: str, program: str) -> None:
         self._labels = []  # type: list[tuple[int, str]]
         self._line = 1
         words = [
@@ -34,7 +34,7 @@ class Gitleaks:
             "json",
         ]
         words += ["--report-path", "-", "--exit-code", str(FOUND), "--ignore-gitleaks-allow", "--max-decode-depth", "0"]
-        words += ["--config", declared.at("gitleaks.toml"), "--gitleaks-ignore-path", "/nonexistent"]
+        words += ["--config", os.path.join(place, "gitleaks.toml"), "--gitleaks-ignore-path", "/nonexistent"]
         env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "GOMEMLIMIT": "1GiB"}
         marker = os.environ.get("OPSEXEC_RUN")
         if marker is not None:

@@ -16,49 +16,52 @@ def _fetch(request: dict[str, Any]) -> dict[str, Any]:
     return git_fetch.main(request)
 
 
-def _scan(request: dict[str, Any]) -> dict[str, Any]:
-    from opsexec.far.git_leaks import Gitleaks
-    from opsexec.far.git_run import Declared
-
-    declared = Declared(request["place"])
-    second = Gitleaks(declared, str(request["scanner"]))
-    # It takes longest to get ready, so the rest is imported beside it.
-    from opsexec.far import git_scan
-
-    return git_scan.main(request, declared, second)
-
-
 def _forward(request: dict[str, Any]) -> dict[str, Any]:
     from opsexec.far import git_forward
 
     return git_forward.main(request)
 
 
-PROGRAMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "fetch": _fetch,
-    "scan": _scan,
-    "forward": _forward,
-}
+PROGRAMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"fetch": _fetch, "forward": _forward}
 
 
-def run(name: str, request: bytes) -> int:
+def _answer(name: str, words: list[str], request: bytes) -> dict[str, Any]:
+    """Do what is asked; `words`: what a scan starts its scanner with. All else is imported beside that start."""
+    if name == "scan":
+        from opsexec.far.git_leaks import Gitleaks
+
+        second = Gitleaks(*words)
+        import json
+
+        from opsexec.far import git_scan
+
+        return git_scan.main(json.loads(request), second)
+    import json
+
+    return PROGRAMS[name](json.loads(request))
+
+
+def run(title: str, request: bytes) -> int:
     """Do it; the answer is `{"ok": true, ...}` or `{"ok": false, "reason"}`. Any other end is no answer.
 
-    A login that an answer brings along is held until the input ends.
+    `title`: which, and of a scan, each behind a NUL, the repository's directory and the scanner. A login that an answer
+    brings along is held until the input ends.
     """
-    import json
     import sys
 
     from opsexec.far.git_run import Refused
 
+    name, *words = title.split("\0")
     try:
-        answer = dict(PROGRAMS[name](json.loads(request)), ok=True)
+        answer = dict(_answer(name, words, request), ok=True)
     except Refused as refused:
         answer = {"ok": False, "reason": str(refused)}
     except OSError as error:
         answer = {"ok": False, "reason": "{}: {}".format(error.strerror, os.path.basename(str(error.filename or "")))}
     except MemoryError:
         answer = {"ok": False, "reason": "more memory was needed than the gate gives"}
+    import json
+
     line = answer.pop("line", None)
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()

@@ -241,11 +241,12 @@ def _limit_self() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(request: dict[str, Any], declared: Declared, second: Gitleaks) -> dict[str, Any]:
-    """`{place, quarantine, updates, scanner, known}` -> `{accepted, reasons, objects, bytes}`.
+def main(request: dict[str, Any], second: Gitleaks) -> dict[str, Any]:
+    """`{place, quarantine, updates, known}` -> `{accepted, reasons, objects, bytes}`.
 
     `second`: the scanner, started. Without a quarantine the push is told on the input, or there is none.
     """
+    declared = Declared(request["place"])
     if request["quarantine"] is None:
         word = told()
         if word is None:

@@ -25,10 +25,12 @@ PYTHON = ("/usr/bin/python3", "/usr/local/bin/python3")
 TIMEOUT_S = 300.0
 """A step's own deadline where neither it nor its capabilities have one: no push waits for ever."""
 
+# importlib.util has the magic number too, and takes longer to import than all the rest of this.
 START = """
 import sys,struct,marshal
-from importlib.util import MAGIC_NUMBER
+from importlib import _bootstrap_external as B
 from importlib.machinery import ModuleSpec
+MAGIC_NUMBER=getattr(B,"MAGIC_NUMBER",None)
 r=sys.stdin.buffer.read
 n,=struct.unpack(">I",r(4))
 I=[r(*struct.unpack(">I",r(4)))for _ in range(n)]
@@ -45,7 +47,7 @@ class F:
    exec(marshal.loads(b)if magic==MAGIC_NUMBER else compile(c,m.__name__,"exec",dont_inherit=True),m.__dict__)
 sys.meta_path.insert(0,F())
 from opsexec.far.git_program import run
-sys.exit(run(name.decode(),request))
+sys.exit(run(name.decode("utf-8","surrogateescape"),request))
 """
 
 
@@ -85,7 +87,7 @@ async def _run(name: str, step: Declared, request: dict[str, Any], context: Cont
         programs=PYTHON,
         admitted=PYTHON,
         argv=("python3", "-I", "-S", "-c", START),
-        stdin=pack_message([name.encode(), json.dumps(request).encode(), *_modules()]),
+        stdin=pack_message([_title(name, request), json.dumps(request).encode(), *_modules()]),
         run_as=step.run_as,
         timeout_s=context.timeout_s or TIMEOUT_S,
     )
@@ -108,6 +110,12 @@ async def _run(name: str, step: Declared, request: dict[str, Any], context: Cont
     if not isinstance(reason, str):
         raise ProtocolError(f"git {name} answered neither yes nor why not", host=host)
     raise StepFailed(reason, host=host, hint="the upstream, its key and its host key are in the bottle's manifest")
+
+
+def _title(name: str, request: dict[str, Any]) -> bytes:
+    """Return what a program is told before its request is read: of a scan, what it starts its scanner with."""
+    words = (name, request["place"], request["scanner"]) if name == "scan" else (name,)
+    return "\0".join(words).encode("utf-8", "surrogateescape")
 
 
 @cache

@@ -13,7 +13,7 @@ from tests.conftest import require
 from tests.parts.bottle_backends import Scene, scene
 from tests.parts.bottle_engine import OUTSIDE
 from tests.parts.bottle_running import HELD
-from tests.parts.git_gate import GitGate, find_gitleaks
+from tests.parts.git_gate import GitGate, Work, find_gitleaks
 from tests.parts.relay import Relay
 from tests.parts.sshd import Sshd
 
@@ -52,6 +52,7 @@ def behind(sshd: Sshd) -> Iterator[GitGate]:
         made.stop()
 
 
+@pytest.mark.attack("GI44", "GI53")
 def test_an_agent_in_a_container_clones_and_pushes_through_the_gate(
     stage: Scene, behind: GitGate, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_an_agent_in_a_container_clones_and_pushes_through_the_gate(
         )
         bottles = stage.bottles(tmp_path / "home", dev=front)
         bottles.root.agent("worker", "bottle: dev\n")
+        Work(behind.upstream("site"), behind.home).git("update-ref", "refs/private/x", "main")
         before = behind.upstream_refs("site")
         ended = bottles.script(
             "worker",
@@ -83,6 +85,7 @@ found['held'] = sh('cd site && printenv HELD > leak && git add -A && git commit 
                    'git push -q origin HEAD:refs/heads/leak')
 found['doors'] = [sh('git ls-remote ' + door + '/site refs/heads/work') for door in ('git://bundle', 'http://bundle:8878')]
 found['used'] = sh('cd site && git ls-remote --get-url')
+found['refs'] = sh('git ls-remote git://bundle/site')
 found['undeclared'] = sh('git clone -q git://bundle/other other')
 found['archive'] = sh('git archive --remote=git://bundle/site main')
 """,
@@ -98,6 +101,8 @@ found['archive'] = sh('git archive --remote=git://bundle/site main')
     assert "the git gate refused push site" in ended.stderr
     assert answers["used"] == [0, "git://bundle/site\n"]
     assert answers["doors"] == [[0, answers["clean"][1].split("\n")[0] + "\trefs/heads/work\n"]] * 2
+    assert "refs/heads/main" in answers["refs"][1]
+    assert "private" not in answers["refs"][1]
     for name, why in (("undeclared", "isn't declared"), ("archive", "upload-pack and receive-pack alone")):
         assert answers[name][0] != 0
         assert "remote error: git gate: refused" in answers[name][1]

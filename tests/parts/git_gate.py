@@ -255,6 +255,7 @@ class GitGate:
                 client, _ = door.accept()
             except OSError:
                 return
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as a bottle's doors do
             inner = socket.socket(socket.AF_UNIX)
             try:
                 inner.connect(str(path))

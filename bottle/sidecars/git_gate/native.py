@@ -129,6 +129,10 @@ class NativeDoor:
             await self._exchange(line, service, _feed(service, body, head.raw, None))
             if not push.asked:
                 self._denied(repository.name, "push", "git itself refused it, before it was scanned")
+        except ConnectionError:
+            if not push.asked:
+                self._denied(repository.name, "push", "it broke off before it was scanned")
+            raise
         finally:
             self._hooks.close(push)
 

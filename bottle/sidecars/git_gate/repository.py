@@ -61,6 +61,7 @@ class Repository:
         self._refreshed_at = float("-inf")
         self._ready: Ahead | None = None
         self._held: Held | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._pushes = 0
         self._waiting = waiting
         self._leaving: set[asyncio.Task[None]] = set()
@@ -82,6 +83,8 @@ class Repository:
             self._refreshed_at = began
 
     async def _fetch_and_hold(self) -> None:
+        if self._closing is not None:
+            await asyncio.wait([self._closing])  # two at a time would take each other's place away
         limits = self._limits
         until_s = limits.fetch_s + limits.request_s
         held = Held(self._ex, GitFetch(repository=self.name, place=self._place, hold=True, timeout_s=until_s))
@@ -89,12 +92,12 @@ class Repository:
             async with asyncio.timeout(limits.fetch_s):
                 await held.refreshed()
         except TimeoutError:
-            self.dismiss(held)
+            self._closing = self.dismiss(held)
             raise Refusal("the upstream took too long to answer") from None
         except OpsError as error:
             raise Refusal(error.message) from error
         except asyncio.CancelledError:
-            self.dismiss(held)
+            self._closing = self.dismiss(held)
             raise
         self._held = held
         asyncio.get_running_loop().call_later(limits.line_s, self._hang_up, held)
@@ -103,7 +106,7 @@ class Repository:
         """Close a login that no push uses."""
         if self._held is held and not self._pushes:
             self._held = None
-            self.dismiss(held)
+            self._closing = self.dismiss(held)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -145,11 +148,12 @@ class Repository:
         self.dismiss(ready)
         return None
 
-    def dismiss(self, ahead: Ahead | Held) -> None:
-        """End a step that was begun for nothing."""
+    def dismiss(self, ahead: Ahead | Held) -> asyncio.Task[None]:
+        """End a step that was begun for nothing; returns its end."""
         task = asyncio.create_task(ahead.leave())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+        return task
 
     def announce(self, updates: tuple[str, ...]) -> Ahead | None:
         """Log in at the upstream for a push whose commands are known, unless a login is held for it.
