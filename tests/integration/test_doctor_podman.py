@@ -109,6 +109,14 @@ async def test_a_stopped_machine_is_one_clear_failure(podman):
     assert {each.because for each in found.values() if each.verdict == "skip"} == {"podman.machine-running"}
 
 
+async def test_a_machine_that_is_required_and_was_never_made_is_one_clear_failure(podman):
+    with unix_user() as user:
+        found = await look(["podman"], declared(podman, podman={"require_machine": True}), run_as=user)
+    assert [each.id for each in found.values() if each.verdict in ("fail", "unknown")] == ["podman.machine-exists"]
+    assert found["podman.machine-exists"].fix.argv == ("podman", "machine", "init")
+    assert found["podman.machine-running"].because == "podman.machine-exists"
+
+
 async def test_a_connection_that_is_refused_is_one_clear_failure_at_the_socket(podman):
     with unix_user() as user:
         part.stopped_machine(user)

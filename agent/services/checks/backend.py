@@ -66,10 +66,16 @@ async def linger(look: Look) -> Ruling:
         return skipped("a system service needs no lingering")
     name = await look.user_name()
     said = await look.probe.ask("systemd.linger", name)
+    if said.rc != 0 and "not logged in or lingering" in said.err:  # what loginctl 252 says of one who is neither
+        return warned(f"{name} doesn't linger, and isn't logged in", said.evidence, fix=_lingering(name))
     value = parse_properties(said.require_ok().out).get("Linger")
     if value == "yes":
         return passed(f"{name} lingers", said.evidence)
     if value == "no":
-        fix = Fix(text="let the user's manager start at boot", argv=("loginctl", "enable-linger", name), safe=True)
-        return warned(f"{name} doesn't linger: the service ends with the last logout", said.evidence, fix=fix)
+        text = f"{name} doesn't linger: the service ends with the last logout"
+        return warned(text, said.evidence, fix=_lingering(name))
     return unknown("loginctl doesn't say whether the user lingers", said.evidence)
+
+
+def _lingering(name: str) -> Fix:
+    return Fix(text="let the user's manager start at boot", argv=("loginctl", "enable-linger", name), safe=True)

@@ -59,8 +59,11 @@ def parse_containers(found: Any) -> list[Container]:
 
 
 def the_name(look: Look) -> str | None:
-    """Return the name of the service's container; None for a host, or where none is declared."""
-    return look.declared.container_name if look.declared else None
+    """Return the name of the service's container, the service's own unless another is declared; None for a host."""
+    declared = look.declared
+    if declared is None or (declared.runtime != "podman" and not declared.container_name):
+        return None
+    return declared.container_name or declared.name
 
 
 async def ours(look: Look) -> list[Container]:

@@ -11,6 +11,7 @@ from opsexec.handlers.far_answers import Entry
 
 LEAST_FREE = 256 << 20
 LARGE = 1 << 30
+SHARED = ("/tmp/", "/var/tmp/", "/private/tmp/", "/private/var/tmp/")
 """Bytes: less free space than this, or a larger log, warns."""
 
 
@@ -47,7 +48,7 @@ async def account(look: Look) -> tuple[int, set[int], str]:
 
 @check(
     "logs.dir", "service", reads="the directories of [logs], their owner and mode, free space, the logs' sizes",
-    fails_when="a directory is missing or the service may not write to it; a full disk or a huge log warns",
+    fails_when="one is missing, everybody's (/tmp), or the service may not write there; a full disk or huge log warns",
 )  # fmt: skip
 async def log_directories(look: Look) -> Ruling:
     """Rule on where it logs."""
@@ -61,6 +62,8 @@ async def log_directories(look: Look) -> Ruling:
         except ValueError:
             return failed(f"{path[:80]} is no absolute path")
         directory = path.rpartition("/")[0] or "/"
+        if path.startswith(SHARED):
+            return failed(f"{path} is in a directory that everybody writes to", Evidence(path=path))
         stat = await look.probe.stat(directory)
         at = Evidence(path=directory)
         if not stat.exists:

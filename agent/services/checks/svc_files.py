@@ -136,19 +136,22 @@ def ancestors(path: str) -> list[str]:
 
 
 @check(
-    "svc.scope", "service", reads="where the definition stands, and its User=",
-    fails_when="a user's service is installed for the whole system and runs as root", platforms=("Linux",),
+    "svc.scope", "service", reads="where the definition stands",
+    fails_when="a user's service is installed for the whole system, or the other way round", platforms=("Linux",),
 )  # fmt: skip
 async def scope(look: Look) -> Ruling:
     """Rule on whether it stands where it was declared."""
     declared = look.declared
+    if declared is not None and declared.scope == "user":
+        # A user's manager doesn't read these: it would only say that there is no such unit.
+        for directory in SYSTEM_PATHS:
+            path = f"{directory}/{look.service.unit}"
+            if (await look.probe.stat(path)).exists:
+                return failed("declared for a user, and installed for the system", Evidence(path=path))
     found = await definition(look)
     system = found.main.asked.startswith(SYSTEM_PATHS)
-    account = found.unit.value("Service", "User", "root")
     if declared is None:
         return skipped("nothing is declared of it")
-    if declared.scope == "user" and system:
-        return failed(f"declared for a user, installed for the system as {account}", Evidence(path=found.main.asked))
     if declared.scope == "system" and not system:
         return failed("declared for the system, installed for a user", Evidence(path=found.main.asked))
     return passed(f"a {declared.scope} service, as declared")
