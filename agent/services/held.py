@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +31,17 @@ async def hold(executor: Executor, place: str, path: str, held: Held) -> Held:
         )  # fmt: skip
     await executor.run(WriteFile(f"{place}/{NOTE}", data=msgspec.json.encode(held), mode="0600"))
     return held
+
+
+async def put_aside(executor: Executor, place: str, path: str, created: str) -> str | None:
+    """Move another definition that waits already out of the way; returns where it is then. Raises OpsError."""
+    waiting = f"{place}/{DEFINITION}"
+    there, here = (await executor.run(Stat(waiting))).value, (await executor.run(Stat(path))).value
+    if not there["exists"] or (there.get("sha256"), there["target"]) == (here.get("sha256"), here["target"]):
+        return None
+    aside = f"{place.rpartition('/')[0]}/earlier-{re.sub(r'[^0-9TZ]', '', created)}"
+    await executor.run(MoveFile(waiting, aside))
+    return aside
 
 
 def withdraw(path: str, place: str) -> Act:

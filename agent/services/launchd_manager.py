@@ -129,12 +129,12 @@ class LaunchdManager:
         return directory == self.places.units and file.endswith(".plist")
 
     def put_back(self, held: Held, restore: list[Act], *, start: bool) -> list[Act]:
-        """Enabled where it was, and loaded where it was; --start loads it in any case."""
+        """Enabled where it was, and loaded where it was, but through a link; --start loads it in any case."""
         acts = list(restore)
         enabled = held.unit_file_state != "disabled"
         if enabled or start:
             acts.append(Act("enable", self._control("enable"), "it was enabled" if enabled else "--start"))
-        if held.path is not None and (start or (held.loaded and enabled)):
+        if held.path is not None and held.target is None and (start or (held.loaded and enabled)):
             acts.append(Act("bootstrap", self._bootstrap(held.path), "it was loaded" if held.loaded else "--start"))
         if start:
             acts.append(Act("start", self._control("kickstart"), "asked for by --start"))

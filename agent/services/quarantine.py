@@ -18,7 +18,7 @@ from agent.services.declaration import Quarantine
 from agent.services.doctor import Request, examine, find_service
 from agent.services.evidence import Capture, Captured, Source, redacted
 from agent.services.finding import Finding
-from agent.services.held import hold, read_held, withdraw
+from agent.services.held import NOTE, hold, put_aside, read_held, withdraw
 from agent.services.look import Look, Service
 from agent.services.manager import Manager, manager_of
 from agent.services.outcome import Outcome
@@ -84,11 +84,13 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
     before = await newest(executor, here.places.quarantine, here.service.name)
     if before is not None and before[1].state == "contained" and here.contained:
         return Outcome(ok=True, notes=[f"{here.unit} is in quarantine already: {before[0]}"], bundle=before[0])
-    cut_off = before is not None and before[1].state == "captured"  # its definition may be away already
-    if not cut_off and here.state["LoadState"] == "not-found" and here.state["ActiveState"] in ("inactive", "failed"):
-        raise UsageError(f"there is no {here.unit} on this host", hint="see `ops-agent list`")
     path = here.manager.definition
     moved = await _to_move(executor, path)
+    # Its definition may be away already: a run was cut off, or somebody has undone a part of it by hand.
+    waits = moved is None and (await here.look.probe.stat(f"{here.places.held}/{NOTE}")).exists
+    again = before is not None and (before[1].state == "captured" or (before[1].state == "contained" and waits))
+    if not again and here.state["LoadState"] == "not-found" and here.state["ActiveState"] in ("inactive", "failed"):
+        raise UsageError(f"there is no {here.unit} on this host", hint="see `ops-agent list`")
     captured, findings = await _evidence(executor, request, here)
     acts = containment(here, captured.containers, moved)
     if not execute:
@@ -99,13 +101,15 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
         return Outcome(ok=True, plan=acts, findings=findings, notes=[*notes, *captured.incomplete])
     for each in here.manager.caveats:
         say(each)
-    if before is not None and cut_off:
+    if before is not None and again:
         bundle, manifest = before
         say(f"going on with {bundle}, whose evidence was taken already")
     else:
         bundle, manifest = await _write(executor, here, captured, findings)
         say(f"evidence: {len(manifest.files)} files in {bundle}")
-    await _hold(executor, here, path, resumed=before is not None and before[0] == bundle, moving=moved is not None)
+    earlier = await _hold(executor, here, path, moving=moved is not None)
+    if earlier is not None:
+        say(f"what an earlier quarantine took away waits in {earlier} now")
     done = []
     for act in acts:
         done += await _contain(executor, act, here)
@@ -191,23 +195,27 @@ def remediation(here: Scene, findings: list[Finding], incomplete: list[str], res
     return "\n".join(lines)
 
 
-async def _hold(executor: Executor, here: Scene, path: str, *, resumed: bool, moving: bool) -> None:
-    """Keep the definition where release finds it; what a run that was cut off has kept already is not overwritten."""
-    note = here.manager.note(here.state)
-    if resumed:
-        try:
-            kept = await read_held(executor, here.places.held)
-        except StepFailed:
-            kept = None
-        if kept is not None and not moving:
-            return
-        if kept is not None:  # it may have been disabled and stopped since
-            note = msgspec.structs.replace(
-                note, unit_file_state=kept.unit_file_state, active_state=kept.active_state, loaded=kept.loaded
-            )
+async def _hold(executor: Executor, here: Scene, path: str, *, moving: bool) -> str | None:
+    """Note what release puts back; what a quarantine that wasn't released has noted already is not overwritten.
+
+    Returns where an earlier definition was put aside: somebody has put another one in its place since.
+    """
+    note, held = here.manager.note(here.state), here.places.held
+    try:
+        kept = await read_held(executor, held)
+    except StepFailed:
+        kept = None
+    if kept is not None and not moving:
+        return None
+    if kept is not None:  # it may have been disabled and stopped since
+        note = msgspec.structs.replace(
+            note, unit_file_state=kept.unit_file_state, active_state=kept.active_state, loaded=kept.loaded
+        )
     if not moving and here.state["LoadState"] == "masked":
         raise StepFailed(f"{here.unit} was masked by somebody else", hint="unmask it first, or leave it")
-    await hold(executor, here.places.held, path, note)
+    earlier = await put_aside(executor, held, path, now()) if moving else None
+    await hold(executor, held, path, note)
+    return earlier
 
 
 async def _contain(executor: Executor, act: Act, here: Scene) -> list[Done]:

@@ -54,7 +54,8 @@ async def release(
     notes += [f"{each.id} failed: {each.error}" for each in done if each.rc != 0]
     runs = (await scene(executor, request)).state["ActiveState"] in ("active", "activating", "reloading")
     if held.loaded and not any(each.id == "bootstrap" for each in acts):
-        notes.append("launchd had loaded it, though it was disabled or from a place of its own: it isn't loaded again")
+        why = "it was disabled, a link, or stood elsewhere"
+        notes.append(f"launchd had loaded it; it isn't loaded again, for {why}")
     if ok and held.active_state == "active" and not runs:
         notes.append(f"it was running before: `ops-agent start {here.service.name} --execute` starts it")
     return Outcome(ok=ok, plan=acts, done=done, notes=notes, bundle=bundle)

@@ -12,7 +12,6 @@ import pytest
 from agent.services import control, install
 from agent.services.declaration import Declaration
 from agent.services.doctor import Request
-from agent.services.evidence import Source, redacted
 from agent.services.quarantine import quarantine
 from agent.services.release import release
 from opsexec import CapabilitySet
@@ -295,6 +294,37 @@ async def test_a_note_that_names_another_place_is_not_followed():
             await undo(host)
 
 
+async def test_what_somebody_undid_by_hand_is_contained_again_and_the_first_state_comes_back():
+    host = mac()
+    await contain(host)
+    host.launchctl("enable", TARGET)
+    assert (await contain(host)).ok
+    assert host.disabled["system"][NAME] is True
+    await undo(host)
+    assert host.jobs[TARGET].state == "running"
+
+
+async def test_a_definition_put_in_place_during_a_quarantine_is_contained_and_the_first_one_isnt_lost():
+    host = mac()
+    first = host.tree.nodes[PATH].data
+    await contain(host)
+    host.tree.nodes[PATH] = FakeNode("file", data=plistlib.dumps({**KEYS, "Program": "/tmp/new"}))
+    assert (await contain(host)).ok
+    assert PATH not in host.tree.nodes
+    (aside,) = (each for each in host.tree.nodes if "/earlier-" in each)
+    assert host.tree.nodes[aside].data == first
+    assert (await undo(host)).ok
+    assert plistlib.loads(host.tree.nodes[PATH].data)["Program"] == "/tmp/new"
+    assert host.disabled["system"][NAME] is False
+
+
+async def test_a_link_is_moved_and_put_back_and_not_loaded_through():
+    host = FakeLaunchd({PATH: FakeNode("link", target="/opt/x.plist"), "/opt/x.plist": plistlib.dumps(KEYS)})
+    assert (await contain(host)).ok
+    assert (await undo(host)).ok
+    assert host.tree.nodes[PATH].target == "/opt/x.plist"
+
+
 async def test_a_note_that_names_another_job_than_the_sealed_manifest_is_not_followed():
     host = mac()
     await contain(host)
@@ -355,38 +385,3 @@ async def test_without_the_grant_nothing_is_ended_and_the_bundle_says_what_was_m
     assert host.jobs[TARGET].state == "running"
     assert PATH in host.tree.nodes
     assert f"service.control:{TARGET}" in str([each.error for each in outcome.done])
-
-
-async def test_a_binary_property_list_without_end_is_withheld_in_no_time():
-    from tests.unit.test_doctor_mac import references
-
-    bomb: list[Any] = ["x"]
-    for _ in range(60):
-        bomb = [bomb, bomb]
-    source = Source(id="d", file="d", form="plist", argv=[], data=references({"Label": "a", "WatchPaths": bomb}))
-    (found,) = redacted([source])
-    assert found.data == b"withheld: it is no property list\n"
-
-
-async def test_a_value_that_holds_a_brace_doesnt_end_its_environment():
-    page = (
-        'system/x = {\n\tenvironment = {\n\t\tCONFIG => {\n  "k": "hidden-canary-0"\n}\n\t\tPLAIN => plain-canary-1\n'
-    )
-    page += "\t}\n\tstate = running\n\tendpoints = {\n\t\tODD => odd-canary-2\n\t}\n}\n"
-    (state,) = redacted([Source(id="s", file="s", form="launchctl", argv=[], data=page.encode())])
-    assert b"canary" not in state.data
-    assert b"\tstate = running\n" in state.data
-
-
-async def test_a_page_that_is_cut_off_shows_no_value_and_what_it_taught_is_taken_out_of_the_log():
-    page = "system/x = {\n\targuments = {\n\t\t/bin/x\n\t\t--password\n\t\thush-canary\n"
-    page += "\t}\n\tinherited environment = {\n\t\tA => plain-canary-1\n\t\tB => two\n\t\tlines-canary-2\n"
-    log = "it said lines-canary-2 and hush-canary\n"
-    state, said = redacted(
-        [
-            Source(id="s", file="s", form="launchctl", argv=[], data=page.encode()),
-            Source(id="l", file="l", form="text", argv=[], data=log.encode()),
-        ]
-    )
-    assert b"canary" not in state.data + said.data, (state.data, said.data)
-    assert b"/bin/x" in state.data
