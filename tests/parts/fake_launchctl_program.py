@@ -134,9 +134,11 @@ def runs(job: dict[str, Any]) -> bool:
 
 
 def end(job: dict[str, Any], how: signal.Signals) -> None:
-    if runs(job):
-        os.killpg(job["pid"], how)
-        until = time.time() + 10
+    """End its program, by SIGKILL where it doesn't; its process group goes with it unless that is to be abandoned."""
+    for each in dict.fromkeys((how, signal.SIGKILL)):
+        if runs(job):
+            (os.kill if job["keys"].get("AbandonProcessGroup") else os.killpg)(job["pid"], each)
+        until = time.time() + job["keys"].get("ExitTimeOut", 3)
         while runs(job) and time.time() < until:
             time.sleep(0.01)
     job["pid"] = 0
