@@ -54,10 +54,9 @@ async def _control(step: ServiceControl, context: Context) -> Outcome:
     if context.check:
         return Outcome(changed=True, value=before, diff=f"{step.action} {step.name}\n" if context.diff else None)
     done = await systemctl.run(step.action, "--", step.name)
-    after = await systemctl.show(step.name)
-    if not (step.action == "disable" and already_so(step.action, after)):
-        # Else it only complains: of another unit's definition, such as a link to itself (systemd 252).
+    if done.ok or not await _did(systemctl, step.action, step.name):
         systemctl.require_ok(done, f"{step.action} service {step.name}")
+    after = await systemctl.show(step.name)
     return Outcome(changed=True, value=after, diff=_diff(step, before, after) if context.diff else None)
 
 
@@ -73,10 +72,21 @@ async def _define(step: ServiceDefinition, context: Context) -> Outcome:
         "kill": ("kill", "--signal=SIGKILL", "--", step.name),
     }.get(step.action, (step.action, "--", step.name))
     done = await systemctl.run(*words)
-    after = await systemctl.show(step.name)
-    if not _settled(step.action, after):
-        systemctl.require_ok(done, f"{step.action} service {step.name}")  # as with disable
-    return Outcome(changed=True, value=after)
+    if done.ok or not await _did(systemctl, step.action, step.name):
+        systemctl.require_ok(done, f"{step.action} service {step.name}")
+    return Outcome(changed=True, value=await systemctl.show(step.name))
+
+
+async def _did(systemctl: Systemctl, action: str, name: str) -> bool:
+    """Return whether a failed disable or unmask is done on disk all the same.
+
+    systemd 252 does it, and then complains of another unit's definition, such as a link to itself, before it has told
+    the manager: so what is asked is what stands on disk, not what the manager remembers.
+    """
+    if action not in ("disable", "unmask"):
+        return False
+    state = (await systemctl.run("is-enabled", "--", name)).text.strip()
+    return state == "disabled" if action == "disable" else not state.startswith("masked")
 
 
 def _settled(action: str, state: dict[str, Any]) -> bool:
