@@ -183,6 +183,9 @@ class Connection(web.RequestHandler):
             again = await prove(connection)
             if again.passing:
                 again = await prove(connection)
+            if again is NOBODY:  # it went away, and nobody has read so far as to see that
+                transport.abort()
+                return
             if again != identity:
                 self._revoke(again, transport)
                 return
