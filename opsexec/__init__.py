@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Facts,
         Link,
         MakeDir,
+        MoveFile,
         Observe,
         Pull,
         Push,
@@ -64,17 +65,18 @@ _HOME = {
     "opsexec.secret": "Secret",
     "opsexec.sinks": "CollectSink LineSink",
     "opsexec.ssh": "SshExec",
-    "opsexec.steps": "Exec Facts Link MakeDir Observe Pull Push ReadFile RemoveFile ServiceControl ServiceStatus "
-    "SetMode Shell Stat Step Tty WriteFile",
+    "opsexec.steps": "Exec Facts Link MakeDir MoveFile Observe Pull Push ReadFile RemoveFile ServiceControl "
+    "ServiceStatus SetMode Shell Stat Step Tty WriteFile",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __version__ = "0.1.0"
 __all__ = [
     "AgentRpc", "AuditLog", "AuditUnavailable", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink",
     "ConnectionLost", "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "Inventory", "LineSink",
-    "Link", "LocalExec", "LogSink", "MakeDir", "NullAudit", "Observe", "OpsError", "Pull", "Push", "ReadFile",
-    "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode",
-    "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile", "connect",
+    "Link", "LocalExec", "LogSink", "MakeDir", "MoveFile", "NullAudit", "Observe", "OpsError", "Pull", "Push",
+    "ReadFile", "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus",
+    "SetMode", "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile",
+    "connect",
 ]  # fmt: skip
 
 
