@@ -13,6 +13,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given, settings
@@ -209,6 +210,43 @@ def test_a_small_archive_that_unpacks_to_far_more_is_refused() -> None:
     """PX31."""
     with pytest.raises(Unreadable, match="far more than it is"):
         find_in_body(KNOWN, gzip.compress(gzip.compress(bytes(1 << 28), 9), 9))
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda each: zipped([("a", each)], zipfile.ZIP_BZIP2)])
+@pytest.mark.parametrize("missing", [1, 20])
+def test_of_what_is_read_in_blocks_nothing_leaves_before_its_block_is_read(
+    pack: Callable[[bytes], bytes], missing: int
+) -> None:
+    """The receiver could make up for the few bytes at the end that never came."""
+    body = pack(SAID)
+    reading = Reading(KNOWN, "identity")
+    went = sum(len(block) for at in range(len(body) - missing) for block in reading.feed(body[at : at + 1]))
+    assert went < 40, "no more than it takes to see what it is"
+    reading.feed(body[-missing:])
+    reading.feed(b"")
+    assert reading.refused == "the body holds the value of TOKEN"
+
+
+@pytest.mark.parametrize("what", ["an encrypted zip archive", "a 7z archive", "a rar archive"])
+def test_a_small_archive_is_refused_by_its_head(what: str) -> None:
+    reading = Reading(KNOWN, "identity")
+    went = sum(len(block) for each in UNREADABLE[what] for block in reading.feed(bytes([each])))
+    assert reading.refused == f"the body can't be read: {what}"
+    assert went < 40
+
+
+def test_so_many_decoders_at_once_and_no_more() -> None:
+    """PX31: the memory they take has a bound, and comes back."""
+    body = lzma.compress(NOISE, preset=0)
+    for _ in range(2):
+        begun = [Unpacking(KNOWN, find) for _ in range(8)]
+        with ExitStack() as refused:
+            refused.enter_context(pytest.raises(Unreadable, match="too much is read already"))
+            for each in begun:
+                each.feed(body[:1000])
+        del begun
+    whole = Unpacking(KNOWN, find)
+    whole.feed(body)
 
 
 def test_archives_in_archives_have_a_bound() -> None:

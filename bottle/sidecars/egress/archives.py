@@ -31,7 +31,7 @@ CLOSED = (
 )
 """How content begins that nothing here reads, and what it is."""
 
-_BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=? -]{1,72})\r\n[A-Za-z-]+:")
+_BOUNDARY = re.compile(rb"(--[0-9A-Za-z'()+_,./:=? -]{1,72})\r\n(?:[A-Za-z-]+:|\r\n)")
 _ZIP = rb"PK\x03\x04[\0-\x3f]\0[\0-\xff]{2}[\0-\x63]\0"
 _STREAM = rb"\x1f\x8b\x08[\0-\x1f][\0-\xff]{6}|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd[\0-\xff]{6}"
 _PACKED = re.compile(_ZIP + b"|" + _STREAM)
@@ -87,6 +87,11 @@ class Unpacking:
         self._bounds = _Bounds(known, look, deep)
         self._top = _Content(self._bounds, 0, strict=strict)
 
+    @property
+    def lags(self) -> bool:
+        """True where what was fed may hold what hasn't come out: blocks that are read once they are whole."""
+        return self._bounds.lags
+
     def feed(self, block: bytes) -> None:
         """Take a block, empty at the end; raises Holds and Unreadable."""
         if block:
@@ -107,6 +112,7 @@ class _Bounds:
         self.look = look
         self.deep = deep
         self.read = self.out = self.tries = 0
+        self.lags = False
 
     def took_out(self, size: int) -> None:
         self.out += size
@@ -159,7 +165,7 @@ class _Content:
                 continue
             data, self._held = self._held + data, b""
             if not self._begun:
-                if len(data) < HEAD and not self._ending:
+                if len(data) < HEAD and not self._ending and not (len(data) >= LONGEST and begins(data)):
                     self._held = data
                     return
                 self._begun, self._sure, self._inner = True, self._strict, self._at_beginning(data)
@@ -198,8 +204,10 @@ class _Content:
 
     def _packed(self, data: bytes) -> Container | None:
         if _ZIPPED.match(data):
+            self._bounds.lags = True
             return Zip(self._entry)  # also of a version that its first header only claims
         engine = of_stream(data) if _PACKED.match(data) else None
+        self._bounds.lags |= engine is not None and engine.whole_only
         return None if engine is None else _Packed(self._entry, engine)
 
     def _entry(self, *, strict: bool | None = None) -> _Content:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import lzma
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
+from weakref import finalize
 
 from bottle.sidecars.egress.encodings import Unreadable
 
@@ -16,11 +18,37 @@ PIECE = 64 << 10
 ZSTD_STEP = 256
 """A decoder whose output has no bound gets this much at once, in bytes: at most some megabytes."""
 
-MEMORY = 128 << 20
+WINDOW = 16 << 20
+BZIP2 = 4 << 20
+MEMORY = 66 << 20
+"""What an xz decoder may take, in bytes: all that `xz -9` asks for."""
+
+MEMORY_OF_ALL = 192 << 20
+"""What all decoders, and what waits for them, may take at once, in bytes."""
 
 
 class Broken(Unreadable):
     """Something began as packed data and isn't: where it only looked like that, it is no reason to refuse."""
+
+
+class _Room:
+    """What all have taken by now, in bytes."""
+
+    taken: ClassVar[int] = 0
+
+    @classmethod
+    def give_back(cls, size: int) -> None:
+        cls.taken -= size
+
+
+def take_room(holder: object, size: int) -> None:
+    """Count memory as taken until its holder is gone; raises Unreadable where all have as much as they may."""
+    if _Room.taken + size > MEMORY_OF_ALL:
+        gc.collect()  # holders that only point at each other
+    if _Room.taken + size > MEMORY_OF_ALL:
+        raise Unreadable("packed data, of which too much is read already")
+    _Room.taken += size
+    finalize(holder, _Room.give_back, size).atexit = False
 
 
 class Engine:
@@ -31,9 +59,11 @@ class Engine:
 
     whole_only = True
 
-    def __init__(self) -> None:
+    def __init__(self, takes: int = 0) -> None:
         self.done = False
         self.left = b""
+        if takes:
+            take_room(self, takes)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out; raises Broken."""
@@ -114,8 +144,8 @@ def _gzip_head(data: bytes) -> int | None:
 class Blocks(Engine):
     """bzip2 and xz, by the standard library's decoders."""
 
-    def __init__(self, engine: Any) -> None:
-        super().__init__()
+    def __init__(self, engine: Any, takes: int) -> None:
+        super().__init__(takes)
         self._engine = engine
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -135,9 +165,9 @@ class Zstd(Engine):
     def __init__(self) -> None:
         import zstandard
 
-        super().__init__()
+        super().__init__(WINDOW)
         self._error = zstandard.ZstdError
-        self._engine = zstandard.ZstdDecompressor(max_window_size=16 << 20).decompressobj()
+        self._engine = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out; raises Broken."""
@@ -156,9 +186,9 @@ def of_stream(head: bytes) -> Engine | None:
     if head[:3] == b"\x1f\x8b\x08":
         return Gzip()
     if head[:3] == b"BZh" and head[4:10] == b"1AY&SY":
-        return Blocks(bz2.BZ2Decompressor())
+        return Blocks(bz2.BZ2Decompressor(), BZIP2)
     if head[:6] == b"\xfd7zXZ\0":
-        return Blocks(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY))
+        return Blocks(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY), MEMORY)
     return Zstd() if head[:4] == b"\x28\xb5\x2f\xfd" else None
 
 
@@ -167,7 +197,7 @@ def of_zip(method: int) -> Engine | None:
     if method == 8:
         return Inflate()
     if method == 12:
-        return Blocks(bz2.BZ2Decompressor())
+        return Blocks(bz2.BZ2Decompressor(), BZIP2)
     if method == 95:
-        return Blocks(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY))
+        return Blocks(lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY), MEMORY)
     return Zstd() if method == 93 else None

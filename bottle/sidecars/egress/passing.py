@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from bottle.sidecars.egress import archives, search
 from bottle.sidecars.egress.encodings import Decoder, Unreadable
+from bottle.sidecars.egress.engines import take_room
 from opsexec.far.known_values import KnownValues, Stream
 
 DEEP_BYTES = 1 << 20
 """The beginning of a body, in bytes, that is searched as a whole one is; behind it one layer of encoding is seen."""
+
+LAG = 1 << 20
+"""So much waits, in bytes, where something is packed in blocks: more than the largest one of bzip2 or zstd."""
 
 
 class Reading:
@@ -24,6 +28,8 @@ class Reading:
         self._beginning = b""
         self._room = DEEP_BYTES
         self._packed = archives.Unpacking(known, search.find, DEEP_BYTES) if known else None
+        self._lagging = b""
+        self._lags = False
         self.refused = ""
 
     def feed(self, block: bytes) -> list[bytes]:
@@ -41,6 +47,10 @@ class Reading:
         if found is not None:
             self.refused = f"the body holds the value of {found}"
             return []
+        if self._lags:
+            passed = self._lagging + passed
+            self._lagging = passed[max(0, len(passed) - LAG) :] if block else b""
+            passed = passed[: len(passed) - len(self._lagging)]
         return [passed] if passed else []
 
     def _unpack(self, block: bytes) -> str | None:
@@ -63,6 +73,9 @@ class Reading:
         found = self._look_deeply(block)
         if found is None and self._packed is not None:
             self._packed.feed(block)
+            if self._packed.lags and not self._lags:
+                take_room(self, LAG)
+                self._lags = True
         return found
 
     def _look_deeply(self, block: bytes) -> str | None:
