@@ -31,6 +31,10 @@ _SHAPES = (
     ),
     re.compile(r"\bsk-[A-Za-z0-9_-]{20,}|\btskey-[\w-]{8,}|\bhf_[A-Za-z0-9]{20,}"),
 )
+_KEY_END = re.compile(r"-----END [^-\n]{0,40}PRIVATE KEY-----")
+_KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,}[ \t\r]*\Z")
+_LINE = 200
+"""How many characters at the end of a line are looked at: a key's have 64 or 76, behind what a log sets before."""
 _IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization\s{0,8}[:=]\s{0,8}(?:basic|bearer|token)?\s{0,8})[^\s\"',;]+")
 _NAMED = re.compile(
@@ -50,6 +54,11 @@ def mask_counted(text: str) -> tuple[str, int]:
     for shape in _SHAPES:
         text, found = shape.subn(MASK, text)
         count += found
+    pieces, at = [], 0
+    for start, end in headless_keys(text):
+        pieces += [text[at:start], MASK]
+        at, count = end, count + 1
+    text = "".join([*pieces, text[at:]])
     for pattern in (_IN_URL, _HEADER):
         text, found = pattern.subn(rf"\1{MASK}", text)
         count += found
@@ -66,9 +75,25 @@ def mask_counted(text: str) -> tuple[str, int]:
 def telling_values(text: str) -> list[str]:
     """Return the values that `mask` would take away: what is a secret in one place is one in every other."""
     found = [match[0] for shape in _SHAPES for match in shape.finditer(text)]
+    found += [text[start:end] for start, end in headless_keys(text)]
     found += [match[0].rpartition(match[1])[2] for pattern in (_IN_URL, _HEADER) for match in pattern.finditer(text)]
     found += [match[2].strip("\"'") for match in _NAMED.finditer(text) if _named(match) != match[0]]
     return found
+
+
+def headless_keys(text: str) -> list[tuple[int, int]]:
+    """Return where private keys stand whose first lines are cut away, as where only the end of a log was read."""
+    spans: list[tuple[int, int]] = []
+    for last in _KEY_END.finditer(text):
+        floor = spans[-1][1] if spans else 0
+        start = max(floor, text.rfind("\n", 0, last.start()) + 1)
+        while start > floor:
+            before = text.rfind("\n", 0, start - 1) + 1
+            if not _KEY_LINE.search(text, max(before, start - 1 - _LINE), start - 1):
+                break
+            start = max(floor, before)
+        spans.append((start, last.end()))
+    return spans
 
 
 def _named(match: re.Match[str]) -> str:

@@ -25,6 +25,28 @@ def source(id: str, text: str, form="text") -> Source:
     return Source(id=id, file=id, form=form, argv=[], data=text.encode())
 
 
+KEY = [base64.b64encode(bytes(range(each, each + 48))).decode() for each in range(8)]
+
+
+@pytest.mark.parametrize("before", ["", "2026-11-22T08:50:00.871072000Z ", "Nov 22 08:50:00 host web[12]: "])
+@pytest.mark.parametrize("cut", ["whole", "its head is cut away", "its end is cut away"])
+def test_a_private_key_is_taken_out_of_a_log_also_where_only_a_part_of_it_was_read(before, cut):
+    lines = ["-----BEGIN RSA PRIVATE KEY-----", *KEY, "-----END RSA PRIVATE KEY-----"]
+    lines = lines[3:] if "head" in cut else lines[:-2] if "end" in cut else lines
+    text = "".join(f"{before}{each}\n" for each in [*([] if "head" in cut else ["started"]), *lines, "went on"])
+    (kept,) = redacted([source("log", text)])
+    said = kept.data.decode()
+    assert [each for each in KEY if each in said or each[:20] in said] == []
+    assert ("started" in said, "went on" in said) == ("head" not in cut, "end is" not in cut)
+
+
+def test_ends_of_keys_without_number_take_no_time_and_hide_only_what_is_a_keys():
+    end = "-----END PRIVATE KEY-----"
+    text = f"kept\n{KEY[0]}\n" * 2000 + f"{end} {end * 20000}\nkept too\n"
+    (kept,) = redacted([source("log", text)])
+    assert kept.data.decode().count("kept") == 2001
+
+
 @pytest.mark.parametrize(
     "form",
     [VALUE, quote(VALUE, safe=""), json.dumps(VALUE), VALUE.encode().hex(),
