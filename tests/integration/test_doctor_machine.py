@@ -11,6 +11,7 @@ from tests.parts import booted_machine, docker_engine
 from tests.parts.booted_machine import PROGRAM, BootedMachine
 from tests.parts.waiting import eventually_now
 
+pytestmark = pytest.mark.timeout(240)
 CLEAN = """[Unit]
 Description=Clean
 StartLimitIntervalSec=1h

@@ -5,6 +5,7 @@ The root file system is made once by mmdebstrap and kept outside the repository,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -54,9 +55,13 @@ def _codename() -> str:
 
 
 def _make_root() -> Path:
+    """Return it, made by the first of those who want it: the others wait, two at once would take each twice as long."""
     tar = root_tar()
-    if not tar.exists():
-        tar.parent.mkdir(parents=True, exist_ok=True)
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with (tar.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if tar.exists():
+            return tar
         unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
         argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}"]
         argv += [f"--dpkgopt=path-exclude={each}" for each in LEFT_OUT]
