@@ -1,6 +1,6 @@
 """A machine that systemd has booted: a container whose PID 1 it is, with this project's tree mounted read-only.
 
-The root file system is made once by mmdebstrap and kept outside the repository, by what it holds: a podman, too.
+The root file system is made once by mmdebstrap and kept outside the repository, by what it holds: podman and sshd, too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from pathlib import Path
 
 from tests.parts.docker_engine import LABEL, DockerEngine
 from tests.parts.machine_podman import SETTINGS, MachinePodman
+from tests.parts.machine_sshd import NO_SSHD
 from tests.parts.waiting import eventually_now
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates,podman,crun"
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates,podman,crun,"
+    "openssh-server"
+)
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 PROGRAM = "/usr/local/bin/ops-agent"
@@ -127,7 +131,7 @@ def booted_machine(engine: DockerEngine) -> Iterator[BootedMachine]:
     machine = BootedMachine(engine, name)
     try:
         with tempfile.TemporaryDirectory(prefix="machine-") as directory:
-            for number, (path, text) in enumerate(SETTINGS.items()):
+            for number, (path, text) in enumerate({**SETTINGS, NO_SSHD: ""}.items()):
                 file = Path(directory) / str(number)
                 file.write_text(text)
                 machine.copy(file, path)
