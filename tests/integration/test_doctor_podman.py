@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,9 @@ from opsexec.steps import PingSocket
 from opsexec.testing import MemoryAudit
 from tests.conftest import require
 from tests.parts import podman as part
+from tests.parts.held_process import held
 from tests.parts.unix_user import unix_user
+from tests.parts.waiting import eventually_now
 
 pytestmark = pytest.mark.anyio
 
@@ -93,6 +97,38 @@ async def test_a_container_wedged_while_stopping_fails_with_the_command_that_men
         podman(*found.fix.argv[1:])
         after = (await look(["container.state"], declared(podman)))["container.state"]
         assert after.verdict == "skip"
+    finally:
+        podman.remove("doctor-web")
+
+
+async def test_a_process_that_lives_on_after_podman_gave_its_container_up_is_told(podman, tmp_path):
+    """SIGKILL doesn't end it; conmon's time is over, so it notes an end; what would clean up finds broken settings."""
+
+    def told(name: str) -> Any:
+        return json.loads(podman("container", "inspect", "doctor-web").stdout)[0]["State"][name]
+
+    conf = tmp_path / "containers.conf"
+    conf.write_text(part.CONF)
+    podman.run("doctor-web", "/bin/sleep", "600", options=("--timeout", "5"), env={"CONTAINERS_CONF": str(conf)})
+    try:
+        pid = told("Pid")
+        with held(pid):
+            conf.write_text("nothing [ podman reads")
+            assert (await look(["container.orphan"], declared(podman)))["container.orphan"].verdict == "pass"
+            eventually_now(lambda: told("Status") == "stopped", within_s=30, what="podman has given it up")
+            assert told("Pid") == 0
+            found = (await look(["container.orphan"], declared(podman)))["container.orphan"]
+            assert found.verdict == "fail", found
+            assert f"pid {pid} lives" in found.evidence[0].excerpt
+        eventually_now(lambda: not Path(f"/proc/{pid}").exists(), within_s=10, what="its process has ended")
+        after = (await look(["container.orphan"], declared(podman)))["container.orphan"]
+        assert after.verdict == "pass", after
+        with subprocess.Popen(["/bin/sleep", "600"]) as other:  # somebody else has its number by now
+            noted = json.loads(podman("container", "inspect", "doctor-web").stdout)[0]["PidFile"]
+            Path(noted).write_text(str(other.pid))
+            after = (await look(["container.orphan"], declared(podman)))["container.orphan"]
+            other.kill()
+        assert after.verdict == "pass", after
     finally:
         podman.remove("doctor-web")
 

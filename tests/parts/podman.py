@@ -37,9 +37,11 @@ class Podman:
         self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "CONTAINERS_CONF": str(conf)}
         self.image = f"localhost/{LABEL}-{os.getpid()}:1"
 
-    def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: str, check: bool = True, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         argv = ["podman", *words]
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, env=self.env | (env or {}), capture_output=True, text=True, timeout=60, check=False)
         assert not check or done.returncode == 0, done.stderr
         return done
 
@@ -50,9 +52,9 @@ class Podman:
                 tar.add(os.path.realpath(path), path.lstrip("/"))
         self("import", str(archive), self.image)
 
-    def run(self, name: str, *words: str, options: tuple[str, ...] = ()) -> None:
+    def run(self, name: str, *words: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None) -> None:
         fixed = ("--name", name, "--label", f"{LABEL}=1", "--network=none", "--pull=never")
-        self("run", "-d", *fixed, *options, self.image, *(words or ("/bin/sleep", "600")))
+        self("run", "-d", *fixed, *options, self.image, *(words or ("/bin/sleep", "600")), env=env)
 
     def remove(self, name: str) -> None:
         self("rm", "-f", "-t", "0", name, check=False)
