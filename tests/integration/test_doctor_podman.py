@@ -101,6 +101,15 @@ async def test_a_container_wedged_while_stopping_fails_with_the_command_that_men
         podman.remove("doctor-web")
 
 
+@contextlib.contextmanager
+def somebody_else():
+    with subprocess.Popen(["/bin/sleep", "600"]) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
 async def test_a_process_that_lives_on_after_podman_gave_its_container_up_is_told(podman, tmp_path):
     """SIGKILL doesn't end it; conmon's time is over, so it notes an end; what would clean up finds broken settings."""
 
@@ -123,11 +132,10 @@ async def test_a_process_that_lives_on_after_podman_gave_its_container_up_is_tol
         eventually_now(lambda: not Path(f"/proc/{pid}").exists(), within_s=10, what="its process has ended")
         after = (await look(["container.orphan"], declared(podman)))["container.orphan"]
         assert after.verdict == "pass", after
-        with subprocess.Popen(["/bin/sleep", "600"]) as other:  # somebody else has its number by now
-            noted = json.loads(podman("container", "inspect", "doctor-web").stdout)[0]["PidFile"]
-            Path(noted).write_text(str(other.pid))
+        noted = json.loads(podman("container", "inspect", "doctor-web").stdout)[0]["PidFile"]
+        with somebody_else() as other:  # who has its number by now, as it were
+            Path(noted).write_text(str(other))
             after = (await look(["container.orphan"], declared(podman)))["container.orphan"]
-            other.kill()
         assert after.verdict == "pass", after
     finally:
         podman.remove("doctor-web")
