@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from agent.services.acts import Act
 from agent.services.bundle import read_whole
 from agent.services.manager import Held
-from opsexec.errors import StepFailed
+from opsexec.errors import CapabilityDenied, StepFailed
 from opsexec.steps import MakeDir, MoveFile, RemoveFile, Stat, WriteFile
 
 if TYPE_CHECKING:
@@ -34,11 +35,18 @@ async def hold(executor: Executor, place: str, path: str, held: Held) -> Held:
 
 
 async def put_aside(executor: Executor, place: str, path: str, created: str) -> str | None:
-    """Move another definition that waits already out of the way; returns where it is then. Raises OpsError."""
+    """Move a definition that waits already out of the way; returns where it is then. Raises OpsError.
+
+    One of the same content, too: nothing is moved over it. Two names of one file are half a move, which goes on.
+    """
     waiting = f"{place}/{DEFINITION}"
     there, here = (await executor.run(Stat(waiting))).value, (await executor.run(Stat(path))).value
-    if not there["exists"] or (there.get("sha256"), there["target"]) == (here.get("sha256"), here["target"]):
+    if not there["exists"]:
         return None
+    if (there.get("sha256"), there["target"]) == (here.get("sha256"), here["target"]):
+        with suppress(StepFailed, CapabilityDenied):
+            await executor.run(MoveFile(path, waiting), check=True)
+            return None
     aside = f"{place.rpartition('/')[0]}/earlier-{re.sub(r'[^0-9TZ]', '', created)}"
     await executor.run(MoveFile(waiting, aside))
     return aside

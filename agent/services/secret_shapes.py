@@ -33,6 +33,8 @@ _SHAPES = (
 )
 _KEY_END = re.compile(r"-----END [^-\n]{0,40}PRIVATE KEY-----")
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{16,}[ \t\r]*\Z")
+_LAST_KEY_LINE = re.compile(r"[A-Za-z0-9+/=][ \t\r]*\Z")
+"""A key's last line holds what is left over, be it a single character."""
 _LINE = 200
 """How many characters at the end of a line are looked at: a key's have 64 or 76, behind what a log sets before."""
 _IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
@@ -87,11 +89,12 @@ def headless_keys(text: str) -> list[tuple[int, int]]:
     for last in _KEY_END.finditer(text):
         floor = spans[-1][1] if spans else 0
         start = max(floor, text.rfind("\n", 0, last.start()) + 1)
+        line = _LAST_KEY_LINE
         while start > floor:
             before = text.rfind("\n", 0, start - 1) + 1
-            if not _KEY_LINE.search(text, max(before, start - 1 - _LINE), start - 1):
+            if not line.search(text, max(before, start - 1 - _LINE), start - 1):
                 break
-            start = max(floor, before)
+            start, line = max(floor, before), _KEY_LINE
         spans.append((start, last.end()))
     return spans
 

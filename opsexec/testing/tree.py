@@ -256,7 +256,7 @@ class FakeTree:
             return [b"0", _packed({"path": None, "to": there, "kind": None})]
         if node.kind not in ("file", "link"):
             raise FarError("is_directory" if node.kind == "directory" else "not_regular", f"{here} is a {node.kind}")
-        if taken is not None:
+        if taken is not None and (taken is not node or here == there):
             raise FarError("exists", f"{there} exists and is a {taken.kind}: nothing is moved over it")
         if check != b"1":
             self.nodes[there] = self.nodes.pop(here)

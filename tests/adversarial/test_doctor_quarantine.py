@@ -66,6 +66,22 @@ def test_what_somebody_put_in_its_place_meanwhile_is_not_overwritten(machine):
     assert "sleep 1000" in machine.run("cat", path)
 
 
+def test_a_definition_that_was_copied_back_by_hand_is_contained_again(machine):
+    path = plant(machine, "copied", "[Service]\nExecStart=/bin/sleep 1000\n")
+    for waits in (0, 1):
+        machine.run("systemctl", "start", "copied")
+        ops(machine, "quarantine", "copied", "--execute")
+        assert [machine.show("copied.service", name) for name in ("LoadState", "ActiveState")] == ["masked", "inactive"]
+        held = "/var/lib/ops-agent/services/copied"
+        assert machine.run("sh", "-c", f"ls -d {held}/earlier-* 2>/dev/null | wc -l").strip() == str(waits)
+        if not waits:
+            machine.run("systemctl", "unmask", "copied")
+            machine.run("cp", f"{held}/held/definition", path)
+            machine.run("systemctl", "daemon-reload")
+    ops(machine, "release", "copied", "--execute")
+    assert "sleep 1000" in machine.run("cat", path)
+
+
 def test_a_podman_that_hangs_delays_a_quarantine_and_does_not_stop_it(machine):
     machine.run("mv", "/usr/bin/podman", "/usr/bin/podman.works")
     machine.write("/usr/bin/podman", "#!/bin/sh\nsleep 1000\n")

@@ -318,6 +318,24 @@ async def test_a_definition_put_in_place_during_a_quarantine_is_contained_and_th
     assert host.disabled["system"][NAME] is False
 
 
+async def test_a_definition_copied_back_by_hand_is_contained_again_and_two_names_of_one_file_are_half_a_move():
+    for same in (False, True):
+        host = mac()
+        await contain(host)
+        (waiting,) = (each for each in host.tree.nodes if each.endswith("/held/definition"))
+        held = host.tree.nodes[waiting]
+        host.tree.nodes[PATH] = held if same else FakeNode("file", data=held.data)
+        assert host.launchctl("enable", TARGET).exit_code == 0
+        assert host.launchctl("bootstrap", "system", PATH).exit_code == 0
+        outcome = await contain(host)
+        assert outcome.ok, outcome.notes
+        assert PATH not in host.tree.nodes
+        assert len([each for each in host.tree.nodes if "/earlier-" in each]) == (0 if same else 1)
+        assert (await undo(host)).ok
+        assert host.tree.nodes[PATH].data == held.data
+        assert host.jobs[TARGET].state == "running"
+
+
 async def test_a_link_is_moved_and_put_back_and_not_loaded_through():
     host = FakeLaunchd({PATH: FakeNode("link", target="/opt/x.plist"), "/opt/x.plist": plistlib.dumps(KEYS)})
     assert (await contain(host)).ok

@@ -7,11 +7,14 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.services.evidence import Source, redacted
 from agent.services.redaction import Redactor
+from agent.services.secret_shapes import MASK, mask
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -38,6 +41,28 @@ def test_a_private_key_is_taken_out_of_a_log_also_where_only_a_part_of_it_was_re
     said = kept.data.decode()
     assert [each for each in KEY if each in said or each[:20] in said] == []
     assert ("started" in said, "went on" in said) == ("head" not in cut, "end is" not in cut)
+
+
+@pytest.mark.parametrize("before", ["", "Nov 22 08:50:00 host web[12]: "])
+@settings(deadline=None)
+@given(key=st.binary(min_size=64, max_size=1200), wide=st.sampled_from([64, 70, 76]), lost=st.integers(0, 20))
+def test_no_line_of_a_key_stays_however_short_its_last_is_and_however_much_was_cut_away(before, key, wide, lost):
+    body = base64.b64encode(key).decode()
+    lines = [body[at : at + wide] for at in range(0, len(body), wide)]
+    lines = lines[min(lost, len(lines) - 1) :]
+    text = "".join(f"{before}{each}\n" for each in [*lines, "-----END OPENSSH PRIVATE KEY-----", "went on"])
+    assert mask(text) == f"{MASK}\n{before}went on\n"
+
+
+@pytest.mark.parametrize("made", range(20))
+def test_no_line_of_a_key_that_was_really_made_stays(made):
+    key = Ed25519PrivateKey.generate()
+    _, _, *lines = (
+        key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode().splitlines()
+        if made % 2
+        else key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode().splitlines()
+    )
+    assert mask("\n".join([*lines, "went on"])) == f"{MASK}\nwent on"
 
 
 def test_ends_of_keys_without_number_take_no_time_and_hide_only_what_is_a_keys():
