@@ -13,8 +13,9 @@ from agent.services.finding import Finding
 from agent.services.look import Look, Options, Service
 from agent.services.probe import Probe, Unreadable
 from agent.services.receipt import RECEIPTS, Receipt, read_receipt
-from opsexec.errors import UsageError
+from opsexec.errors import BadStep, UsageError
 from opsexec.steps.base import service_name
+from opsexec.steps.launchd_target import is_label
 
 if TYPE_CHECKING:
     from agent.services.declaration import Declaration
@@ -105,9 +106,16 @@ async def examine(executor: Executor, request: Request) -> Examined:
 async def find_service(probe: Probe, request: Request) -> Service:
     """Return the service with what is declared and installed of it; raises UsageError, BadDeclaration."""
     name = request.name
-    unit = service_name(name if name.endswith(SUFFIXES) else f"{name}.service")
+    unit = name if name.endswith(SUFFIXES) else f"{name}.service"
     stem = unit.removesuffix(".service")
-    if not stem or stem.startswith("."):
+    try:
+        service_name(unit)
+        odd = not stem or stem.startswith(".")
+    except BadStep:
+        if not is_label(name) or await Look(probe).system() != "Darwin":
+            raise
+        odd = False
+    if odd and (stem in ("", ".", "..") or await Look(probe).system() != "Darwin"):
         raise UsageError(f"{name[:60]!r} is no name of a service", hint="a unit's name, as systemd.unit(5) has it")
     declared = request.declaration or await declared_on_host(probe, stem, user=request.user)
     user = request.user or (declared is not None and declared.scope == "user")

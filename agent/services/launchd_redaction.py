@@ -12,13 +12,12 @@ from typing import Any
 
 from agent.services.redaction import OPEN_NAMES, Apart
 from agent.services.secret_shapes import MASK, SECRET_NAME
+from opsexec.handlers.launchctl import END_OF_BLOCK
 from opsexec.handlers.launchd import ODD_PLIST
 
 MOST_VALUES = 20_000
 """Values a property list holds at most: in a binary one they may stand for each other without end."""
 _BLOCK = re.compile(r"[ \t]*(?:[a-z]+ )?(environment|arguments) = \{\s*\Z")
-END = "\t}"
-"""How the page ends a block of the job's."""
 _PAIR = re.compile(r"([ \t]*)([^\s=]{1,200}) => (.*)\Z")
 _ASSIGNED = re.compile(r"(--?[\w-]+=|[A-Za-z_]\w*=)(.+)\Z", re.DOTALL)
 
@@ -95,9 +94,9 @@ def page_apart(text: str) -> Apart:
     kept: list[str] = []
     block = ""
     words: list[str] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         found, pair = _BLOCK.match(line), _PAIR.match(line)
-        if line.rstrip() == END:  # a value may hold a brace of its own, indented otherwise
+        if line.rstrip() == END_OF_BLOCK:  # a value may hold a brace of its own, indented otherwise
             kept += [f"\t\t{each}" for each in masking.words(words)]
             block, words = "", []
         elif not block and found:

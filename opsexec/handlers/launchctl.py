@@ -11,6 +11,7 @@ from opsexec.executor import RunOutput
 from opsexec.handlers.context import Context
 from opsexec.hosts.port import ProcessSpec
 from opsexec.recorder import Recorder
+from opsexec.sinks import CollectSink
 
 NO_SUCH_PROCESS, IO_ERROR, IN_PROGRESS, UNDER_WAY = 3, 5, 36, 37
 NO_DOMAIN, NOT_FOUND, DISABLED, NOT_SUPPORTED = 112, 113, 119, 125
@@ -32,37 +33,43 @@ REASONS = {
 LOOK_S, CHANGE_S = 10.0, 120.0
 """Seconds until launchctl, which hangs where launchd does, gives no answer: to a look, and to a change."""
 
+END_OF_BLOCK = "\t}"
+"""How `launchctl print` ends a block of a job's."""
+MOST_BYTES = 4 << 20
+"""Of what launchctl says. A job's arguments and environment, which it makes itself, are 1 MiB at most (ARG_MAX)."""
+
 RUNNING = "running"
 COMING = ("spawn scheduled", "spawning")
 """States of a job that launchd is about to start."""
 
 
 def parse_print(text: str) -> dict[str, str] | None:
-    """Return the keys of the outermost block alone; None for a text that is no such block."""
-    lines = text.splitlines()
-    if not lines or not re.fullmatch(r"\S+ = \{", lines[0].rstrip()):
-        return None
+    """Return the keys of the outermost block alone, the first of each; None for a text that is no such block.
+
+    A value in an inner block may be any text, also one that looks like the page's own, and none makes it unreadable: a
+    block is over where a line is its end exactly, and the page where its text is.
+    """
+    first, *lines = text.rstrip().split("\n")
+    if not first.endswith(" = {") or not lines or lines.pop() != "}":
+        return None  # cut off, or something else
     found: dict[str, str] = {}
-    depth = 1
-    for line in lines[1:]:
-        bare = line.strip()
-        if bare.endswith("{"):
-            depth += 1
-        elif bare == "}":
-            depth -= 1
-            if depth == 0:
-                return found
-        elif depth == 1:
-            key, equals, value = bare.partition(" = ")
-            if equals:
-                found.setdefault(key, value)
-    return None  # cut off, or something else
+    inside = False
+    for line in lines:
+        if inside:
+            inside = line != END_OF_BLOCK
+        elif line[:1] == "\t" and line[1:2] not in ("\t", ""):
+            key, equals, value = line[1:].partition(" = ")
+            if equals and value == "{":
+                inside = True
+            elif equals:
+                found.setdefault(key, value.strip())
+    return found
 
 
 def parse_disabled(text: str) -> dict[str, bool]:
     """Return the override database of `launchctl print-disabled`: label -> disabled; it has been written two ways."""
     words = {"true": True, "disabled": True, "false": False, "enabled": False}
-    rows = re.findall(r'^\s*"([^"\n]+)" => (true|false|enabled|disabled)\s*$', text, re.MULTILINE)
+    rows = re.findall(r'^\s*"(.+)" => (true|false|enabled|disabled)\s*$', text, re.MULTILINE)
     return {label: words[word] for label, word in rows}
 
 
@@ -84,15 +91,17 @@ class Launchctl:
             run=context.run, programs=programs, admitted=programs, argv=("launchctl", *words), env={"LC_ALL": "C"},
             run_as=self._run_as, timeout_s=LOOK_S if words[0].startswith("print") else CHANGE_S,
         )  # fmt: skip
-        recorder = Recorder()
+        said = CollectSink()
+        recorder = Recorder(said, limit_bytes=MOST_BYTES)
         try:
             ended = await context.host.run_process(spec, recorder)
         except ProgramNotFound as error:
             hint = "jobs of launchd are a mac's; on Linux a service is a unit (ServiceControl)"
             raise HostUnsuitable("there is no launchctl", host=context.host.name, hint=hint) from error
+        await recorder.finish()
         return RunOutput(
             run=context.run, host=context.host.name, exit_code=ended.exit_code, signal=ended.signal,
-            stdout=recorder.tail(0), stderr=recorder.tail(1), stdout_bytes=recorder.counts[0],
+            stdout=said.stdout, stderr=said.stderr, stdout_bytes=recorder.counts[0],
             stderr_bytes=recorder.counts[1], digest=recorder.digest,
         )  # fmt: skip
 

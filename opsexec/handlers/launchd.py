@@ -16,7 +16,7 @@ from opsexec.capability import clean_path
 from opsexec.errors import BadStep, StepFailed, StepTimeout
 from opsexec.far.message import pack_layers
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.far_answers import Contents, answered
+from opsexec.handlers.far_answers import Contents, answered, decoded
 from opsexec.handlers.launchctl import (
     IN_PROGRESS,
     IO_ERROR,
@@ -28,7 +28,7 @@ from opsexec.handlers.launchctl import (
 )
 from opsexec.handlers.limits import call, within
 from opsexec.steps.base import Step
-from opsexec.steps.launchd import LaunchdControl
+from opsexec.steps.launchd import AGENTS, DAEMONS, LaunchdControl
 from opsexec.steps.text import as_bytes
 
 ODD_PLIST = (
@@ -65,6 +65,7 @@ async def handle(step: Step, context: Context) -> Outcome:
 
 async def _control(step: LaunchdControl, context: Context) -> Outcome:
     launchctl = Launchctl(context, step.run_as)
+    await _require_place(step, context)
     before = await launchctl.job(step.domain, step.label)
     _refuse(step, before, context)
     already = ALREADY.get(step.action)
@@ -98,6 +99,24 @@ def _refuse(step: LaunchdControl, job: dict[str, Any], context: Context) -> None
         raise StepFailed(text, host=host, hint="boot it out first")
     if job["disabled"] and not job["loaded"]:
         raise StepFailed(f"{step.target} is disabled in launchd's database", host=host, hint="enable it first")
+
+
+async def _require_place(step: LaunchdControl, context: Context) -> None:
+    """Raise StepFailed for a login's property list that isn't below its own home: whoever writes elsewhere is another.
+
+    The host knows the home of who does the step, and it counts when that is the domain's own user.
+    """
+    directory = clean_path(step.path or "/").rpartition("/")[0]
+    if step.path is None or directory in (DAEMONS, AGENTS):
+        return
+    (facts,) = await call("facts", [b"user"], step.run_as, context, items=1)
+    user = decoded(facts, context).get("user")
+    uid, home = (user.get("uid"), user.get("home")) if isinstance(user, dict) else (None, None)
+    own = step.domain.partition("/")[2] == str(uid) and isinstance(home, str) and home.startswith("/")
+    if not own or directory != clean_path(f"{home}/Library/LaunchAgents"):
+        text = f"{step.path[:120]!r} isn't in the LaunchAgents of {step.domain}'s own home"
+        hint = f"put it there and do it as that user (run_as), or in {AGENTS}"
+        raise StepFailed(text, host=context.host.name, hint=hint)
 
 
 async def _require_label(step: LaunchdControl, path: str, context: Context) -> None:

@@ -7,6 +7,7 @@ import re
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
 from opsexec.steps.base import Step, service_name
+from opsexec.steps.launchd_target import is_domain, is_target, resource_of
 from opsexec.steps.questions import QUESTIONS, Question
 
 _NAMES = {
@@ -17,7 +18,6 @@ _NAMES = {
 }
 _ADDRESS = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f.:]{1,44}\Z")
 _PLACES = re.compile(r"\{number\}|\{address\}|\{\}")
-_LAUNCHD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,254}\Z")
 
 
 class Inquire(Step, frozen=True, tag="inquire"):
@@ -87,12 +87,13 @@ class Inquire(Step, frozen=True, tag="inquire"):
         if question.subject == "path":
             return (Requirement(question.verb, clean_path(self.subject)),)
         also = (Requirement("fs.read", question.reads),) if question.reads else ()
-        return (Requirement(question.verb, self.subject or question.resource), *also)
+        subject = resource_of(self.subject) if self.ask.startswith("launchd.") else self.subject
+        return (Requirement(question.verb, subject or question.resource), *also)
 
 
 def _unit(ask: str, subject: str) -> None:
     if ask.startswith("launchd."):
-        if not _LAUNCHD.match(subject):
+        if not (is_domain(subject) or is_target(subject)):
             raise BadStep(f"{subject[:60]!r} is no launchd service target", hint="like gui/501/com.example.web")
         return
     service_name(subject)

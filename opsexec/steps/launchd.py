@@ -8,6 +8,7 @@ from typing import Literal
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
 from opsexec.steps.base import Step
+from opsexec.steps.launchd_target import is_target, resource_of
 
 LaunchdAction = Literal["bootstrap", "bootout", "kickstart", "restart", "enable", "disable", "kill"]
 VERBS: dict[LaunchdAction, str] = {
@@ -21,9 +22,8 @@ VERBS: dict[LaunchdAction, str] = {
 }
 """Action -> the verb that admits it."""
 
-_TARGET = re.compile(r"(system|(?:gui|user)/(?:0|[1-9][0-9]{0,9}))/([A-Za-z0-9][A-Za-z0-9_.-]{0,200})\Z")
 _AGENTS = re.compile(r"(?:/[^/]+)*/Library/LaunchAgents\Z")
-DAEMONS = "/Library/LaunchDaemons"
+DAEMONS, AGENTS = "/Library/LaunchDaemons", "/Library/LaunchAgents"
 
 
 class LaunchdControl(Step, frozen=True, tag="launchd"):
@@ -32,7 +32,8 @@ class LaunchdControl(Step, frozen=True, tag="launchd"):
     `target`: domain and label, like `system/org.example.web`, `gui/501/...`, `user/501/...`. bootstrap: load the job
     from its property list at `path`, which may start it. bootout: end and unload it. kickstart: start it. restart:
     end it and start it again, from the definition that is loaded. enable, disable: whether it may be loaded, now and
-    after a reboot. kill: SIGKILL to its process.
+    after a reboot. kill: SIGKILL to its process. A login's property list stands in /Library/LaunchAgents or below the
+    home of the domain's own user, which the host says when the step is done as that user.
     """
 
     family = "launchd"
@@ -43,7 +44,7 @@ class LaunchdControl(Step, frozen=True, tag="launchd"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _TARGET.match(self.target):
+        if not is_target(self.target):
             raise BadStep(f"{self.target[:80]!r} is no launchd service target", hint="like system/org.example.web")
         if (self.path is not None) != (self.action == "bootstrap"):
             raise BadStep("bootstrap takes the path of a property list, and nothing else does")
@@ -65,5 +66,5 @@ class LaunchdControl(Step, frozen=True, tag="launchd"):
         return self.target.rpartition("/")[2]
 
     def requires(self) -> tuple[Requirement, ...]:
-        needed = Requirement(VERBS[self.action], self.target)
+        needed = Requirement(VERBS[self.action], resource_of(self.target))
         return (needed,) if self.path is None else (needed, Requirement("fs.read", clean_path(self.path)))

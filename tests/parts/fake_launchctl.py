@@ -33,11 +33,14 @@ PAGE = """{target} = {{
 \tprogram = {program}
 \targuments = {{
 \t\t{program}
-\t\tstate = not running
-\t}}
+{arguments}\t}}
 
 \tdefault environment = {{
 \t\tPATH => /usr/bin:/bin:/usr/sbin:/sbin
+\t}}
+
+\tenvironment = {{
+{environment}\t\tXPC_SERVICE_NAME => {label}
 \t}}
 
 \tdomain = system

@@ -104,7 +104,7 @@ EXAMPLES: tuple[Step, ...] = (
     *(
         Inquire(
             ask=name,
-            subject=ABOUT.get(each.subject, "a"),
+            subject="system/a" if name in ("launchd.job", "launchd.disabled") else ABOUT.get(each.subject, "a"),
             number=50 if "{number}" in str(each.argv) else None,
             address="100.64.0.1" if "{address}" in each.argv else None,
         )
