@@ -105,20 +105,38 @@ def _tar(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                     *map(str, member.pax_headers.values()),
                 ]
                 content = b""
+                if member.size < 0:
+                    raise Unreadable("a tar archive in it says that an entry has less than no bytes")
                 if member.isreg():
                     budget.take(member.size)
                     file = archive.extractfile(member)
                     content = file.read() if file is not None else b""
                 yield "\n".join(names), content
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
         raise Unreadable(f"a tar archive in it can't be read whole ({type(error).__name__})") from error
 
 
 def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
     import io
+    import lzma
+    import struct
     import zipfile
     import zlib
 
+    damaged = (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        OSError,  # what bz2 says of damaged data
+        EOFError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,  # lzma asks for as much as its head says
+    )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -134,7 +152,7 @@ def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                 with archive.open(entry) as file:
                     content = file.read(entry.file_size + 1)
                 yield entry.filename, content + b"\n" + entry.comment + b"\n" + entry.extra
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+    except damaged as error:
         if data.startswith(b"PK\x03\x04"):
             raise Unreadable(f"a zip archive in it can't be read whole ({type(error).__name__})") from error
 
@@ -192,7 +210,7 @@ def _inflate(data: bytes, at: int, budget: Budget) -> tuple[bytes, int, bool]:
             parts.append(out)
         whole = engine.eof
         used -= len(engine.unused_data)
-    except (zlib.error, OSError, lzma.LZMAError, EOFError):
+    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError, MemoryError):
         whole, used = False, 2
     if size < 8 and not whole:
         return b"", 0, False

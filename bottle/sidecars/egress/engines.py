@@ -54,6 +54,8 @@ def take_room(holder: object, size: int) -> None:
 class Engine:
     """Takes one format off. `left`: what was fed and stands behind its end, once `done`.
 
+    `beside`: what of the block at hand is a name or a field, there while an empty first piece is.
+
     `whole_only`: what is missing of a stream that breaks off may hide what stands in what is there.
     """
 
@@ -61,7 +63,7 @@ class Engine:
 
     def __init__(self, takes: int = 0) -> None:
         self.done = False
-        self.left = b""
+        self.left = self.beside = b""
         if takes:
             take_room(self, takes)
 
@@ -82,9 +84,11 @@ class Inflate(Engine):
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out; raises Broken."""
         try:
-            yield self._engine.decompress(data, PIECE)
-            while self._engine.unconsumed_tail and not self._engine.eof:
-                yield self._engine.decompress(self._engine.unconsumed_tail, PIECE)
+            piece = self._engine.decompress(data, PIECE)
+            yield piece
+            while not self._engine.eof and (self._engine.unconsumed_tail or len(piece) == PIECE):
+                piece = self._engine.decompress(self._engine.unconsumed_tail, PIECE)
+                yield piece
         except zlib.error as error:
             raise Broken("packed data that is damaged") from error
         self.done, self.left = self._engine.eof, self._engine.unused_data
@@ -97,20 +101,25 @@ class Gzip(Engine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._head = b""
+        self._head = bytearray()
         self._inflate: Inflate | None = None
         self._trailer = 8
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out; raises Broken."""
         if self._inflate is None:
+            before = len(self._head)
             self._head += data
             size = _gzip_head(self._head)
+            self.beside = bytes(self._head[max(before, _GZIP_FIXED) : size])
+            yield b""
+            self.beside = b""
             if size is None:
-                if len(self._head) > PIECE:
+                if len(self._head) > _GZIP_HEAD:
                     raise Broken("packed data with an endless head")
                 return
-            data, self._head, self._inflate = self._head[size:], b"", Inflate()
+            data, self._inflate = bytes(self._head[size:]), Inflate()
+            self._head.clear()
         before_end = not self._inflate.done
         if before_end:
             yield from self._inflate.feed(data)
@@ -122,11 +131,15 @@ class Gzip(Engine):
         self.done, self.left = self._trailer == 0, data[skipped:]
 
 
-def _gzip_head(data: bytes) -> int | None:
+_GZIP_FIXED = 10
+_GZIP_HEAD = PIECE + (PIECE >> 1)
+
+
+def _gzip_head(data: bytearray) -> int | None:
     """Return how long a member's head is; None while it isn't all there."""
-    if len(data) < 10:
+    if len(data) < _GZIP_FIXED:
         return None
-    flags, at = data[3], 10
+    flags, at = data[3], _GZIP_FIXED
     if flags & 4:
         if len(data) < at + 2:
             return None
