@@ -98,8 +98,7 @@ class Door:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if service == "git-upload-pack":
             return await self._fetch(request, repository, upload)
-        async with self._bounds.pushing:
-            return await self._push(request, repository, upload)
+        return await self._push(request, repository, upload)
 
     async def _advertise(self, request: web.BaseRequest, repository: Repository, name: Name) -> web.StreamResponse:
         """Refresh, then list the refs. A mirror that can't be refreshed lists nothing."""
@@ -145,8 +144,7 @@ class Door:
         if not head.refs:  # git asks with an empty push first, before it sends a large one in chunks
             await upload.drain()
             return web.Response(body=b"", content_type=kind, headers=NO_CACHE)
-        push = self._hooks.open(repository, head.updates)
-        try:
+        async with self._hooks.expected(repository, head.updates, self._bounds.pushing) as push:
             service = await start(
                 "git-receive-pack", repository, self._limits, advertise=False, hooks=self._hooks, push=push
             )
@@ -154,8 +152,6 @@ class Door:
             if not push.asked:
                 self._denied(repository.name, "push", "git itself refused it, before it was scanned")
             return response
-        finally:
-            self._hooks.close(push)
 
     async def _exchange(
         self, request: web.BaseRequest, service: Service, name: Name, body: Body, first: bytes
@@ -166,9 +162,9 @@ class Door:
         try:
             await asyncio.wait([feeding, answering], return_when=asyncio.FIRST_EXCEPTION)
             if feeding.done() and feeding.exception() is not None and not answering.done():
-                await service.kill()
-                answering.cancel()
+                answering.cancel()  # before its git is ended, whose last words are no answer
                 await asyncio.wait([answering])
+                await service.kill()
                 feeding.result()
             response = await answering
             if not feeding.done():
@@ -178,8 +174,10 @@ class Door:
         finally:
             feeding.cancel()
             answering.cancel()
-            await asyncio.wait([feeding, answering])
-            await service.kill()
+            try:
+                await asyncio.wait([feeding, answering])
+            finally:
+                await service.kill()
 
     async def _stream(self, request: web.BaseRequest, service: Service, kind: str, head: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={**NO_CACHE, "Content-Type": kind})

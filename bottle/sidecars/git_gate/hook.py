@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,12 +41,13 @@ sys.exit(0 if said[:1] == b"0" else 1)
 
 @dataclass
 class Push:
-    """One push on its way. `forward`: the step that is to send it on, logging in meanwhile."""
+    """One push on its way. `forward`: the step that is to send it on, logging in meanwhile. `judging`: its scan."""
 
     repository: Repository
     forward: Ahead | None = None
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     asked: bool = False
+    judging: asyncio.Task[None] | None = None
     accepted: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -74,17 +77,29 @@ class Hooks:
         if self._server is not None:
             self._server.close()
 
-    def open(self, repository: Repository, updates: tuple[str, ...]) -> Push:
-        """Expect the hook of one push with these commands."""
-        push = Push(repository, repository.announce(updates))
-        self._pushes[push.token] = push
-        return push
-
-    def close(self, push: Push) -> None:
-        """The push is over: its refs are set, or it was refused."""
-        self._pushes.pop(push.token, None)
-        push.repository.over(push.forward)
-        push.over.set()
+    @asynccontextmanager
+    async def expected(
+        self, repository: Repository, updates: tuple[str, ...], slots: asyncio.Semaphore
+    ) -> AsyncIterator[Push]:
+        """Wait for the push's turn and for one of the gate's slots, then expect its hook until its git has ended."""
+        await repository.take_turn()
+        judging: asyncio.Task[None] | None = None
+        try:
+            async with slots:
+                push = Push(repository, repository.announce(updates))
+                self._pushes[push.token] = push
+                try:
+                    yield push
+                finally:
+                    del self._pushes[push.token]
+                    repository.over(push.forward)
+                    push.over.set()
+                    judging = push.judging
+        finally:
+            if judging is None or judging.done():
+                repository.end_turn()
+            else:  # a push whose client has left may be on its way to the upstream still
+                judging.add_done_callback(lambda _: repository.end_turn())
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -102,6 +117,7 @@ class Hooks:
             if push is None or push.asked:
                 return
             push.asked = True
+            push.judging = asyncio.current_task()
             await self._judge(push, rest, writer)
         finally:
             writer.close()

@@ -114,8 +114,7 @@ class NativeDoor:
                 head = await read_head(body, self._limits.updates)
             if b"side-band-64k" not in head.features:
                 raise Refusal("a push by git:// needs side-band-64k, by which reasons reach the client")
-            async with self._bounds.pushing:
-                await self._receive(line, repository, body, head)
+            await self._receive(line, repository, body, head)
             return b""
         except Refusal as refusal:
             head = refusal.head if isinstance(refusal, UnfitPush) else head
@@ -123,18 +122,16 @@ class NativeDoor:
             return refused_push(head, worded(str(refusal)))
 
     async def _receive(self, line: Line, repository: Repository, body: Body, head: PushHead) -> None:
-        push = self._hooks.open(repository, head.updates)
-        try:
-            service = await start("git-receive-pack", repository, self._limits, hooks=self._hooks, push=push)
-            await self._exchange(line, service, _feed(service, body, head.raw, None))
-            if not push.asked:
-                self._denied(repository.name, "push", "git itself refused it, before it was scanned")
-        except ConnectionError:
-            if not push.asked:
-                self._denied(repository.name, "push", "it broke off before it was scanned")
-            raise
-        finally:
-            self._hooks.close(push)
+        async with self._hooks.expected(repository, head.updates, self._bounds.pushing) as push:
+            try:
+                service = await start("git-receive-pack", repository, self._limits, hooks=self._hooks, push=push)
+                await self._exchange(line, service, _feed(service, body, head.raw, None))
+                if not push.asked:
+                    self._denied(repository.name, "push", "git itself refused it, before it was scanned")
+            except ConnectionError:
+                if not push.asked:
+                    self._denied(repository.name, "push", "it broke off before it was scanned")
+                raise
 
     async def _exchange(self, line: Line, service: Service, feed: Coroutine[Any, Any, None] | None) -> None:
         """Hand on what git answers, while it is fed. Raises what the feeding raised."""
@@ -151,10 +148,12 @@ class NativeDoor:
             if status < 0:
                 raise ConnectionAbortedError("an answer that broke off must not look like a whole one")
         finally:
-            if feeding is not None:
-                feeding.cancel()
-                await asyncio.wait([feeding])
-            await service.kill()
+            try:
+                if feeding is not None:
+                    feeding.cancel()
+                    await asyncio.wait([feeding])
+            finally:
+                await service.kill()
 
     def _denied(self, repository: str, action: str, why: str) -> None:
         say(decided(self._bottle, repository, action, why))

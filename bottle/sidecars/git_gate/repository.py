@@ -13,6 +13,7 @@ from typing import Any
 
 from bottle.sidecars.git_gate.ahead import Ahead, Held
 from bottle.sidecars.git_gate.config import GateConfig
+from bottle.sidecars.git_gate.litter import remove_incoming, remove_unfinished
 from opsexec.capability import CapabilitySet, clean_path
 from opsexec.errors import OpsError
 from opsexec.executor import Executor, RunOutput
@@ -58,6 +59,8 @@ class Repository:
         self._known = Secret(json.dumps(dict(config.known))) if config.known else None
         self._limits = config.limits
         self._alone = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._littered = True
         self._refreshed_at = float("-inf")
         self._ready: Ahead | None = None
         self._held: Held | None = None
@@ -76,11 +79,21 @@ class Repository:
             if self._refreshed_at >= wanted:
                 return
             began = time.monotonic()
+            await self._tidy()
+            self._littered = True  # unless the fetch ends well
             if hold and (self._held is None or not self._held.holding):
                 await self._fetch_and_hold()
             else:
                 await self._run(GitFetch(repository=self.name, place=self._place, timeout_s=self._limits.fetch_s))
             self._refreshed_at = began
+            self._littered = False
+
+    async def _tidy(self) -> None:
+        """Remove what a fetch or a setting of refs left that was ended by force; the caller holds the mirror."""
+        if self._littered:
+            if self._closing is not None:
+                await asyncio.wait([self._closing])
+            remove_unfinished(self.mirror)
 
     async def _fetch_and_hold(self) -> None:
         if self._closing is not None:
@@ -120,6 +133,19 @@ class Repository:
             yield
         finally:
             self._alone.release()
+
+    async def take_turn(self) -> None:
+        """Wait until no other push to this mirror is under way: a quarantine that is there is this one's, or nobody's.
+
+        Each call is followed by one of `end_turn`, once the push's git and its scan have ended.
+        """
+        await self._turn.acquire()
+
+    def end_turn(self) -> None:
+        """Remove what the push left, and let the next one in."""
+        self._littered = True
+        remove_incoming(self.mirror)
+        self._turn.release()
 
     def expect(self) -> None:
         """Start a scanner for the push that a client has announced, unless enough of them wait already."""

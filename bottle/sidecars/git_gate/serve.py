@@ -12,11 +12,13 @@ from bottle.sidecars.git_gate.bounds import Bounds
 from bottle.sidecars.git_gate.config import GateConfig, declare, read_config
 from bottle.sidecars.git_gate.door import Door
 from bottle.sidecars.git_gate.hook import Hooks
+from bottle.sidecars.git_gate.litter import remove_incoming
 from bottle.sidecars.git_gate.native import NativeDoor
 from bottle.sidecars.git_gate.repository import Repository, ceiling
 from bottle.sidecars.git_gate.said import SaidAudit, say
 from opsexec.errors import OpsError
 from opsexec.local import LocalExec
+from opsexec.steps.git import MIRROR
 
 
 async def serve(config: GateConfig) -> None:
@@ -28,6 +30,8 @@ async def serve(config: GateConfig) -> None:
     work = config.work_dir.resolve()
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     places = {name: declare(config, name).resolve() for name in config.repositories}
+    for place in places.values():
+        remove_incoming(place / MIRROR)  # no push of an earlier gate goes on: its hook has nobody to ask
     ex = LocalExec(
         capabilities=ceiling(places, config.gitleaks), audit=SaidAudit(), name="git-gate", listener="git-gate"
     )

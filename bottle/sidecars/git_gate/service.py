@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -19,6 +20,10 @@ SERVICES: dict[str, Name] = {"git-upload-pack": "git-upload-pack", "git-receive-
 KEEPALIVE = {"git-upload-pack": "uploadpack.keepAlive", "git-receive-pack": "receive.keepAlive"}
 
 BLOCK = 1 << 16
+FINISH_S = 1.0
+LEAVE_S = 0.5
+"""How long it has once its input has ended, and then once it was told to end."""
+
 PACKS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=512m", "core.deltaBaseCacheLimit=64m", "pack.threads=2")
 """What git holds of packs at once: its own defaults are as large as the address space."""
 
@@ -46,6 +51,7 @@ class Service:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._told = False
         assert process.stderr is not None
         self._said = asyncio.create_task(_tail(process.stderr))
 
@@ -67,11 +73,37 @@ class Service:
         return status, await self._said
 
     async def kill(self) -> None:
-        """End it and all it started."""
-        if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
-        self._said.cancel()
+        """End it and all it started, at once where this is cancelled.
+
+        First by the end of its input, after which it removes a quarantine it has made: a signal keeps it from that.
+        """
+        try:
+            if self._process.returncode is None:
+                if not self.stdin.transport.is_closing():
+                    self.stdin.transport.abort()
+                if not await self._gone(FINISH_S):
+                    self._signal(signal.SIGTERM)
+                    await self._gone(LEAVE_S)
+        finally:
+            self._signal(signal.SIGKILL)
+            self._told = False
+            self._said.cancel()
+        await self._process.wait()
+
+    async def _gone(self, within_s: float) -> bool:
+        try:
+            async with asyncio.timeout(within_s):
+                await self._process.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send it to all there is; what it started may outlive a signal that ended it."""
+        if self._process.returncode is None or self._told:
+            self._told = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:
