@@ -41,6 +41,7 @@ for each in etc var; do mv "$each" "private/$each"; ln -s "private/$each" "$each
 mv tmp tmp.before
 ln -s private/tmp tmp
 mount -t tmpfs tmpfs private/tmp
+for each in {own}; do test -e ".$each" || {{ mkdir -p ".$each"; mount --rbind "$each" ".$each"; }}; done
 {{ echo '#!{python} -I'; cat {program}; }} > usr/local/sbin/launchctl
 chmod 755 usr/local/sbin/launchctl
 rm -rf usr/bin/podman run/ops-agent var/lib/ops-agent etc/ops-agent
@@ -145,11 +146,12 @@ def fake_mac() -> Iterator[FakeMac]:
     """One of the test's own; nothing of it outlives the test."""
     with tempfile.TemporaryDirectory(prefix="fake-mac-") as held:
         program = Path(fake_launchctl_program.__file__)
-        trees = dict.fromkeys([str(REPOSITORY), *(str(each) for each in REPOSITORY.parents if each != Path("/"))])
-        trees |= dict.fromkeys([sys.prefix, sys.base_prefix])
+        own = dict.fromkeys([str(REPOSITORY), sys.prefix, sys.base_prefix])
+        trees = own | dict.fromkeys(str(each) for each in REPOSITORY.parents if each != Path("/"))
         script = LAYER.format(
-            held=held, trees=" ".join(sorted(trees)), facts=opsexec.far.facts.__file__, darwin=shlex.quote(DARWIN),
-            program=shlex.quote(str(program)), python=sys.executable, first=shlex.quote(FIRST),
+            held=held, trees=" ".join(sorted(trees)), own=" ".join(sorted(own)), facts=opsexec.far.facts.__file__,
+            darwin=shlex.quote(DARWIN), program=shlex.quote(str(program)), python=sys.executable,
+            first=shlex.quote(FIRST),
         )  # fmt: skip
         words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         words += ["sh", "-c", script]
