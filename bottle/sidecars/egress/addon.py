@@ -18,7 +18,7 @@ from mitmproxy import connection, http, proxy
 from bottle.sidecars.egress import search
 from bottle.sidecars.egress.bounds import CUT
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
-from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded
+from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded, why
 from bottle.sidecars.egress.passing import Masking, Reading
 from bottle.sidecars.egress.policy import PORT, Policy
 from bottle.sidecars.egress.sockets import Sockets
@@ -145,8 +145,8 @@ class Gate:
         def feed(block: bytes) -> list[bytes]:
             passed = reading.feed(block)
             if reading.refused and CUT not in flow.metadata:
-                self._record(flow, "deny", reading.refused, None)
                 flow.metadata[CUT] = reading.refused
+                self._record(flow, "deny", reading.refused, None)
             return passed
 
         flow.request.stream = feed
@@ -162,8 +162,8 @@ class Gate:
         encoding = flow.request.headers.get("content-encoding", "identity").lower()
         try:
             leak = await self._aside(self._find_in_body, body, encoding)
-        except Unreadable as error:
-            self._refuse(flow, f"the body can't be read: {error}")
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is refused, told and written down
+            self._refuse(flow, f"the body {why(error)}")
             return
         if leak is not None:
             self._refuse(flow, f"the body holds the value of {leak}")
@@ -299,9 +299,9 @@ class Gate:
         message.drop()
         del flow.websocket.messages[:-1]
         if not message.from_client:
-            said = (
-                self.sockets.heard(flow.server_conn, message.content) if self._sent_a_token(flow) else message.content
-            )
+            said = message.content
+            if self._sent_a_token(flow):
+                said = self.sockets.heard(flow.server_conn, said)
             if said is None:
                 self._shut(flow.client_conn)
                 return
@@ -316,8 +316,8 @@ class Gate:
     async def _refusal_of_message(self, content: bytes) -> str | None:
         try:
             leak = await self._aside(self._find_in_body, content, "identity")
-        except Unreadable as error:
-            return f"a WebSocket message can't be read: {error}"
+        except Exception as error:  # noqa: BLE001  # whatever it is, the WebSocket ends, and why is written down
+            return f"a WebSocket message {why(error)}"
         return None if leak is None else "a WebSocket message holds a value of this bottle"
 
     def beside(self, conn: connection.Connection, data: bytes) -> bytes | None:

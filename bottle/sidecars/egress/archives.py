@@ -10,12 +10,18 @@ import binascii
 import re
 from collections.abc import Callable
 
-from bottle.sidecars.egress.containers import Container, Entry, Form, Tar, Zip, is_tar
+from bottle.sidecars.egress.containers import Beside, Container, Entries, Entry, Form, Tar, Zip, is_tar
 from bottle.sidecars.egress.encodings import FREE_BYTES, MAX_RATIO, Unreadable
 from bottle.sidecars.egress.engines import Broken, Engine, of_stream
 from opsexec.far.known_values import KnownValues, Stream
 
 HEAD = 512
+LAG = 1 << 20
+"""More than the largest block of bzip2 or zstd takes, in bytes: so much waits where something is packed in blocks."""
+
+BASE64_LAG = 11, 8
+"""How much more that is in base64, with a line break after each line, even one that is written as `\\r\\n`."""
+
 MAX_NESTED = 8
 MAX_TRIES = 256
 CLOSED = (
@@ -88,9 +94,9 @@ class Unpacking:
         self._top = _Content(self._bounds, 0, strict=strict)
 
     @property
-    def lags(self) -> bool:
-        """True where what was fed may hold what hasn't come out: blocks that are read once they are whole."""
-        return self._bounds.lags
+    def lag(self) -> int:
+        """How many bytes at the end of what was fed may hold what hasn't come out: blocks that are read once whole."""
+        return self._bounds.lag
 
     def feed(self, block: bytes) -> None:
         """Take a block, empty at the end; raises Holds and Unreadable."""
@@ -111,8 +117,7 @@ class _Bounds:
         self.known = known
         self.look = look
         self.deep = deep
-        self.read = self.out = self.tries = 0
-        self.lags = False
+        self.read = self.out = self.tries = self.lag = 0
 
     def took_out(self, size: int) -> None:
         self.out += size
@@ -128,11 +133,12 @@ class _Bounds:
 class _Content:
     """One body, entry, or unpacked stream. The body itself (`nested` 0) is searched by others as it stands."""
 
-    def __init__(self, bounds: _Bounds, nested: int, *, strict: bool) -> None:
+    def __init__(self, bounds: _Bounds, nested: int, *, strict: bool, lag: int = LAG) -> None:
         if nested > MAX_NESTED:
             raise Unreadable(f"archives in archives, over {MAX_NESTED} of them")
         self._bounds = bounds
         self._nested = nested
+        self._lag = lag
         self._strict = strict
         self._leaf = _Leaf(bounds, deep=strict) if nested else None
         self._held = b""
@@ -166,6 +172,8 @@ class _Content:
             data, self._held = self._held + data, b""
             if not self._begun:
                 if len(data) < HEAD and not self._ending and not (len(data) >= LONGEST and begins(data)):
+                    if _further_in(data) >= 0:
+                        self._wait()
                     self._held = data
                     return
                 self._begun, self._sure, self._inner = True, self._strict, self._at_beginning(data)
@@ -176,7 +184,7 @@ class _Content:
                 self._held = b"" if self._ending else data[-max(LONGEST, run) :]
                 return
             data = data[at:]
-            self._sure, self._inner = False, self._packed(data) or _Base64(lambda: self._entry(strict=False))
+            self._sure, self._inner = False, self._packed(data) or _Base64(self._entry_in_base64)
 
     def _feed_inner(self, inner: Container, data: bytes) -> bytes:
         """Hand it on; returns what is still to be read."""
@@ -204,14 +212,23 @@ class _Content:
 
     def _packed(self, data: bytes) -> Container | None:
         if _ZIPPED.match(data):
-            self._bounds.lags = True
+            self._wait()
             return Zip(self._entry)  # also of a version that its first header only claims
         engine = of_stream(data) if _PACKED.match(data) else None
-        self._bounds.lags |= engine is not None and engine.whole_only
+        if engine is not None and engine.whole_only:
+            self._wait()
         return None if engine is None else _Packed(self._entry, engine)
 
+    def _wait(self) -> None:
+        self._bounds.lag = max(self._bounds.lag, self._lag)
+
     def _entry(self, *, strict: bool | None = None) -> _Content:
-        return _Content(self._bounds, self._nested + 1, strict=self._strict if strict is None else strict)
+        strict = self._strict if strict is None else strict
+        return _Content(self._bounds, self._nested + 1, strict=strict, lag=self._lag)
+
+    def _entry_in_base64(self) -> _Content:
+        longer, than = BASE64_LAG
+        return _Content(self._bounds, self._nested + 1, strict=False, lag=self._lag * longer // than)
 
 
 class _Leaf:
@@ -251,23 +268,28 @@ class _Leaf:
 class _Packed(Container):
     """One compressed stream, whose content is its only entry."""
 
-    def __init__(self, entry: Entry, engine: Engine) -> None:
-        super().__init__(entry)
+    def __init__(self, entries: Entries, engine: Engine) -> None:
+        super().__init__(entries)
         self._engine = engine
+        self._beside = Beside(entries)
         self._content = self._entry()
 
     def feed(self, data: bytes) -> bytes | None:
         for piece in self._engine.feed(data):
             if piece:
                 self._content.feed(piece)
+            else:
+                self._beside.feed(self._engine.beside)
         if not self._engine.done:
             return None
+        self._beside.end()
         self._content.end()
         return self._engine.left
 
     def end(self) -> None:
         if self._engine.whole_only:
             raise Broken("packed data that breaks off")
+        self._beside.end()
         self._content.end()
 
 
@@ -277,8 +299,12 @@ class _Base64(Container):
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
         self._content = self._entry()
+        self._escape = b""
 
     def feed(self, data: bytes) -> bytes | None:
+        data, self._escape = self._escape + data, b""
+        if data.endswith(b"\\"):
+            data, self._escape = data[:-1], data[-1:]  # what is escaped comes with the next block
         data = data.replace(b"\\n", b"\n\n").replace(b"\\r", b"\r\r")
         end = _NOT_BASE64.search(data)
         run = self._buffer + _SPACE.sub(b"", data if end is None else data[: end.start()])

@@ -25,6 +25,13 @@ class Unreadable(ValueError):
     """A body that isn't in the encoding it says it is in, or unpacks to more than is read; the text says which."""
 
 
+def why(error: Exception) -> str:
+    """Return what is said of something that wasn't judged because of this error."""
+    if isinstance(error, Unreadable):
+        return f"can't be read: {error}"
+    return f"could not be judged ({type(error).__name__})"
+
+
 class Decoder:
     """Takes one content encoding off a body that comes in blocks; what stands behind its end is unreadable."""
 

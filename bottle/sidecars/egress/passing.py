@@ -6,50 +6,55 @@ What passes is a list of blocks, none of them empty: an empty block is how the e
 from __future__ import annotations
 
 from bottle.sidecars.egress import archives, search
-from bottle.sidecars.egress.encodings import Decoder, Unreadable
+from bottle.sidecars.egress.encodings import Decoder, why
 from bottle.sidecars.egress.engines import take_room
 from opsexec.far.known_values import KnownValues, Stream
 
 DEEP_BYTES = 1 << 20
 """The beginning of a body, in bytes, that is searched as a whole one is; behind it one layer of encoding is seen."""
 
-LAG = 1 << 20
-"""So much waits, in bytes, where something is packed in blocks: more than the largest one of bzip2 or zstd."""
+BEHIND = 8 << 10
+"""With so much of what came before it, in bytes, each block of a body's beginning is searched in every layer."""
+
+MAX_BEHIND = 8 << 20
+"""So much of that is searched for a body, in bytes; after that, with a quarter: its blocks are of a few bytes each."""
 
 
 class Reading:
-    """A request's body on its way out. `refused`: why nothing more of it passes, "" while all is well."""
+    """A request's body on its way out. `refused`: why nothing more of it passes, "" while all is well.
+
+    Nothing is raised for a body: what can't be judged, whatever the cause, is refused.
+    """
 
     def __init__(self, known: KnownValues, encoding: str) -> None:
         self._known = known
         self._decoder = None if encoding == "identity" else Decoder(encoding)
         self._plain = Stream(known, mask=False)
         self._inside = Stream(known, mask=False)
-        self._beginning = b""
-        self._room = DEEP_BYTES
+        self._beginning = _Beginning(known)
         self._packed = archives.Unpacking(known, search.find, DEEP_BYTES) if known else None
         self._lagging = b""
-        self._lags = False
+        self._lag = 0
         self.refused = ""
 
     def feed(self, block: bytes) -> list[bytes]:
         """Return what may pass by now; an empty block is the end."""
         if self.refused:
             return []
-        passed = self._plain.feed(block)
         try:
+            passed = self._plain.feed(block)
             found = self._plain.found or (self._look_inside(block) if self._decoder is None else self._unpack(block))
-        except Unreadable as error:
-            self.refused = f"the body can't be read: {error}"
-            return []
         except archives.Holds as error:
             found = error.name
+        except Exception as error:  # noqa: BLE001  # mitmproxy goes on when this fails: what isn't judged doesn't leave
+            self.refused = f"the body {why(error)}"
+            return []
         if found is not None:
             self.refused = f"the body holds the value of {found}"
             return []
-        if self._lags:
+        if self._lag:
             passed = self._lagging + passed
-            self._lagging = passed[max(0, len(passed) - LAG) :] if block else b""
+            self._lagging = passed[max(0, len(passed) - self._lag) :] if block else b""
             passed = passed[: len(passed) - len(self._lagging)]
         return [passed] if passed else []
 
@@ -70,30 +75,42 @@ class Reading:
         return None
 
     def _look_inside(self, block: bytes) -> str | None:
-        found = self._look_deeply(block)
+        found = self._beginning.look(block)
         if found is None and self._packed is not None:
             self._packed.feed(block)
-            if self._packed.lags and not self._lags:
-                take_room(self, LAG)
-                self._lags = True
+            if self._packed.lag > self._lag:
+                take_room(self, self._packed.lag - self._lag)
+                self._lag = self._packed.lag
         return found
 
-    def _look_deeply(self, block: bytes) -> str | None:
-        """Search the beginning of a body in every layer, each time it has doubled and once at its end."""
-        if self._room <= 0 or not (block or self._beginning):
-            return None
-        before = len(self._beginning)
-        self._beginning += block[: self._room]
-        self._room = DEEP_BYTES - len(self._beginning)
-        if block and self._room > 0 and before and len(self._beginning) < 2 * self._looked:
-            return None
-        self._looked = len(self._beginning)
-        found = search.find(self._known, self._beginning)
-        if self._room <= 0 or not block:
-            self._beginning, self._room = b"", 0
-        return found
 
-    _looked = 0
+class _Beginning:
+    """The beginning of a body, searched in every layer: each block of it at once, the whole when it has doubled."""
+
+    def __init__(self, known: KnownValues) -> None:
+        self._known = known
+        self._behind = max(BEHIND, 2 * known.longest)
+        self._left = MAX_BEHIND
+        self._data = bytearray()
+        self._looked = 0
+        self._over = False
+
+    def look(self, block: bytes) -> str | None:
+        """Return the name of a value that stands in it by now; an empty block is the end."""
+        if self._over or not (block or self._data):
+            return None
+        at = len(self._data)
+        self._data += block[: DEEP_BYTES - at]
+        size = len(self._data)
+        self._over = size >= DEEP_BYTES or not block
+        if self._over or size >= 2 * self._looked:
+            self._looked, whole = size, bytes(self._data)
+            if self._over:
+                self._data = bytearray()
+            return search.find(self._known, whole)
+        behind = min(at, self._behind if self._left > 0 else self._behind // 4)
+        self._left -= behind
+        return search.find(self._known, bytes(self._data[at - behind :]))
 
 
 class Masking:

@@ -8,6 +8,7 @@ from typing import Any
 from mitmproxy import connection
 
 from bottle.sidecars.egress import search
+from bottle.sidecars.egress.encodings import why
 from opsexec.far.known_values import KnownValues, Stream
 
 MAX_CONTROL = 125
@@ -29,8 +30,12 @@ class Sockets:
         """Whether what the agent says next may go on: if not, nothing does any more."""
         whole = self._said.get(client.id, b"") + data
         depth = 0 if len(data) > MAX_CONTROL else search.MAX_DEPTH
-        if search.find(self._known, whole, depth=depth) is not None:
-            self._refuse(client, LEAKS)
+        try:
+            reason = None if search.find(self._known, whole, depth=depth) is None else LEAKS
+        except Exception as error:  # noqa: BLE001  # mitmproxy goes on when this fails: then nothing leaves, and why is told
+            reason = f"what goes over a WebSocket {why(error)}"
+        if reason is not None:
+            self._refuse(client, reason)
             return False
         self._remember(client, whole, self._known)
         return True
