@@ -73,9 +73,12 @@ async def test_a_daemon_outlives_sigkill_of_the_caller_that_left_it(target: Targ
     """The caller has one step behind it and one under way: only the latter goes."""
     running = Tree.new("plain")
     process = await asyncio.create_subprocess_exec(
-        *argv(target, [daemon, running], on_terminal=False), cwd=Path(__file__).parents[2]
+        *argv(target, [daemon, running], on_terminal=False), cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
     )
     try:
+        assert process.stdout is not None
+        ended = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert ended.decode().strip() == daemon.nap  # until then it is the step's own
         await stand([running, daemon])
         process.kill()
         await gone([running], LATER_S)

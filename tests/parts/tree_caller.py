@@ -1,6 +1,7 @@
 """A caller in a process of its own, to be interrupted or killed: grows the trees it is told of and waits.
 
-As a program: `python -m tests.parts.tree_caller JSON`; the JSON is what `argv` makes.
+As a program: `python -m tests.parts.tree_caller JSON`; the JSON is what `argv` makes. It prints the marker of each tree
+whose step has ended.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ async def main() -> None:
         config_files=(),
         tailscaled_socket=told["tailscaled_socket"],
     ) as ex:
-        await grow_all(ex, trees, on_terminal=told["on_terminal"])
+
+        async def one(tree: Tree) -> None:
+            await grow_all(ex, [tree], on_terminal=told["on_terminal"])
+            print(tree.nap, flush=True)
+
+        await asyncio.gather(*(one(tree) for tree in trees))
 
 
 if __name__ == "__main__":
