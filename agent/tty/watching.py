@@ -30,6 +30,9 @@ MAX_LINE = 16 << 20
 LAG_BYTES = 4 << 20
 """How far one who watches may fall behind a terminal that goes on, in bytes, once they had caught up."""
 
+RECENT_BYTES = 64 << 10
+"""So much of the end is shown to whom more was left out: what stands on the screen now, and its last words."""
+
 _CLEAN = b"\x18\x1b[0m\x1b[2J\x1b[H"
 """Ends whatever was under way and clears the screen: what was left out may have drawn anything."""
 
@@ -126,7 +129,8 @@ async def _show(answer: Answer, fd: int, live: LiveTape | None) -> int | None:
             await live.more(at)
             continue
         if live is not None and not over and caught_up and live.tape.size - at > LAG_BYTES:
-            left_out, at = live.tape.size - at, live.tape.size
+            now = _recent(fd, live.tape.size)
+            left_out, at = now - at, now
             await screen.flush()
             answer.note(f"{left_out} bytes of the recording were left out here: this viewer is too slow")
             await answer.write("stdout", _CLEAN)
@@ -149,6 +153,13 @@ async def _show(answer: Answer, fd: int, live: LiveTape | None) -> int | None:
                 elif event.code == "x":
                     status = int(event.text)
             at += len(line)
+
+
+def _recent(fd: int, size: int) -> int:
+    """Return where a line begins, not long before the end; the end itself where lines are that long."""
+    begin = max(0, size - RECENT_BYTES)
+    cut = os.pread(fd, size - begin, begin).find(b"\n") + 1
+    return begin + cut if cut else size
 
 
 def _whole_lines(fd: int, at: int) -> bytes:
