@@ -104,14 +104,16 @@ async def last_exit(look: Look) -> Ruling:
 
 
 async def _end_before(look: Look, found: dict[str, str]) -> Ruling:
-    """Rule on a unit whose process runs: systemd forgets the one before as it restarts, and the journal doesn't."""
+    """Rule on a unit whose process runs: systemd forgets the one before as it restarts, and the journal doesn't.
+
+    Raises Unreadable.
+    """
     if found.get("NRestarts", "0") in ("0", ""):
         return passed("no bad end is on record")
-    try:
-        said = await look.probe.ask("systemd.journal-user" if look.user else "systemd.journal", look.service.unit)
-    except Unreadable:
-        return noted("it was restarted, and how it ended before can't be told without its journal")
-    how = last_bad_end(said.out) if said.rc == 0 else None
+    said = await look.probe.ask("systemd.journal-user" if look.user else "systemd.journal", look.service.unit)
+    if said.rc != 0:
+        return unknown("it was restarted, and its journal doesn't say how it ended before", said.evidence)
+    how = last_bad_end(said.out)
     if how is None:
         return passed("no bad end is on record")
     evidence = Evidence(cmd=said.cmd, rc=said.rc, excerpt="\n".join(last_lines(said.out)[-8:])[-EXCERPT:])
