@@ -88,7 +88,7 @@ class Starter(HostExecutor):
             launch = as_launch(specify(step, context), streams_stdin=False).pack()
             quota = min(limits.max_run_log_bytes, self._capabilities.max_output_bytes or limits.max_run_log_bytes)
             lock = self._store.create(record)
-        except BaseException as error:
+        except BaseException as error:  # whatever stops it, the audit has the allowed step's end
             self._record_failure(base, Recorder(), error, 0.0)
             raise
         await asyncio.to_thread(self._store.start, run, lock, launch, user, quota, timeout_s)

@@ -89,7 +89,7 @@ class Tailnet:
             listener.bind((str(address), self._port))
             listener.listen(BACKLOG)
             listener.setblocking(False)
-        except BaseException:
+        except BaseException:  # whatever it was: nobody else closes the socket
             listener.close()
             raise
         return listener

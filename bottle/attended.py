@@ -107,7 +107,7 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
                             stack.enter_context(whole.screen.raw())
 
                     return await launch.run(made, ex, whole.output, came_up)
-        except BaseException:
+        except BaseException:  # a cancellation as well: the bottle never came up
             if arriving and not beside.ready and not whole.resume:
                 await asyncio.shield(hosting.departure(ex, whole.place, whole.say))
             raise

@@ -86,7 +86,7 @@ async def run(launch: Launch, ex: Executor, output: LogSink, on_running: Callabl
     ending: list[Phase] = []
     try:
         return await _run(launch, ex, output, on_running, undo, ending)
-    except BaseException:
+    except BaseException:  # a signal as well, which cancels
         if not launch.resume:
             await asyncio.shield(_undo(launch, ex, [(phase.name, phase.teardown) for phase in reversed(undo)]))
         raise

@@ -73,7 +73,7 @@ class Opsexec:
                     said.append(line)
                     if not quiet:
                         print(f"    {line.rstrip()}", flush=True)
-            except BaseException:
+            except BaseException:  # Ctrl-C as well: leaving the block waits for the process
                 process.terminate()
                 raise
             finally:

@@ -105,5 +105,5 @@ class DemoHost:
         """End the service, if it runs."""
         pid = self.daemon()
         if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                 os.kill(pid, signal.SIGTERM)

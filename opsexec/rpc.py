@@ -93,7 +93,7 @@ class AgentRpc(HostExecutor):
                 whole = request_head("POST", "/v1/steps", None) + chunk(request)
             try:
                 end = await exchange.run(whole, context.stdin, context.timeout_s)
-            except BaseException:
+            except BaseException:  # a cancellation as well: the agent may still be at it
                 if link.lost is not None and not self._agent.way.half_closes:
                     await wait_until_ended(self._agent.way, self.host, context.run)
                 raise
@@ -125,7 +125,7 @@ class AgentRpc(HostExecutor):
                 end = await Exchange(link, self.host).run(head + request)
             if end != chosen:
                 raise ProtocolError("the agent doesn't say that it started the run", host=self.host)
-        except BaseException as error:
+        except BaseException as error:  # whatever stops it, the audit has the allowed step's end
             self._record_failure(base, Recorder(), error, time.monotonic() - begun)
             raise
         self._own.add(chosen)
@@ -153,7 +153,7 @@ class AgentRpc(HostExecutor):
         try:
             timeout_s = self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
             request = encode_request(step, run=run, streams_stdin=True, attenuation=self._attenuation)
-        except BaseException as error:
+        except BaseException as error:  # whatever stops it, the audit has the allowed step's end
             self._record_failure(base, Recorder(), error, 0.0)
             raise
         session = AgentTerminal(
@@ -194,7 +194,7 @@ class AgentRpc(HostExecutor):
             try:
                 end = await exchange.run(request_head("GET", f"/v1/runs/{require_run_id(run)}?offset={offset}"))
                 await recorder.finish()
-            except BaseException:
+            except BaseException:  # a cancellation as well: the sink is told no more
                 recorder.abandon()
                 raise
             if on_offset is not None:

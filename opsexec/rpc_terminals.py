@@ -73,7 +73,7 @@ class AgentTerminals:
             try:
                 end = await exchange.run(request_head("GET", f"/v1/tty/{run}"))
                 await recorder.finish()
-            except BaseException:
+            except BaseException:  # a cancellation as well: the sink is told no more
                 recorder.abandon()
                 raise
         status = self._value(end).get("status")
@@ -89,7 +89,7 @@ class AgentTerminals:
                     request_head("GET", f"/v1/tty/{run}/recording")
                 )
                 await recorder.finish()
-            except BaseException:
+            except BaseException:  # a cancellation as well: the file is written no more
                 recorder.abandon()
                 raise
         return self._checked(self._value(end).get("links"), list[Anchor])

@@ -147,7 +147,7 @@ class Probe:
             waiting.set_exception(error)
             waiting.exception()  # read here, so that nobody else has to
             raise
-        except BaseException:
+        except BaseException:  # a cancellation as well
             # Who asked has given up, or the run ends; who waits for the same answer must not be cancelled with it.
             del self._answers[key]
             waiting.set_exception(Unreadable("the check that asked for it gave up"))

@@ -131,7 +131,7 @@ class Recordings:
 
     def finished(self, run: str) -> None:
         """Note that a terminal's end is in the audit."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it never had one, or the directory went
             self._marker(run).unlink()
 
     def unfinished(self) -> list[str]:
@@ -145,7 +145,7 @@ class Recordings:
 
     def remove(self, run: str) -> None:
         """Remove a recording; one that isn't there is fine."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # it is gone as asked
             self.path(run).unlink()
 
 

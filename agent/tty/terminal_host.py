@@ -52,7 +52,7 @@ class TerminalHost(MarkedHost):
             if self._asks:
                 await self._consent()
             session = await super().open_tty(spec, term, columns, rows)
-        except BaseException:
+        except BaseException:  # a cancellation as well: nothing may stand as a live terminal
             tape.close()
             live.end()
             del terminals.live[run]

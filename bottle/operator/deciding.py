@@ -75,7 +75,7 @@ def _decide(
     queue.decide(decision)
     try:
         outcome, withdrawn = _answer(queue, decision, state, shown.bottle, wait)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well
         queue.withdraw(decision)  # whoever breaks off has decided nothing, unless it was carried out already
         raise
     if outcome is None:

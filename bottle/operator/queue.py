@@ -178,7 +178,7 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
             json.dump(data, file)
         beside.rename(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the disk's first word is the one to tell
             beside.unlink()
         raise QueueUnreadable(f"{path} can't be written: {error.strerror}", hint="is the disk full?") from error
 

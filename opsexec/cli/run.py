@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         try:
             report = await engine.run()
-        except BaseException:
+        except BaseException:  # a cancellation as well: what was said is still written
             await out.drain(LAST_WAIT_S)
             raise
         finally:

@@ -38,7 +38,7 @@ class Given:
                 await self._room.acquire()
                 self._blocks.put(block)
             self._blocks.put(b"")
-        except BaseException as error:
+        except BaseException as error:  # a cancellation as well: the thread would wait for ever
             self._blocks.put(error)
             raise
 

@@ -42,7 +42,7 @@ class Hijacked:
             status, headers = await _head(engine, reader)
             if status not in (101, 200):
                 raise await _refusal(engine, reader, status, headers)
-        except BaseException:
+        except BaseException:  # a cancellation as well: nobody else holds the connection
             hijacked.close()
             raise
         return hijacked
@@ -126,7 +126,7 @@ class Exit:
             status, found._headers = await _head(engine, reader)
             if status != 200:
                 raise await _refusal(engine, reader, status, found._headers)
-        except BaseException:
+        except BaseException:  # as in open
             found.close()
             raise
         return found

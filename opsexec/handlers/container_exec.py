@@ -65,7 +65,7 @@ async def _follow(
             state = await _ended(made, engine, None)
             guard.settled = True
             return Outcome(exit=ProcessExit(state.exit_code, None), changed=True)
-    except BaseException:
+    except BaseException:  # a cancellation as well: the program goes with its step
         await to_the_end(_end(made, container, user, engine, context))
         guard.settled = True
         raise

@@ -39,7 +39,7 @@ async def create(step: ContainerCreate, engine: Engine, context: Context) -> Out
     container = shaped(made, Made, engine.host).id
     try:
         await attach_to_networks(step, container, engine)
-    except BaseException:
+    except BaseException:  # a cancellation as well: half a container isn't left
         await to_the_end(remove_by_id(engine, container))
         raise
     diff = f"make container {step.name}\n" if context.diff else None

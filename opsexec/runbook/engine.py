@@ -75,7 +75,7 @@ class Engine:
         """Run it once."""
         try:
             plans = self._prepare()
-        except BaseException:
+        except BaseException:  # whatever it was: run() alone closes the journal
             self._journal.close()
             raise
         hosts = tuple(host.name for plan in plans for host in plan.hosts)

@@ -102,7 +102,7 @@ class Service:
         """Send it to all there is; what it started may outlive a signal that ended it."""
         if self._process.returncode is None or self._told:
             self._told = True
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # all of it has ended, as it was to
                 os.killpg(self._process.pid, number)
 
 
