@@ -103,6 +103,8 @@ tailnet=
 if [ "$wanted" = test ]; then
     scripts/tailnet.sh >/dev/null &  # the longest of it all, beside the rest
     tailnet=$!
+    scripts/runsc.sh >/dev/null &  # the kernel that bottles on Docker are tried behind
+    runsc=$!
     command -v npm >/dev/null 2>&1 && scripts/agents.sh >/dev/null &  # the agents that bottles are tried with
     agents=$!
 fi
@@ -115,5 +117,6 @@ install_lock
 install_egress
 if [ -n "$tailnet" ]; then
     wait "$agents" || say "the coding agents aren't installed, so the tests that need them will say so"
+    wait "$runsc" || say "runsc isn't built, so the tests that need it will say so"
     wait "$tailnet" || say "the tailnet's programs aren't built, so the tests that need them will say so"
 fi
