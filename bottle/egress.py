@@ -43,9 +43,13 @@ class EffectiveRoute:
 
     @property
     def line(self) -> str:
-        """The route in the preflight: `host [auth:Bearer] [GET HEAD]`."""
+        """The route in the preflight, all of it: `host [auth:Bearer] [GET HEAD] [paths: /v1] [private: 10.1.0.0/16]`."""
         named = [f"auth:{self.scheme}"] if self.scheme else []
         named += [" ".join(self.methods)] if self.methods is not None else []
+        named += [f"paths: {' '.join(self.path_allowlist)}"] if self.path_allowlist is not None else []
+        named += [f"query: {' '.join(self.query) or 'none'}"] if self.query is not None else []
+        named += [f"private: {' '.join(self.private)}"] if self.private else []
+        named += ["pipelock: TLS unread"] if self.tls_passthrough else []
         return " ".join([self.host, *(f"[{each}]" for each in named)])
 
 

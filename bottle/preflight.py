@@ -34,7 +34,8 @@ def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
         rows.append(("git identity", who + (" (claimed by the agent's file)" if plan.git_user_claimed else "")))
     for name, repository in plan.repositories.items():
         upstream = repository.upstream
-        rows.append(("git", f"{name} -> {upstream.host}:{upstream.port}{_policy(repository)}"))
+        where = f"{upstream.host}:{upstream.port}{_policy(repository)} [as {upstream.user}: /{upstream.path}]"
+        rows.append(("git", f"{name} -> {where}"))
     if not plan.repositories:
         rows.append(("git", "none"))
     rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]

@@ -155,6 +155,24 @@ class TestPreflight:
         assert "CLAUDE_CODE_OAUTH_TOKEN" not in text
         assert "TOK" not in text.replace("TOKEN", "")
 
+    def test_all_that_a_route_or_a_repository_grants_is_in_its_line(self) -> None:
+        """MF10: what is granted and not shown is what nobody agreed to."""
+        route = {
+            "host": "a.x",
+            "methods": ["GET"],
+            "path_allowlist": ["/v1", "/files/"],
+            "query_allowlist": [],
+            "pipelock": {"tls_passthrough": True, "ssrf_ip_allowlist": ["10.0.0.0/8"]},
+        }
+        gate = {"repos": {"app": {"url": "ssh://g@git.x:2222/team/a", "identity": "k"}}}
+        lines = preflight(plan_of({"egress": {"routes": [route]}, "git-gate": gate}))
+        [egress] = [line for line in lines if line.startswith("egress")]
+        shown_parts = egress.split(maxsplit=1)[1]
+        assert shown_parts == (
+            "a.x [GET] [paths: /v1 /files/] [query: none] [private: 10.0.0.0/8] [pipelock: TLS unread]"
+        )
+        assert any("app -> git.x:2222 [as g: /team/a]" in line for line in lines)
+
     def test_no_character_can_hide_another(self) -> None:
         """MF10."""
         said = shown("a\x1b[2Jb\u202ec\u200bd\ne")
