@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds the programs of the tests' own tailnet (headscale, tailscale, tailscaled) and prints the directory they are in.
-# What is built is pinned in scripts/tailnet/go.mod and hashed in its go.sum; what was built once is not built again.
+# Builds the programs of the tests' own tailnets (headscale, tailscale, tailscaled, and sharing, a control server that
+# shares nodes between tailnets) and prints the directory they are in. What is built is pinned in
+# scripts/tailnet/go.mod and hashed in its go.sum; what was built once is not built again.
 #   --path   only print the directory; fails when they aren't built
 set -eu
 
 here=$(cd "$(dirname "$0")/tailnet" && pwd)
-version=$(cat "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)
+version=$(cat "$here/go.mod" "$here/go.sum" "$here/sharing/main.go" | sha256sum | cut -c1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/opsexec/tailnet
 wanted=$cache/$version
 
@@ -26,12 +27,12 @@ mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
 if [ ! -e "$wanted/complete" ]; then
-    say "building headscale, tailscale and tailscaled with $(go env GOVERSION); this takes some minutes, once"
+    say "building headscale, tailscale, tailscaled and sharing with $(go env GOVERSION); this takes some minutes, once"
     mkdir -p "$wanted"
     # No cgo and no toolchain but the one that is here; -mod=readonly refuses whatever go.sum doesn't hold.
     (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local nice -n 10 go build -mod=readonly -buildvcs=false -trimpath \
         -ldflags '-s -w' -o "$wanted/" \
-        github.com/juanfont/headscale/cmd/headscale tailscale.com/cmd/tailscale tailscale.com/cmd/tailscaled) >&2
+        github.com/juanfont/headscale/cmd/headscale tailscale.com/cmd/tailscale tailscale.com/cmd/tailscaled ./sharing) >&2
     : >"$wanted/complete"
 fi
 printf '%s\n' "$wanted"
