@@ -137,7 +137,7 @@ class HostKeyCheck(asyncssh.SSHClient):
         """Return the error to raise after asyncssh refused the host's key for this reason, in its own words."""
         got = self.refused.get_fingerprint() if self.refused else None
         expected = ", ".join(sorted({key.get_fingerprint() for key in self.known})) or None
-        first = self.files[0] if self.files else "~/.ssh/known_hosts"
+        first = next((file for file in self.files if file != os.devnull), "~/.ssh/known_hosts")
         if self.unreadable:
             return HostKeyRejected(
                 f"the known hosts can't be read ({self.unreadable})",

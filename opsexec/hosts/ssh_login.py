@@ -7,7 +7,6 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 from opsexec.errors import HostUnreachable, UsageError
 from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
+from opsexec.hosts.ssh_keys import encrypted_among, key_arguments
 
 CIPHERS = (
     "aes128-gcm@openssh.com",
@@ -134,7 +134,7 @@ async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: in
     except BaseException as error:
         for connection in reversed(jumps):
             connection.close()
-        mapped = _reason(error, check, name, address, options)
+        mapped = _reason(error, check, name, address, options, chosen)
         if mapped is None:
             raise
         raise mapped from error
@@ -165,9 +165,15 @@ def known_hosts_files(options: SshOptions, chosen: asyncssh.SSHClientConnectionO
     """Return the known hosts files, the one that accept-new writes to first."""
     if options.known_hosts is not None:
         return options.known_hosts
-    configured = chosen.config.get("UserKnownHostsFile")
-    files = [str(file) for file in configured] if isinstance(configured, list) else ["~/.ssh/known_hosts"]
-    return (*files, "/etc/ssh/ssh_known_hosts")
+    own = _configured(chosen, "UserKnownHostsFile", "~/.ssh/known_hosts")
+    # Without a file of one's own, accept-new must not write to one that speaks for the whole machine.
+    return (*(own or [os.devnull]), *_configured(chosen, "GlobalKnownHostsFile", "/etc/ssh/ssh_known_hosts"))
+
+
+def _configured(chosen: asyncssh.SSHClientConnectionOptions, key: str, default: str) -> list[str]:
+    """Return the files that the configuration names; `none` is ssh_config(5)'s word for no file."""
+    files = chosen.config.get(key)
+    return [str(file) for file in files if file != "none"] if isinstance(files, list) else [default]
 
 
 def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.SSHClientConnectionOptions:
@@ -213,51 +219,29 @@ def _arguments(address: SshAddress, options: SshOptions, chosen: asyncssh.SSHCli
         arguments["username"] = address.user
     if address.port:
         arguments["port"] = address.port
-    if options.identity_files is not None:
-        arguments["client_keys"] = load_keys(options.identity_files)
-    elif isinstance(named := chosen.config.get("IdentityFile"), list):
-        there = [file for file in map(str, named) if os.path.exists(os.path.expanduser(file))]
-        if len(there) < len(named):  # ssh(1) passes over those that are missing
-            arguments |= {"client_keys": there, "ignore_encrypted": True}
-    if not options.use_agent or options.identity_files is not None:
-        arguments["agent_path"] = None
+    named = chosen.config.get("IdentityFile")
+    arguments |= key_arguments(options.identity_files, named, use_agent=options.use_agent)
     return arguments
 
 
-def load_keys(files: Sequence[str]) -> list[asyncssh.SSHKeyPair]:
-    """Load identity files once for all hosts; raises UsageError for one that can't be read."""
-    pairs: list[asyncssh.SSHKeyPair] = []
-    for file in files:
-        path = os.path.expanduser(file)
-        try:
-            pairs.extend(_load(path, os.stat(path).st_mtime_ns))
-        except (asyncssh.KeyImportError, OSError, ValueError) as error:
-            if isinstance(error, asyncssh.KeyEncryptionError) or "assphrase" in str(error):
-                raise UsageError(
-                    f"the key {file} is encrypted", hint="add it to ssh-agent and leave out the file"
-                ) from error
-            raise UsageError(f"the key {file} can't be used: {error}", hint="name a private key file") from error
-    return pairs
-
-
-@lru_cache(maxsize=64)
-def _load(path: str, stamp: int) -> list[asyncssh.SSHKeyPair]:
-    return list(asyncssh.load_keypairs(path))
-
-
 def _reason(
-    error: BaseException, check: HostKeyCheck, name: str, address: SshAddress, options: SshOptions
+    error: BaseException,
+    check: HostKeyCheck,
+    name: str,
+    address: SshAddress,
+    options: SshOptions,
+    chosen: asyncssh.SSHClientConnectionOptions,
 ) -> HostUnreachable | None:
     """Return the error to show for what asyncssh, the resolver or the kernel said; None for what isn't theirs."""
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return check.rejection(name, error.reason)
     if isinstance(error, asyncssh.PermissionDenied):
-        user = address.user or getpass.getuser()
-        return HostUnreachable(
-            f"login refused for {user}: {error.reason}",
-            host=name,
-            hint="which key? see identity_files, ssh-agent, ~/.ssh/config",
-        )
+        user = address.user or chosen.config.get("User") or getpass.getuser()
+        locked = encrypted_among(options.identity_files, chosen.config.get("IdentityFile"))
+        hint = "which key? see identity_files, ssh-agent, ~/.ssh/config"
+        if locked:
+            hint = f"an encrypted key is offered only from ssh-agent: ssh-add {' '.join(locked)}"
+        return HostUnreachable(f"login refused for {user}: {error.reason}", host=name, hint=hint)
     if isinstance(error, TimeoutError):
         return HostUnreachable(
             f"no answer within {options.connect_timeout_s:g} s", host=name, hint="is the host up, and the port open?"
@@ -272,8 +256,11 @@ def _reason(
     if isinstance(error, ValueError):  # a configured key, or a packet, that asyncssh can't decode
         return HostUnreachable(f"the SSH connection failed: {error}", host=name, hint="try ssh -v")
     if isinstance(error, asyncssh.Error):
+        many = "authentication failures" in (error.reason or "")
         return HostUnreachable(
-            f"the SSH connection failed: {error.reason or type(error).__name__}", host=name, hint="try ssh -v"
+            f"the SSH connection failed: {error.reason or type(error).__name__}",
+            host=name,
+            hint="ssh-agent offers every key it holds: name one, or say IdentitiesOnly" if many else "try ssh -v",
         )
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
