@@ -20,6 +20,8 @@ def document(plan: BottlePlan, skills: Sequence[str] = ()) -> list[str]:
     lines = [line for line in (*preflight(plan), *skills) if not line.startswith(OF_ONE_START)]
     for name, value in sorted(plan.env.items()):
         lines.append(f"{'env value':<13} {name} {value.kind} {_digest(value.text)}")
+    for name, each in plan.repositories.items():
+        lines.append(f"{'git key':<13} {name} {_digest(each.identity)} host {_digest(each.host_key or '')}")
     lines.append(f"{'prompt':<13} {_digest(plan.prompt)}")
     return lines
 

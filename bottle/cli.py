@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(getattr(import_module(module), name)(arguments))
     except KeyboardInterrupt:
-        return 130
+        from opsexec.cli.ending import INTERRUPTED, tell
+
+        tell("interrupted", program="bottle")
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
         from opsexec.cli.ending import ended
 

@@ -12,7 +12,7 @@ from bottle.manifest.model import Repository
 from bottle.plan import BottlePlan
 from bottle.providers.base import HostFacts
 from bottle.providers.codex_auth import read_codex_auth
-from opsexec.secret import Secret
+from opsexec.secret import Secret, reveal
 
 MIN_TOKEN = 8
 MAX_KEY = 64 << 10
@@ -57,9 +57,17 @@ def gather(
             if value.text not in source:
                 raise CredentialMissing(f"env {name} wants ${value.text}, which isn't set", hint=f"export {value.text}")
             env[name] = Secret(source[value.text])
-        elif value.kind == "prompt":
+    keys = {name: Secret(_key(name, each)) for name, each in plan.repositories.items()}
+    # A person is asked last: nobody types a secret for a launch that then lacks a variable.
+    for name, value in plan.env.items():
+        if value.kind == "prompt":
             env[name] = Secret(ask(value.text or name))
-    return Credentials(tokens, env, {name: Secret(_key(name, each)) for name, each in plan.repositories.items()})
+    return Credentials(tokens, env, keys)
+
+
+def too_short(secrets: Credentials) -> list[str]:
+    """Return the names of secret variables whose values are too short to be recognised in what leaves the bottle."""
+    return [name for name, value in secrets.env.items() if len(reveal(value).encode("utf-8", "replace")) < MIN_TOKEN]
 
 
 def _key(name: str, repository: Repository) -> str:

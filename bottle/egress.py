@@ -43,7 +43,7 @@ class EffectiveRoute:
 
     @property
     def line(self) -> str:
-        """The route in the preflight, all of it: `host [auth:Bearer] [GET HEAD] [paths: /v1] [private: 10.1.0.0/16]`."""
+        """The route in the preflight, all of it: `host [auth:Bearer] [GET HEAD] [paths: /v1] [query: page]`."""
         named = [f"auth:{self.scheme}"] if self.scheme else []
         named += [" ".join(self.methods)] if self.methods is not None else []
         named += [f"paths: {' '.join(self.path_allowlist)}"] if self.path_allowlist is not None else []

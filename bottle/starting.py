@@ -17,13 +17,14 @@ from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
 from bottle.authority import Authority
 from bottle.backends.base import Place, all_steps, backend
-from bottle.errors import BadManifest, HostUnready
+from bottle.errors import BadManifest, CredentialMissing, HostUnready
 from bottle.images import agent_image
 from bottle.limits import held_here, limits
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
+from bottle.providers.codex_auth import HINT
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.screen import on_screen
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
@@ -58,8 +59,10 @@ def facts_for(loaded: Loaded) -> HostFacts:
     path = (Path(home) if home else Path.home() / ".codex") / "auth.json"
     try:
         return HostFacts(path.read_text("utf-8"), now)
-    except OSError:
+    except FileNotFoundError:
         return HostFacts(None, now)
+    except (OSError, UnicodeDecodeError) as error:  # whose own words may hold some of the file
+        raise CredentialMissing(f"{path} can't be read ({type(error).__name__})", hint=HINT) from None
 
 
 def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tuple[BottlePlan, Place]:
@@ -201,6 +204,9 @@ def _launch(
         say("not started")
         return 1
     secrets = credentials.gather(plan, facts, _ask)
+    for name in credentials.too_short(secrets):
+        least = credentials.MIN_TOKEN
+        say(f"warning: env {name} holds fewer than {least} characters: the gates won't know it in what leaves")
     directory = state.directory(plan.identity)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.held(plan.identity):
@@ -262,7 +268,14 @@ def confirmed(question: str = "start it?") -> bool:
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask", hint="-y goes on without a question")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _ask(question: str) -> str:
@@ -270,7 +283,17 @@ def _ask(question: str) -> str:
 
     if not sys.stdin.isatty():
         raise BadManifest(f"the manifest asks {question!r}, and there is nobody to ask", hint="run it on a terminal")
-    return getpass.getpass(f"{shown(question)}: ")
+    try:
+        value = getpass.getpass(f"{shown(question)}: ")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
+    except EOFError:
+        print(file=sys.stderr)
+        value = ""
+    if not value:
+        raise CredentialMissing(f"nothing was typed for {question!r}", hint="an empty value stands in a manifest")
+    return value
 
 
 def say(line: str) -> None:

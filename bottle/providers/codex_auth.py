@@ -13,6 +13,7 @@ from bottle.errors import CredentialMissing
 
 HINT = "run `codex login --device-auth` on this machine"
 PLACEHOLDER = "bottle-placeholder"
+_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _PLANS = frozenset({"free", "plus", "pro", "team", "business", "enterprise", "edu", "go"})
 
@@ -38,6 +39,8 @@ def read_codex_auth(text: str, now: float) -> CodexAuth:
     token = tokens.get("access_token") if isinstance(tokens, dict) else None
     if not isinstance(token, str) or not token:
         raise CredentialMissing("codex's auth.json has no access token", hint=HINT)
+    if not _JWT.match(token):
+        raise CredentialMissing("codex's access token is no JWT", hint=HINT)
     expires = _expiry(token)
     if expires <= now:
         raise CredentialMissing("codex's access token has expired", hint=HINT)

@@ -224,6 +224,7 @@ class TestProviders:
             json.dumps({"tokens": {"access_token": "sk-plain"}}),
             json.dumps({"tokens": {"access_token": jwt({"exp": int(NOW) - 1})}}),
             json.dumps({"tokens": {"access_token": jwt({"exp": "soon"})}}),
+            json.dumps({"tokens": {"access_token": jwt({"exp": int(NOW) + 60}) + "\r\nX-More: sk-y"}}),
         ],
     )
     def test_a_codex_login_that_can_t_be_forwarded_is_refused_without_a_value(self, auth: str | None) -> None:
