@@ -58,10 +58,12 @@ class HostKeyCheck(asyncssh.SSHClient):
     """One connection's decision about the host's key. Strict: unknown and changed keys are refused.
 
     accept-new: an unknown host's key is written to the first file and trusted; a changed one is refused all the same.
+    `alias` is what the key is kept under (HostKeyAlias), without a port, as ssh(1) has it.
     """
 
-    def __init__(self, files: Sequence[str], policy: HostKeys) -> None:
+    def __init__(self, files: Sequence[str], policy: HostKeys, *, alias: str | None = None) -> None:
         self.files = files
+        self.alias = alias
         self.policy = policy
         self.known: list[asyncssh.SSHKey] = []
         self.refused: asyncssh.SSHKey | None = None
@@ -96,7 +98,7 @@ class HostKeyCheck(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Called for a key that no file vouches for."""
-        self.where = host if port in (0, 22) else f"[{host}]:{port}"
+        self.where = self.alias or (host if port in (0, 22) else f"[{host}]:{port}")
         self.refused = key
         if self.policy != "accept-new" or self.known or self.certified or self.unreadable is not None:
             return False

@@ -16,6 +16,7 @@ import msgspec
 from opsexec.errors import HostUnreachable, UsageError
 from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
+from opsexec.hosts.known_hosts_files import known_hosts_files
 from opsexec.hosts.ssh_keys import encrypted_among, key_arguments
 
 CIPHERS = (
@@ -119,7 +120,9 @@ async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: in
         # Each hop is a login of its own, with the same known hosts: asyncssh's own ProxyJump would lose them.
         hop = await _log_in(SshAddress.parse(last), _hop_options(options, before), f"{name} (jump {last})", depth + 1)
         jumps = (*hop.jumps, hop.connection)
-    check = HostKeyCheck(known_hosts_files(options, chosen), options.host_keys)
+    alias = chosen.config.get("HostKeyAlias")
+    files = known_hosts_files(options.known_hosts, address.host, chosen)
+    check = HostKeyCheck(files, options.host_keys, alias=str(alias) if alias else None)
     try:
         async with asyncio.timeout(options.connect_timeout_s):
             connection = await asyncssh.connect(
@@ -159,21 +162,6 @@ def config_files(options: SshOptions) -> tuple[str, ...]:
     if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
         raise UsageError(f"{path} may be written by others", hint=f"after checking it: chmod 0600 {path}")
     return (str(path),)
-
-
-def known_hosts_files(options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions) -> tuple[str, ...]:
-    """Return the known hosts files, the one that accept-new writes to first."""
-    if options.known_hosts is not None:
-        return options.known_hosts
-    own = _configured(chosen, "UserKnownHostsFile", "~/.ssh/known_hosts")
-    # Without a file of one's own, accept-new must not write to one that speaks for the whole machine.
-    return (*(own or [os.devnull]), *_configured(chosen, "GlobalKnownHostsFile", "/etc/ssh/ssh_known_hosts"))
-
-
-def _configured(chosen: asyncssh.SSHClientConnectionOptions, key: str, default: str) -> list[str]:
-    """Return the files that the configuration names; `none` is ssh_config(5)'s word for no file."""
-    files = chosen.config.get(key)
-    return [str(file) for file in files if file != "none"] if isinstance(files, list) else [default]
 
 
 def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.SSHClientConnectionOptions:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from opsexec import AuditLog, CapabilitySet, Exec, HostKeyRejected, HostUnreachable, connect
+from opsexec.errors import UsageError
 from opsexec.host_executor import HostExecutor
 from tests.integration.conftest import require_sshd
 from tests.parts.ssh_agent import make_key, ssh_agent
@@ -134,3 +137,34 @@ async def test_the_machines_known_hosts_are_the_configurations_and_never_written
         everyones.write_bytes(server.known_hosts.read_bytes())
         async with executor(server, audit, **options, **key) as ex:
             assert (await ex.run(TRUE)).ok
+
+
+async def test_a_key_is_remembered_where_and_as_ssh_itself_would_look_for_it(
+    server: Sshd, audit: AuditLog, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens of the file's name are filled in, and HostKeyAlias stands without a port: ssh(1) finds the line."""
+    monkeypatch.setenv("KEPT", "kept")
+    lines = ("HostKeyAlias web1", "UserKnownHostsFile %d/known_%k_${KEPT}", "GlobalKnownHostsFile none")
+    key = {"identity_files": [str(server.client_key)]}
+    with configured(home, *lines) as options:
+        async with executor(server, audit, **options, **key, host_keys="accept-new") as ex:
+            assert (await ex.run(TRUE)).ok
+        kept = (home / "known_web1_kept").read_text()
+        assert kept.startswith("web1 ssh-ed25519 ")
+        async with executor(server, audit, **options, **key) as ex:
+            assert (await ex.run(TRUE)).ok
+    told = ["-F", "none", "-p", str(server.port), "-i", str(server.client_key), "-o", "BatchMode=yes"]
+    told += ["-o", "HostKeyAlias=web1", "-o", f"UserKnownHostsFile={home}/known_web1_kept", "-o", "IdentitiesOnly=yes"]
+    done = await to_thread.run_sync(
+        lambda: subprocess.run(["ssh", *told, server.listen[0], "true"], capture_output=True, timeout=20)
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_token_that_is_not_filled_in_is_refused_not_taken_for_a_name(
+    server: Sshd, audit: AuditLog, home: Path
+) -> None:
+    with configured(home, "UserKnownHostsFile ~/known_%C") as options:
+        async with executor(server, audit, **options) as ex:
+            with pytest.raises(UsageError, match="%C in UserKnownHostsFile"):
+                await ex.run(TRUE)
