@@ -24,7 +24,6 @@ from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
-from bottle.providers.codex_auth import HINT
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.screen import on_screen
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
@@ -62,6 +61,8 @@ def facts_for(loaded: Loaded) -> HostFacts:
     except FileNotFoundError:
         return HostFacts(None, now)
     except (OSError, UnicodeDecodeError) as error:  # whose own words may hold some of the file
+        from bottle.providers.codex_auth import HINT
+
         raise CredentialMissing(f"{path} can't be read ({type(error).__name__})", hint=HINT) from None
 
 
@@ -267,8 +268,8 @@ def confirmed(question: str = "start it?") -> bool:
     """Ask the operator; raises UsageError where nobody is there."""
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask", hint="-y goes on without a question")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     try:
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         print(file=sys.stderr)
