@@ -158,11 +158,10 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
     egress = effective_egress(provided.routes, bottle.egress.routes if bottle.egress else ())
     claimed = loaded.agent.git_gate.user if loaded.agent.git_gate else None
     gate = bottle.git_gate
-    clashes = sorted(set(bottle.env) & set(provided.env))
-    warnings = [*egress.warnings, *(f"env {name} of the manifest replaces the provider's" for name in clashes)]
+    warnings = list(egress.warnings)
     if not loaded.source.trusted:
         warnings.append(f"the agent comes from {loaded.source.where}, not from your own manifests")
-    return BottlePlan(
+    plan = BottlePlan(
         identity=intent.identity,
         agent=loaded.name,
         bottle=loaded.agent.bottle,
@@ -180,8 +179,15 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
         workspace=workspace,
         supervise=bool(bottle.supervise),
         sources=loaded.sources,
-        warnings=tuple(warnings),
     )
+    return replace(plan, warnings=(*_replaced(plan), *warnings))
+
+
+def _replaced(plan: BottlePlan) -> list[str]:
+    """Return a warning for each variable of the manifest's in whose place there would be another."""
+    given = replace(plan, env={}).guest_env()
+    whose = {name: "provider" if name in plan.provider.env else "bottle" for name in given}
+    return [f"env {name} of the manifest replaces the {whose[name]}'s" for name in sorted({*plan.env} & {*whose})]
 
 
 def _command(provided: ProviderPlan, intent: Intent) -> tuple[str, ...]:

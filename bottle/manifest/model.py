@@ -58,6 +58,21 @@ def _variable(name: str) -> str:
     return name
 
 
+def _reference(name: str) -> str:
+    # Somebody may have put the token itself here: what stands there is repeated nowhere.
+    if not VARIABLE.match(name):
+        raise ValueError("is not a variable's name: it takes the NAME of the launcher's variable, never its value")
+    return name
+
+
+class Within(ValueError):
+    """What is wrong about a part of a value. `path`: where that part is, below it."""
+
+    def __init__(self, text: str, *path: str | int) -> None:
+        super().__init__(text)
+        self.path = path
+
+
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     def check(text: str) -> str:
         if not pattern.match(text):
@@ -85,6 +100,7 @@ def _reserved(value: Any) -> None:
 
 
 Variable = Annotated[str, AfterValidator(_variable)]
+Reference = Annotated[str, AfterValidator(_reference)]
 Line = Annotated[str, AfterValidator(_line)]
 
 
@@ -92,7 +108,7 @@ class Auth(Closed):
     """Which credential egress injects: the scheme, and the NAME of the launcher's variable that holds the token."""
 
     scheme: Literal["Bearer", "token"]
-    token_ref: Variable
+    token_ref: Reference
 
 
 class PipelockRoute(Closed):
@@ -136,9 +152,9 @@ class Egress(Closed):
     @model_validator(mode="after")
     def _unique_hosts(self) -> Egress:
         seen: set[str] = set()
-        for route in self.routes:
+        for at, route in enumerate(self.routes):
             if route.host in seen:
-                raise ValueError(f"host {route.host!r} stands twice (case doesn't count)")
+                raise Within(f"{route.host!r} stands twice (case doesn't count)", "routes", at, "host")
             seen.add(route.host)
         return self
 
@@ -148,7 +164,7 @@ class AgentProvider(Closed):
 
     template: Annotated[str, _matching(TEMPLATE, "a provider's name")]
     dockerfile: Line | None = None
-    auth_token: Variable | None = None
+    auth_token: Reference | None = None
     forward_host_credentials: bool = False
 
     @model_validator(mode="after")
@@ -226,9 +242,14 @@ class GitGate(Closed):
 
     @model_validator(mode="after")
     def _unique_upstreams(self) -> GitGate:
-        for name in self.repos or {}:
+        seen: dict[tuple[str, str, int, str], str] = {}
+        for name, repository in (self.repos or {}).items():
             if name in (".", ".."):
-                raise ValueError(f"{name!r} is not a repository's name")
+                raise Within(f"{name!r} is not a repository's name", "repos", name)
+            upstream = Upstream(repository.url)
+            parts = (upstream.user, upstream.host, upstream.port, upstream.path.rstrip("/").removesuffix(".git"))
+            if seen.setdefault(parts, name) != name:
+                raise Within(f"is the address of {seen[parts]}, too: the agent's git knows one", "repos", name, "url")
         return self
 
 
@@ -273,8 +294,11 @@ class Source(BaseModel):
     path: Path | None = None
 
 
+RESERVED = ("role",)
+"""Keys that are known, so that they are refused by their name, and are nobody's to use."""
+
 KEYS: dict[type[BaseModel], tuple[str, ...]] = {
-    kind: tuple(field.alias or name for name, field in kind.model_fields.items())
+    kind: tuple(field.alias or name for name, field in kind.model_fields.items() if name not in RESERVED)
     for kind in (
         Auth, PipelockRoute, Route, Egress, AgentProvider, GatePolicy, Repository, GitUser, GitGate, Bottle,
         AgentGitGate, Agent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-FILE_NAME = re.compile(r"[a-z][a-z0-9-]*\.md\Z")
+FILE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\.md\Z")
 MANIFEST_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")

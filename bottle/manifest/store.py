@@ -162,7 +162,9 @@ def _files(directory: Path, warnings: list[str], *, owned: bool) -> list[Path]:
         if FILE_NAME.match(name):
             found.append(directory / name)
         elif not name.startswith("."):
-            warnings.append(f"{directory / name!s}: left out, a manifest's name is like web-agent.md")
+            warnings.append(
+                f"{directory / name!s}: left out, a manifest's name is like web-agent.md, 64 characters at most"
+            )
     return found
 
 

@@ -76,6 +76,8 @@ def _complaint(document: Document, kind: type[BaseModel], errors: list[ErrorDeta
         return BadManifest(f"{place}: {spelled(path)} is missing", hint="allowed here: " + ", ".join(known))
     if first["type"] == "value_error":
         reason = str(first["ctx"]["error"])
+        path = (*path, *getattr(first["ctx"]["error"], "path", ()))
+        place = document.place(path)
         text = f"{spelled(path)}: {reason}" if path else reason
         return BadManifest(f"{place}: {text}", hint="docs/bottle.md shows each key")
     text = _WANTED.get(first["type"], first["msg"][:1].lower() + first["msg"][1:])

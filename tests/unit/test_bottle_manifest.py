@@ -72,7 +72,7 @@ def test_a_whole_bottle_is_read(home: HomeRoot) -> None:
         (ROUTE.format("x.y") + "      role: any\n", "dev.md:5: egress.routes[0].role: is reserved", ""),
         (ROUTE.format("x.y") + "      path_allowlist: [v1]\n", "dev.md:5: egress.routes[0].path_allowlist[0]", ""),
         (ROUTE.format("x.y") + "      path_allowlist: []\n", "dev.md:4: egress.routes[0]: path_allowlist is empty", ""),
-        (ROUTE.format("x.y") + "    - host: X.y\n", "host 'x.y' stands twice", ""),
+        (ROUTE.format("x.y") + "    - host: X.y\n", "dev.md:5: egress.routes[1].host: 'x.y' stands twice", ""),
         (ROUTE.format("10.0.0.1"), "dev.md:4: egress.routes[0].host: is an address", ""),
         (ROUTE.format("'*.y'"), "is a wildcard", ""),
         (ROUTE.format("\u0430pi.y"), "letters outside ASCII", ""),
@@ -97,6 +97,33 @@ def test_what_is_wrong_is_named_by_file_line_and_key(home: HomeRoot, front: str,
     said, help_text = refusal(home, front)
     assert message in said
     assert hint in help_text
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        ROUTE.format("x.y") + "      auth: {scheme: Bearer, token_ref: sk-live-0123456789}\n",
+        "agent_provider: {template: claude, auth_token: sk-live-0123456789}\n",
+    ],
+)
+def test_a_token_in_the_place_of_its_variable_s_name_is_repeated_nowhere(home: HomeRoot, front: str) -> None:
+    message, hint = refusal(home, front)
+    assert "it takes the NAME of the launcher's variable" in message
+    assert "sk-live" not in message + hint
+
+
+def test_two_repositories_of_one_address_are_refused(home: HomeRoot) -> None:
+    """git would take one of them, and nobody could say which."""
+    gate = "git-gate:\n  repos:\n    a: {url: 'ssh://g@h.x/team/site', identity: k}\n"
+    message, _ = refusal(home, gate + "    b: {url: 'ssh://g@H.x:22/team/site.git', identity: k}\n")
+    assert "dev.md:5: git-gate.repos.b.url: is the address of a, too" in message
+    home.bottle("dev", gate + "    b: {url: 'ssh://g@h.x/team/other', identity: k}\n")
+    assert load(home).git_gate is not None
+
+
+def test_a_key_that_nobody_may_use_is_in_no_list_of_keys(home: HomeRoot) -> None:
+    _, hint = refusal(home, ROUTE.format("x.y") + "      hots: x\n")
+    assert "role" not in hint
 
 
 def test_an_agent_may_not_grant_anything(home: HomeRoot) -> None:
@@ -154,6 +181,14 @@ def test_other_file_names_are_left_out_with_a_warning(home: HomeRoot) -> None:
     manifests = load_directories(home.path)
     assert manifests.bottles == []
     assert len(manifests.warnings) == 3
+
+
+def test_a_name_that_no_identity_could_hold_is_left_out_with_a_warning(home: HomeRoot) -> None:
+    home.agent("a" * 65, "bottle: dev\n")
+    home.agent("b" * 64, "bottle: dev\n")
+    found = load_directories(home.path)
+    assert found.agents == ["a", "b" * 64]
+    assert any("64 characters at most" in each for each in found.warnings)
 
 
 def test_what_others_may_write_or_a_link_grants_nothing(home: HomeRoot, tmp_path: Path) -> None:

@@ -128,6 +128,14 @@ class TestPlan:
         assert plan_of({}).digest == plan_of({}).digest
         assert plan_of({}).digest != plan_of({"egress": {"routes": [{"host": "a.x"}]}}).digest
 
+    def test_a_variable_in_the_place_of_the_bottle_s_own_is_warned_about(self) -> None:
+        routes = {"routes": [{"host": "a.x"}]}
+        plan = plan_of({"env": {"HTTPS_PROXY": "", "HOME": "${ELSEWHERE}", "MODE": "fast"}, "egress": routes})
+        assert [each for each in plan.warnings if each.startswith("env ")] == [
+            "env HOME of the manifest replaces the bottle's",
+            "env HTTPS_PROXY of the manifest replaces the bottle's",
+        ]
+
     def test_the_command_provider_needs_a_command(self) -> None:
         with pytest.raises(BadManifest, match="has no command"):
             plan_of({}, arguments=())
