@@ -10,16 +10,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bottle import hosting, launch, screen, terminal
-from bottle.authority import mint
+from bottle.authority import NOBODY, mint
 from bottle.backends.base import Place
 from bottle.control import Beside, served
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
 from bottle.hosting import Host
-from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
 from bottle.restarting import Restarting
 from bottle.screen import Screen
@@ -27,6 +26,9 @@ from bottle.state import Metadata, State
 from opsexec.capability import CapabilitySet
 from opsexec.executor import AuditSink, LogSink, RunOutput, Stream
 from opsexec.safe_screen import SafeScreen
+
+if TYPE_CHECKING:
+    from bottle.operator.attendant import Attendant
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -80,8 +82,8 @@ async def attend(whole: Attended) -> int:
 async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Attendant | None) -> RunOutput:
     """Launch one plan, under what that plan needs and no more."""
     plan = whole.plan
-    authority = mint(plan.identity)
-    wanted = launch.capabilities(plan, whole.place, whole.secrets, authority)
+    authority = asyncio.create_task(asyncio.to_thread(mint, plan.identity))
+    wanted = launch.capabilities(plan, whole.place, whole.secrets, NOBODY)
     arriving = () if whole.host is None else hosting.arrival(whole.place)
     granted = CapabilitySet.of(*wanted, *(() if whole.host is None else hosting.needs(whole.place)))
     restarting = Restarting(plan.identity, whole.say)

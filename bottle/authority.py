@@ -20,6 +20,10 @@ class Authority:
     key_and_certificate: Secret = field(repr=False)
 
 
+NOBODY = Authority("", "", Secret(""))
+"""In the place of one where a plan's steps are only looked at."""
+
+
 def mint(identity: str) -> Authority:
     """Make an authority that no other bottle shares."""
     from cryptography import x509

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottle.errors import CredentialMissing
-from bottle.manifest.model import Repository
+from bottle.manifest.kinds import Repository
 from bottle.plan import BottlePlan
 from bottle.providers.base import HostFacts
 from bottle.providers.codex_auth import read_codex_auth

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bottle.manifest.model import Route
+from bottle.manifest.kinds import Route
 from bottle.providers.base import ProviderRoute, TokenSource
 
 SLOT = "EGRESS_TOKEN_{}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from bottle.backends.base import Backend, Phase, Place, all_steps, backend
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
-from bottle.operator.attendant import Attendant
 from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
 from bottle.restarting import Restarting
@@ -26,9 +25,13 @@ from opsexec.steps import Push, ReadFile, RemoveFile, Step
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from bottle.operator.attendant import Attendant
+
 READY_S = 30.0
 LEAVE_S = 5.0
 ATTEMPTS = 8
+AMBIGUOUS = (128, 137)
+"""What an engine reports of a program whose container was ended, and a program may end with by itself."""
 
 
 class Rebuild(Exception):
@@ -39,6 +42,7 @@ class Rebuild(Exception):
 class Launch:
     """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made.
 
+    `authority`: it is made while the surroundings are.
     `attendant`: who takes the agent's proposals, where there is supervise. `command`: the agent's words, where they
     aren't the plan's own; `stdin`: what it is given. `restarting`: by whom a person's restarts come.
     """
@@ -46,7 +50,7 @@ class Launch:
     plan: BottlePlan
     place: Place
     secrets: Credentials
-    authority: Authority
+    authority: Awaitable[Authority]
     audit: AuditSink
     log: TextIO
     say: Callable[[str], None]
@@ -108,7 +112,8 @@ async def _run(
     undo.append(layout)
     await _steps(ex, layout.steps)
     place = await _surround(how, launch, ex, undo, ending)
-    launch.say(f"CA {launch.authority.fingerprint}")
+    authority = await launch.authority
+    launch.say(f"CA {authority.fingerprint}")
     restarting = launch.restarting or Restarting(plan.identity, launch.say)
     restarting.watch(how.daemons(plan, launch.place))
     line = restarting.line
@@ -122,10 +127,10 @@ async def _run(
         plan.identity, how.daemons(plan, launch.place), launch.audit, launch.log, launch.seen, listening
     )
     async with AsyncExitStack() as stack:
-        step = how.bundle_run(plan, place, launch.secrets, launch.authority)
+        step = how.bundle_run(plan, place, launch.secrets, authority)
         bundle = asyncio.create_task(ex.run_streaming(step, said, stdin=line.words()))
         stack.push_async_callback(_end, bundle)
-        filling = how.provision(plan, place, launch.authority)
+        filling = how.provision(plan, place, authority)
         if launch.resume:
             await clear_the_way(ex, place, filling, launch.say)
         for phase in filling:
@@ -155,7 +160,11 @@ async def _run(
             stack.push_async_callback(_end, home)
         agent = how.agent_run(plan, place, launch.secrets, launch.command)
         given = None if launch.stdin is None else launch.stdin()
-        return await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
+        out = await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
+        if guest is not None and out.exit_code in AMBIGUOUS:
+            there = how.agent_run(plan, place, launch.secrets, ("true",))
+            await _outlived(guest_task, ex.run_streaming(there))
+        return out
 
 
 async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
@@ -323,6 +332,19 @@ def _ended_early(bundle: asyncio.Task[RunOutput], what: str = "the bundle") -> O
     last = out.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
     how = out.signal or f"exit status {out.exit_code}"
     return LaunchFailed(f"{what} ended ({how}){': ' + last if last else ''}", hint="`bottle logs` shows more")
+
+
+async def _outlived(guest: asyncio.Task[RunOutput], probe: Awaitable[RunOutput]) -> None:
+    """Raise LaunchFailed where the agent's container has ended under it: then the status isn't the agent's own."""
+    try:
+        there = (await probe).ok
+    except OpsError:  # nothing can be run in it any more
+        there = False
+    if not there:  # its end is on its way, or has come
+        await asyncio.wait([guest], timeout=LEAVE_S)
+    if guest.done():
+        failed = _ended_early(guest, "the agent's container")
+        raise LaunchFailed(failed.message, hint="it may have used up what it has: --limit memory=8g, processes=4096")
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The second hop: pipelock's configuration, rendered from one closed model, and what its daemon is told. Pure.
+"""The second hop: pipelock's configuration, rendered from one closed model. Pure.
 
 Key names and their meaning are pipelock's own (its configuration reference, version 1 of the format).
 """
@@ -14,12 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from bottle.egress import EffectiveRoute
 from bottle.manifest.names import host_name
 
-DAEMON = "pipelock"
-PROGRAM = "/run/bundle/pipelock"
-FILE = "pipelock.json"
-WORK = "/tmp/pipelock"
-ADDRESS = f"{WORK}/address"
-TRUST = f"{WORK}/trust.pem"
 LARGEST = 256 << 20
 """Bytes of one body that it reads before it goes on; a larger one is refused: such hosts are for `tls_passthrough`."""
 
@@ -136,8 +130,3 @@ def model(routes: Iterable[EffectiveRoute], more_hosts: Iterable[str] = ()) -> P
 def rendered(config: Pipelock) -> dict[str, Any]:
     """Return it as pipelock reads it. JSON is YAML, so that no text of a manifest is ever spliced into a format."""
     return config.model_dump(mode="json", exclude_none=True)
-
-
-def configuration(config_file: str, trust: str) -> dict[str, Any]:
-    """Return what the daemon reads on its stdin. No secret is in it."""
-    return {"program": PROGRAM, "config": config_file, "trust": trust, "work_dir": WORK}

@@ -14,7 +14,7 @@ from bottle.errors import BadManifest
 from bottle.images import AgentImage
 from bottle.limits import Limits
 from bottle.manifest.extends import merge_user
-from bottle.manifest.model import AgentProvider, EnvValue, GitUser, Repository, Source
+from bottle.manifest.kinds import AgentProvider, EnvValue, GitUser, Repository, Source
 from bottle.manifest.store import Loaded
 from bottle.providers.base import GuestPlace, HostFacts, ProviderPlan
 from bottle.providers.registry import provider

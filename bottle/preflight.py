@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 from bottle.limits import named
-from bottle.manifest.model import Repository
+from bottle.manifest.kinds import Repository
 from bottle.plan import BottlePlan
 
 

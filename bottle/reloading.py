@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from bottle import pipelock
+from bottle import second_hop
 from bottle.backends.base import Backend, Place
 from bottle.errors import LaunchFailed, PolicyInDoubt
 from bottle.operator.live import LivePolicy, with_policy
@@ -63,7 +63,7 @@ class Reloading:
         hop = self._hop_file(plan)
         if hop != self._hop:
             self._hop = None  # until it is up again nothing leaves
-            await self._restarting.restart(pipelock.DAEMON)
+            await self._restarting.restart(second_hop.DAEMON)
             self._hop = hop
         while not self._answers.empty():
             self._answers.get_nowait()
@@ -79,4 +79,6 @@ class Reloading:
     def _hop_file(self, plan: BottlePlan) -> Step | None:
         """Return the step that writes the second hop's configuration, None where there is no second hop."""
         steps = self._how.route_table(plan, self._place).steps
-        return next((step for step in steps if isinstance(step, WriteFile) and step.path.endswith(pipelock.FILE)), None)
+        return next(
+            (step for step in steps if isinstance(step, WriteFile) and step.path.endswith(second_hop.FILE)), None
+        )

@@ -15,11 +15,12 @@ from typing import Any
 
 from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
-from bottle.authority import Authority
+from bottle.authority import NOBODY
 from bottle.backends.base import Place, all_steps, backend
 from bottle.errors import BadManifest, CredentialMissing, HostUnready
 from bottle.images import agent_image
 from bottle.limits import held_here, limits
+from bottle.manifest import kept as kept_manifests
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
@@ -31,12 +32,10 @@ from bottle.supervise import wait_s
 from bottle.tools import with_tools
 from bottle.workspace.keeping import kept, looked_at
 from opsexec.errors import UsageError
-from opsexec.secret import Secret
 from opsexec.steps import redact
 
 SAMPLE = "00000000"
 MAX_TOLD = 40
-NOBODY = Authority("", "", Secret(""))
 
 
 def load(agent: str, warn: bool = True) -> Loaded:
@@ -136,7 +135,7 @@ def start(arguments: argparse.Namespace) -> int:
         limits=plan.limits.words,
         host=hosting.kept(hosting.asked(arguments)),
     )
-    return _launch(plan, facts, metadata, arguments, resume=False)
+    return _launch(plan, loaded, facts, metadata, arguments, resume=False)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -145,7 +144,7 @@ def resume(arguments: argparse.Namespace) -> int:
     metadata = state.read(arguments.identity)
     backend = require_backend(metadata.backend, BACKENDS)
     manifests = load_directories(home_root(), Path(metadata.cwd))
-    loaded = manifests.load(metadata.agent)
+    loaded = kept_manifests.load(state.directory(metadata.identity), manifests, metadata.agent)
     facts = facts_for(loaded)
     plan = planned(loaded, _intent(metadata.identity, backend, None, tuple(metadata.arguments), facts, resume=True))
     plan = dataclasses.replace(plan, limits=limits([*metadata.limits, *arguments.limit]))
@@ -155,7 +154,7 @@ def resume(arguments: argparse.Namespace) -> int:
     if plan.digest != metadata.digest:
         say("note: the manifests or the agent's words changed since this bottle ran; the summary shows them as now")
     metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time(), limits=plan.limits.words)
-    return _launch(plan, facts, metadata, arguments, resume=True)
+    return _launch(plan, loaded, facts, metadata, arguments, resume=True)
 
 
 def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
@@ -182,7 +181,13 @@ def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
 
 
 def _launch(
-    plan: BottlePlan, facts: HostFacts, metadata: Metadata, arguments: argparse.Namespace, *, resume: bool
+    plan: BottlePlan,
+    loaded: Loaded,
+    facts: HostFacts,
+    metadata: Metadata,
+    arguments: argparse.Namespace,
+    *,
+    resume: bool,
 ) -> int:
     backend(plan.backend)
     plan = dataclasses.replace(plan, supervise_wait_s=wait_s(os.environ))
@@ -222,6 +227,7 @@ def _launch(
             whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person, host)
             code = asyncio.run(attend(whole))
         if directory.exists():
+            kept_manifests.keep(directory, loaded)
             state.write(dataclasses.replace(running, phase="stopped"))
     return code
 

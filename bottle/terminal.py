@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from opsexec.errors import UsageError
 
@@ -32,6 +31,8 @@ class Size:
 @cache
 def relay() -> str:
     """Return the source of what runs inside."""
+    from importlib.resources import files
+
     return files("bottle.sidecars").joinpath("terminal.py").read_text("utf-8")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bottle import dns, pipelock, supervise
+from bottle import dns, second_hop, supervise
 from bottle.authority import Authority
 from bottle.backends.base import UID, Phase, Place
 from bottle.credentials import Credentials
@@ -52,7 +52,7 @@ def daemons(plan: BottlePlan, place: Place, address: str | None) -> set[str]:
     if plan.supervise:
         found.add(supervise.DAEMON)
     if place.runtime.pipelock:
-        found.add(pipelock.DAEMON)
+        found.add(second_hop.DAEMON)
     return found | {dns.DAEMON, "doors"} if address else found
 
 
@@ -78,9 +78,9 @@ def bundle(
 
     run("egress", python, "egress.serve", _egress(plan, place, secrets, authority))
     if place.runtime.pipelock:
-        told = pipelock.configuration(f"{CONFIG}/{pipelock.FILE}", f"{CONFIG}/trust.pem")
-        run(pipelock.DAEMON, python, "pipelock.serve", told)
-        trees[pipelock.PROGRAM] = place.runtime.pipelock
+        told = second_hop.configuration(f"{CONFIG}/{second_hop.FILE}", f"{CONFIG}/trust.pem")
+        run(second_hop.DAEMON, python, "pipelock.serve", told)
+        trees[second_hop.PROGRAM] = place.runtime.pipelock
     git = place.runtime.git
     if plan.repositories:
         if git is None:
@@ -105,8 +105,8 @@ def _egress(plan: BottlePlan, place: Place, secrets: Credentials, authority: Aut
         "bottle": plan.identity,
         "socket": f"{DOORS}/egress.sock",
         "table": f"{CONFIG}/routes.json",
-        "trust": pipelock.TRUST if place.runtime.pipelock else f"{CONFIG}/trust.pem",
-        "hop": pipelock.ADDRESS if place.runtime.pipelock else None,
+        "trust": second_hop.TRUST if place.runtime.pipelock else f"{CONFIG}/trust.pem",
+        "hop": second_hop.ADDRESS if place.runtime.pipelock else None,
         "work_dir": "/tmp/egress",
         "routes": plan.egress.table(),
         "resolve": {host: [address, port] for host, (address, port) in place.resolve.items()},
@@ -141,7 +141,9 @@ def route_table(plan: BottlePlan, place: Place, owner: str | None = None) -> Pha
     """Return the rendered table, which a reload reads again."""
     files: dict[str, Any] = {"routes.json": plan.egress.table()}
     if place.runtime.pipelock:
-        files[pipelock.FILE] = pipelock.rendered(
+        from bottle import pipelock  # with pydantic, which most launches do without
+
+        files[second_hop.FILE] = pipelock.rendered(
             pipelock.model(plan.egress.routes, ["supervise"] if plan.supervise else ())
         )
     steps = (

@@ -29,7 +29,8 @@ def info(arguments: argparse.Namespace) -> int:
 def capabilities(arguments: argparse.Namespace) -> int:
     """Show the least that a host must grant."""
     from bottle import credentials, hosting, launch, skills
-    from bottle.starting import NOBODY, sample_plan
+    from bottle.authority import NOBODY
+    from bottle.starting import sample_plan
 
     plan, place = sample_plan(arguments.agent, arguments.backend)
     plan = dataclasses.replace(plan, skill_copies=tuple(("/", skills.target(plan, name)) for name in plan.skills))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from bottle.errors import BadManifest
-from bottle.manifest.model import AgentProvider
+from bottle.manifest.kinds import AgentProvider
 from bottle.manifest.store import read_ours
 from opsexec.steps.dockerfile import images_of
 
@@ -48,6 +47,8 @@ def agent_image(settings: AgentProvider | None, shipped: str, root: Path) -> Age
     """
     named = None if settings is None else settings.dockerfile
     if named is None:
+        from importlib.resources import files
+
         return AgentImage(f"the {shipped} of this program", (files(__name__) / shipped).read_text("utf-8"))
     path = root / Path(named).expanduser()
     try:

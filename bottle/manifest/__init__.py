@@ -6,7 +6,7 @@ on each other.
 
 from __future__ import annotations
 
-from bottle.manifest.model import Agent, Bottle
+from bottle.manifest.kinds import Agent, Bottle
 from bottle.manifest.store import Manifests, load_directories, load_object
 
 __all__ = ["Agent", "Bottle", "Manifests", "load_directories", "load_object"]

@@ -45,7 +45,7 @@ def parse_markdown(text: str, where: str) -> Document:
         raise BadManifest(f"{where}:{len(lines)}: the front matter has no end", hint="close it with a line `---`")
     head = "\n" + "\n".join(lines[1:end]) + "\n"
     body = "\n".join(lines[end + 1 :])
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = text_digest(text)
     if not head.strip():
         return Document(where, {}, body, digest, {(): 1})
     try:
@@ -57,6 +57,11 @@ def parse_markdown(text: str, where: str) -> Document:
         raise BadManifest(f"{where}:{root.line}: the front matter is {root.what}", hint="write key: value")
     places: dict[Path, int] = {(): 2}
     return Document(where, _data(root, (), places), body, digest, places)
+
+
+def text_digest(text: str) -> str:
+    """Return the sha256 of a manifest's text, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _data(node: Node, path: Path, lines: dict[Path, int]) -> Any:

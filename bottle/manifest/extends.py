@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bottle.errors import BadManifest
-from bottle.manifest.model import Bottle, GitGate, GitUser, Repository
+from bottle.manifest.kinds import Bottle, GitGate, GitUser, Repository
 from bottle.manifest.names import MANIFEST_NAME
 
 MAX_CHAIN = 16
@@ -49,7 +49,7 @@ def merge(parent: Bottle, child: Bottle) -> Bottle:
 
     env by key; git-gate.user by field; git-gate.repos by upstream host; egress, agent_provider and supervise whole.
     """
-    return Bottle.model_construct(
+    return Bottle(
         env={**parent.env, **child.env},
         extends=None,
         agent_provider=child.agent_provider if child.agent_provider is not None else parent.agent_provider,
@@ -62,16 +62,14 @@ def merge(parent: Bottle, child: Bottle) -> Bottle:
 def _merge_git(parent: GitGate | None, child: GitGate | None) -> GitGate | None:
     if parent is None or child is None:
         return child if child is not None else parent
-    return GitGate.model_construct(
-        user=merge_user(parent.user, child.user), repos=_merge_repos(parent.repos, child.repos)
-    )
+    return GitGate(user=merge_user(parent.user, child.user), repos=_merge_repos(parent.repos, child.repos))
 
 
 def merge_user(parent: GitUser | None, child: GitUser | None) -> GitUser | None:
     """Return a git identity, field by field, the child's winning."""
     if parent is None or child is None:
         return child if child is not None else parent
-    return GitUser.model_construct(
+    return GitUser(
         name=child.name if child.name is not None else parent.name,
         email=child.email if child.email is not None else parent.email,
     )

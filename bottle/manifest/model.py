@@ -1,14 +1,19 @@
-"""What a manifest may say: pydantic models, closed to every other key. Files and objects both end here."""
+"""What a manifest may say: pydantic models, closed to every other key. Files and objects both end here.
+
+They are for reading alone: what passed them goes on as the plain values of `kinds`, of the same names, so that a bottle
+whose manifests were read before starts without any of this.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
+from bottle.manifest import kinds
+from bottle.manifest.kinds import EnvValue
 from bottle.manifest.names import BRANCH, REPOSITORY, SKILL, TEMPLATE, VARIABLE, Upstream, host_name, path_prefix
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}\Z")
@@ -19,20 +24,6 @@ class Closed(BaseModel):
     """Base of every model: unknown keys are errors, nothing is coerced, nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=False)
-
-
-class EnvValue(BaseModel):
-    """A variable's value: its text, a question asked at launch, or the launcher's own variable."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["literal", "prompt", "host"]
-    text: str
-
-    @property
-    def secret(self) -> bool:
-        """True when the value is not written in the manifest, so it is to be seen nowhere."""
-        return self.kind != "literal"
 
 
 def _env_value(value: Any) -> EnvValue:
@@ -194,10 +185,6 @@ class GatePolicy(Closed):
     max_object_bytes: Annotated[int, Field(gt=0, le=2 << 30)] | None = None
     max_bytes: Annotated[int, Field(gt=0, le=8 << 30)] | None = None
 
-    def rendered(self) -> dict[str, Any]:
-        """Return what is said, and nothing of what isn't."""
-        return self.model_dump(mode="json", exclude_none=True)
-
 
 class Repository(Closed):
     """One git upstream behind the gate. `identity`: the key file on the launcher; `host_key`: its known_hosts line."""
@@ -214,11 +201,6 @@ class Repository(Closed):
         except ValueError as error:
             raise ValueError(f"url {self.url[:100]!r} {error}") from error
         return self
-
-    @property
-    def upstream(self) -> Upstream:
-        """The URL's parts."""
-        return Upstream(self.url)
 
 
 class GitUser(Closed):
@@ -283,17 +265,6 @@ class Agent(Closed):
     memory: Any = None
 
 
-class Source(BaseModel):
-    """Where a manifest came from: the file (or the object's name) and the sha256 of what was read."""
-
-    model_config = ConfigDict(frozen=True)
-
-    where: str
-    digest: str
-    trusted: bool
-    path: Path | None = None
-
-
 RESERVED = ("role",)
 """Keys that are known, so that they are refused by their name, and are nobody's to use."""
 
@@ -305,3 +276,15 @@ KEYS: dict[type[BaseModel], tuple[str, ...]] = {
     )
 }  # fmt: skip
 """The keys each model takes, as a manifest spells them: what an unknown key is compared with."""
+
+
+def plain(value: Any) -> Any:
+    """Return a model, and each inside it, as the plain value of its name in `kinds`; anything else as it is."""
+    if isinstance(value, BaseModel):
+        kind = getattr(kinds, type(value).__name__)
+        return kind(**{name: plain(getattr(value, name)) for name in kind.__struct_fields__})
+    if isinstance(value, tuple):
+        return tuple(plain(each) for each in value)
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return value

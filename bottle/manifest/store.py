@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bottle.errors import BadManifest
 from bottle.manifest import extends
-from bottle.manifest.document import Document, from_object, parse_markdown
-from bottle.manifest.model import Agent, Bottle, Source
+from bottle.manifest.document import Document, from_object, parse_markdown, text_digest
+from bottle.manifest.kinds import Agent, Bottle, Source
 from bottle.manifest.names import FILE_NAME, MANIFEST_NAME
-from bottle.manifest.validate import validated
 from opsexec.runbook.reference import nearest
 
 DIRECTORY = ".bot-bottle"
@@ -32,10 +31,26 @@ class Loaded(NamedTuple):
     sources: tuple[Source, ...]
 
 
-class Entry(NamedTuple):
-    """One agent's file, or why it can't be read. `trusted`: it comes from the home root."""
+class Text(NamedTuple):
+    """A manifest's file as it was read, not looked at yet."""
 
-    document: Document | BadManifest
+    where: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the text, in hex."""
+        return text_digest(self.text)
+
+
+Read = Document | Text | BadManifest
+"""A manifest, or why there is none to be had."""
+
+
+class Entry(NamedTuple):
+    """One agent's manifest. `trusted`: it comes from the home root."""
+
+    document: Read
     trusted: bool
 
 
@@ -43,7 +58,7 @@ class Manifests:
     """Every manifest in sight. Each is validated when it is asked for: one bad file doesn't hide the others."""
 
     def __init__(
-        self, bottles: Mapping[str, Document | BadManifest], agents: Mapping[str, Entry], warnings: tuple[str, ...] = ()
+        self, bottles: Mapping[str, Read], agents: Mapping[str, Entry], warnings: tuple[str, ...] = ()
     ) -> None:
         self._bottles = bottles
         self._agents = agents
@@ -61,17 +76,20 @@ class Manifests:
 
     def load(self, name: str) -> Loaded:
         """Return an agent with its bottle; raises BadManifest."""
+        # Here and not above: what was read before goes on without it (bottle/manifest/kept.py).
+        from bottle.manifest.validate import read_agent, read_bottle
+
         entry = self._agents.get(name)
         if entry is None:
             raise BadManifest(f"there is no agent {name!r}", hint=nearest(name, self._agents))
         document = _readable(entry.document)
-        agent = validated(document, Agent)
+        agent = read_agent(document)
         used: list[Source] = [_source(document, entry.trusted)]
 
         def read(bottle: str) -> tuple[Bottle, str]:
             found = _readable(self._bottles[bottle])
             used.append(_source(found, True))
-            return validated(found, Bottle), found.place(("extends",))
+            return read_bottle(found), found.place(("extends",))
 
         if agent.bottle not in self._bottles:
             place = document.place(("bottle",))
@@ -81,14 +99,26 @@ class Manifests:
         merged = extends.resolve(agent.bottle, read, lambda: self.bottles)
         return Loaded(name, agent, document.body, merged, used[0], tuple(used))
 
+    def holds(self, agent: str, sources: Sequence[Source]) -> bool:
+        """True when these, an agent's and then its bottles' in order, are what `load` would read now, word for word."""
+        entry = self._agents.get(agent)
+        if entry is None or not sources:
+            return False
+        bottles = [self._bottles.get(Path(each.where).stem) for each in sources[1:]]
+        found = [(entry.document, entry.trusted), *((each, True) for each in bottles)]
+        return all(
+            isinstance(read, (Document, Text)) and _source(read, trusted) == source
+            for (read, trusted), source in zip(found, sources, strict=True)
+        )
 
-def _readable(document: Document | BadManifest) -> Document:
-    if isinstance(document, BadManifest):
-        raise document
-    return document
+
+def _readable(read: Read) -> Document:
+    if isinstance(read, BadManifest):
+        raise read
+    return parse_markdown(read.text, read.where) if isinstance(read, Text) else read
 
 
-def _source(document: Document, trusted: bool) -> Source:
+def _source(document: Document | Text, trusted: bool) -> Source:
     return Source(where=document.where, digest=document.digest, trusted=trusted)
 
 
@@ -180,7 +210,7 @@ def _require_ours(path: Path) -> None:
         raise BadManifest(f"{path}: belongs to uid {info.st_uid}, not to you", hint="own it, then read it again")
 
 
-def _attempt(path: Path, *, owned: bool) -> Document | BadManifest:
+def _attempt(path: Path, *, owned: bool) -> Text | BadManifest:
     try:
         return _read(path, owned=owned)
     except BadManifest as error:  # told to whoever asks for this one; the others stay usable
@@ -193,7 +223,7 @@ def read_ours(path: Path, max_bytes: int) -> bytes:
     return _bytes(path, max_bytes, owned=True)
 
 
-def _read(path: Path, *, owned: bool) -> Document:
+def _read(path: Path, *, owned: bool) -> Text:
     """Read one manifest."""
     data = _bytes(path, MAX_BYTES, owned=owned)
     try:
@@ -201,7 +231,7 @@ def _read(path: Path, *, owned: bool) -> Document:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadManifest(f"{path}:{line}: not UTF-8", hint="save it as UTF-8") from error
-    return parse_markdown(text, str(path))
+    return Text(str(path), text)
 
 
 def _bytes(path: Path, max_bytes: int, *, owned: bool) -> bytes:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bottle.errors import BadManifest
+from bottle.manifest import kinds
 from bottle.manifest.document import Document, Path
-from bottle.manifest.model import KEYS, Agent, Bottle
+from bottle.manifest.model import KEYS, Agent, Bottle, plain
 from opsexec.runbook.reference import nearest
 
 if TYPE_CHECKING:
@@ -27,6 +28,18 @@ _WANTED = {
     "model_attributes_type": "a map is needed: write key: value",
     "dict_type": "a map is needed: write key: value",
 }
+
+
+def read_bottle(document: Document) -> kinds.Bottle:
+    """Return the bottle this document stands for; raises BadManifest at the first thing wrong."""
+    found: kinds.Bottle = plain(validated(document, Bottle))
+    return found
+
+
+def read_agent(document: Document) -> kinds.Agent:
+    """Return the agent this document stands for; raises BadManifest at the first thing wrong."""
+    found: kinds.Agent = plain(validated(document, Agent))
+    return found
 
 
 def validated(document: Document, kind: type[Model]) -> Model:

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from bottle.manifest.model import PipelockRoute, Route
 from bottle.manifest.names import VARIABLE, path_prefix
 from bottle.plan import TOOLS
 from opsexec.errors import UsageError
@@ -71,18 +68,18 @@ def _route(body: Mapping[str, Any]) -> Candidate:
     paths = body.get("path_allowlist")
     if paths is not None and (not isinstance(paths, (list, tuple)) or not 0 < len(paths) <= MAX_PATHS):
         raise BadProposal(f"path_allowlist is no list of 1 to {MAX_PATHS} prefixes: one thing at a time")
-    route = _validated(Route, {"host": body.get("host"), "path_allowlist": paths})
+    route = _validated("Route", {"host": body.get("host"), "path_allowlist": paths})
     found = None if route.path_allowlist is None else sorted(set(route.path_allowlist))
     return Candidate("route", route.host, {"host": route.host, "path_allowlist": found})
 
 
 def _pipelock(body: Mapping[str, Any]) -> Candidate:
     _only(body, "host", "tls_passthrough", "ssrf_ip_allowlist")
-    host = _validated(Route, {"host": body.get("host")}).host
+    host = _validated("Route", {"host": body.get("host")}).host
     given = {key: body[key] for key in ("tls_passthrough", "ssrf_ip_allowlist") if body.get(key) is not None}
     if len(given) != 1:
         raise BadProposal("one of tls_passthrough and ssrf_ip_allowlist: one thing at a time")
-    settings = _validated(PipelockRoute, given)
+    settings = _validated("PipelockRoute", given)
     if "tls_passthrough" in given:
         return Candidate("pipelock", host, {"host": host, "tls_passthrough": settings.tls_passthrough})
     networks = sorted(set(settings.ssrf_ip_allowlist))
@@ -124,9 +121,15 @@ def _tree(path: object) -> str:
     return clean
 
 
-def _validated(kind: Any, data: dict[str, Any]) -> Any:
+def _validated(kind: Literal["Route", "PipelockRoute"], data: dict[str, Any]) -> Any:
+    # Here and not above: it takes longer to import than all else that a launcher needs.
+    from pydantic import ValidationError
+
+    from bottle.manifest import model
+
+    chosen: type[model.Closed] = model.Route if kind == "Route" else model.PipelockRoute
     try:
-        return kind.model_validate({name: value for name, value in data.items() if value is not None})
+        return chosen.model_validate({name: value for name, value in data.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "host"

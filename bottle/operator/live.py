@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bottle.egress import EffectiveRoute
-from bottle.manifest.model import EnvValue
+from bottle.manifest.kinds import EnvValue
 from bottle.operator.candidate import BadProposal, Candidate
 from bottle.plan import BottlePlan
 

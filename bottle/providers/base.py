@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bottle.manifest.model import AgentProvider, Route
+from bottle.manifest.kinds import AgentProvider, Route
 
 PLACEHOLDER = "egress-placeholder"
 """What stands in the guest where a real token would: egress puts the real one on the wire."""

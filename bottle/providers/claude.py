@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bottle.manifest.model import AgentProvider, PipelockRoute, Route
+from bottle.manifest.kinds import AgentProvider, PipelockRoute, Route
 from bottle.providers.base import (
     PLACEHOLDER,
     GuestFile,

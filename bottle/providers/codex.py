@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from bottle.errors import CredentialMissing
-from bottle.manifest.model import AgentProvider, Route
+from bottle.manifest.kinds import AgentProvider, Route
 from bottle.providers.base import GuestFile, GuestPlace, HostFacts, ProviderPlan, ProviderRoute, TokenSource
 from bottle.providers.codex_auth import HINT, read_codex_auth
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bottle.manifest.model import AgentProvider
+from bottle.manifest.kinds import AgentProvider
 from bottle.providers.base import GuestPlace, HostFacts, ProviderPlan
 
 

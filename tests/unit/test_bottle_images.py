@@ -8,7 +8,7 @@ import pytest
 
 from bottle.errors import BadManifest
 from bottle.images import agent_image
-from bottle.manifest.model import AgentProvider
+from bottle.manifest.kinds import AgentProvider
 
 
 def settings(dockerfile: str | None) -> AgentProvider:

@@ -9,7 +9,7 @@ import pytest
 
 from bottle.errors import BadManifest
 from bottle.manifest import load_directories, load_object
-from bottle.manifest.model import Bottle, EnvValue
+from bottle.manifest.kinds import Bottle, EnvValue
 from tests.parts.bottle_manifests import HomeRoot
 
 ROUTE = "egress:\n  routes:\n    - host: {}\n"

@@ -15,8 +15,8 @@ from bottle.backends import bwrap
 from bottle.backends.base import Place, all_steps
 from bottle.egress import effective_egress
 from bottle.errors import BadManifest, CredentialMissing
-from bottle.manifest import load_object
-from bottle.manifest.model import Route
+from bottle.manifest import load_object, model
+from bottle.manifest.kinds import Route
 from bottle.plan import BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts, ProviderRoute, TokenSource
@@ -47,7 +47,10 @@ class TestEffectiveEgress:
         """MF8."""
         found = effective_egress(
             [ProviderRoute(Route(host="api.p"), "Bearer", TokenSource("variable", "P"))],
-            [Route(host="API.p", path_allowlist=["/v1"]), Route(host="other.x")],  # type: ignore[arg-type]
+            [
+                model.plain(model.Route.model_validate({"host": "API.p", "path_allowlist": ["/v1"]})),
+                Route(host="other.x"),
+            ],
         )
         assert [(route.host, route.owner) for route in found.routes] == [("api.p", "provider"), ("other.x", "manifest")]
         assert found.warnings == ("api.p belongs to the provider: the manifest's path_allowlist for it won't apply",)
