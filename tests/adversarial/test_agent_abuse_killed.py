@@ -60,7 +60,7 @@ async def test_a_step_whose_caller_waits_is_never_run_twice_nor_without_a_record
         before = len(agent.records())
         async with rpc(agent) as ex:
             asking = asyncio.create_task(ex.run(step))
-            await asyncio.sleep(chance.random() * SWEEP_S)
+            await asyncio.sleep(chance.random() * SWEEP_S)  # killed at a moment that nobody chose
             os.kill(agent.pid, signal.SIGKILL)
             try:
                 await asyncio.wait_for(asking, 20)

@@ -17,6 +17,7 @@ from opsexec import Shell
 from opsexec.wire import encode_request
 from tests.parts.agent_bytes import answer
 from tests.parts.fake_localapi import FakeLocalApi, whois_answer
+from tests.parts.free_port import free_port
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually, eventually_now
@@ -136,9 +137,7 @@ def waits_for_more(agent: OpsAgent) -> bool:
 
 @pytest.mark.anyio
 async def test_what_waits_behind_a_running_step_is_not_done_once_the_rights_are_gone(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     async with FakeLocalApi(tmp_path / "tailscaled.sock").serving() as fake:
         grants = [{"principal": "tailnet:alice@example.com", "capabilities": EVERYTHING}]
         grants += [{"principal": "tailnet:tag:other", "capabilities": EVERYTHING}]

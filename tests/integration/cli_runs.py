@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from tests.parts.process_tree import processes_with_argument
 from tests.parts.sshd import Endpoint
+from tests.parts.waiting import eventually_now
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_S = 30.0
@@ -83,15 +83,9 @@ def error_lines(done: subprocess.CompletedProcess[bytes]) -> list[str]:
     return text.splitlines()
 
 
-def wait_for(probe: Callable[[], T], what: str, deadline_s: float = 10.0) -> T:
-    """Wait until a probe answers something true; raises AssertionError."""
-    end = time.monotonic() + deadline_s
-    while True:
-        found = probe()
-        if found:
-            return found
-        assert time.monotonic() < end, f"no {what} within {deadline_s:g} s"
-        time.sleep(0.01)
+def wait_for(probe: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
+    """Wait until a probe answers something true; raises TimeoutError."""
+    return eventually_now(probe, within_s=deadline_s, what=what)
 
 
 def unique_sleep(counter: Iterator[int]) -> str:

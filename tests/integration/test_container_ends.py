@@ -190,7 +190,7 @@ async def test_a_slow_sink_slows_the_program_down_and_loses_nothing(way):
         async def write(self, stream: str, data: bytes) -> None:
             nonlocal seen
             seen += len(data)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # what a slow sink is
 
     step = ContainerRun(name="slow", image=TINY, labels=OURS, argv=["/bin/head", "-c", "20000000", "/dev/zero"])
     async with way.connect() as ex:
@@ -221,7 +221,7 @@ async def test_a_sink_or_input_that_breaks_ends_a_copy_and_is_its_error(ways):
 
     async def waits() -> AsyncIterator[bytes]:
         yield bytes(100)
-        await asyncio.sleep(3600)
+        await asyncio.sleep(3600)  # an input that says nothing more: the other end has to end it
 
     threads = threading.active_count()
     put = ContainerCopyIn(name="copies", labels=OURS, dest="/home")

@@ -72,7 +72,7 @@ async def test_nothing_is_left_after_closing(terminal_target: Target) -> None:
             await terminal.aclose()
             if terminal_target.login == "root":
                 await ex.run(Exec(argv=("true",), run_as="nobody"))
-    await eventually(lambda: not before.left_since(), within_s=2, what="the end of " + str(before.left_since()))
+    await eventually(lambda: not before.left_since(), within_s=20, what="the end of " + str(before.left_since()))
 
 
 PROGRAM = """

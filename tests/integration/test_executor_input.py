@@ -131,4 +131,4 @@ async def test_a_cancelled_step_lets_go_of_its_input(target: Target) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await eventually(closed.is_set, within_s=2, what="the input's end")
+        await eventually(closed.is_set, within_s=20, what="the input's end")

@@ -62,7 +62,7 @@ async def test_a_passed_deadline_is_a_typed_error_and_ends_the_program(target: T
         begun = time.monotonic()
         with pytest.raises(StepTimeout, match=r"0\.5 s") as caught:
             await ex.run(Exec(argv=("sleep", nap), timeout_s=0.5))
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8  # the program would go on for a minute
         assert not processes_with_argument(nap)
     assert caught.value.host == ex.host
     assert caught.value.hint
@@ -163,7 +163,7 @@ async def test_a_child_that_keeps_the_pipes_open_does_not_hold_the_step(target: 
     async with target.connect() as ex:
         begun = time.monotonic()
         output = await ex.run(Shell(action="t", script=f"sleep {nap} & echo $!"))
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 20  # the child holds them for a minute
         (pid,) = processes_with_argument(nap)
         assert output.text == f"{pid}\n"
         await ex.run(Exec(argv=("kill", str(pid))))

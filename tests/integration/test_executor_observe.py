@@ -35,7 +35,7 @@ async def test_samples_come_one_by_one_until_the_observer_closes(target: Target)
         with pytest.raises(StopAsyncIteration):
             await anext(aiter(events))
         tasks = lambda: [line for line in before.left_since() if line.startswith("<Task")]  # noqa: E731 - said once
-        await eventually(lambda: not tasks(), within_s=2, what="the end of the observer's tasks")
+        await eventually(lambda: not tasks(), within_s=20, what="the end of the observer's tasks")
 
 
 async def test_a_count_ends_it_and_the_beat_is_kept(target: Target) -> None:
@@ -51,7 +51,7 @@ async def test_a_count_ends_it_and_the_beat_is_kept(target: Target) -> None:
         begun = time.monotonic()
         await ex.run(Observe(names=QUICK, interval_s=0.2, count=4), sink)
         took = time.monotonic() - begun
-    assert 0.6 <= took < 3
+    assert 0.6 <= took < 10
     assert [set(json.loads(line)) >= set(QUICK) for line in sink.data.splitlines()] == [True] * 4
 
 

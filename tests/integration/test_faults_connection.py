@@ -66,7 +66,7 @@ def sockets() -> set[str]:
 
 async def until_closed(before: set[str]) -> None:
     """Wait until no socket is held that was not held before."""
-    await eventually(lambda: sockets() <= before, within_s=3, what="the end of the connection's socket")
+    await eventually(lambda: sockets() <= before, within_s=20, what="the end of the connection's socket")
 
 
 async def lost(task: asyncio.Task[object], within_s: float = LATER_S) -> ConnectionLost:

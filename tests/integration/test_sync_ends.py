@@ -148,7 +148,7 @@ async def test_closing_the_executor_ends_a_copy(ssh_scene: Scene, sshd: Sshd) ->
             slow = Slow(ssh_scene, ex)
             await slow.under_way()
         with pytest.raises(ConnectionLost):
-            await asyncio.wait_for(slow.task, 2)
+            await asyncio.wait_for(slow.task, 20)
 
 
 @pytest.mark.parametrize("carrier", ["rsync", "tar"])

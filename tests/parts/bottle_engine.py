@@ -121,8 +121,8 @@ class BottleEngine:
 
 
 @contextmanager
-def bottle_engine() -> Iterator[BottleEngine]:
-    """A running engine with the image `IMAGE`; all that it made goes with it."""
+def bottle_engine(*options: str) -> Iterator[BottleEngine]:
+    """A running engine with the image `IMAGE`, started with these options; all that it made goes with it."""
     require_engine()
     tar = _make_root()
     netns = f"opsdock{secrets.token_hex(3)}"
@@ -130,6 +130,7 @@ def bottle_engine() -> Iterator[BottleEngine]:
     try:
         with tempfile.TemporaryDirectory(prefix="bottles-", ignore_cleanup_errors=True) as name:
             engine = BottleEngine(Path(name), netns)
+            engine.options = list(options)
             engine.ip("link", "set", "lo", "up")
             engine.ip("addr", "add", f"{OUTSIDE}/32", "dev", "lo")
             try:

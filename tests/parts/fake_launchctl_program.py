@@ -138,8 +138,8 @@ def end(job: dict[str, Any], how: signal.Signals) -> None:
     for each in dict.fromkeys((how, signal.SIGKILL)):
         if runs(job):
             (os.kill if job["keys"].get("AbandonProcessGroup") else os.killpg)(job["pid"], each)
-        until = time.time() + job["keys"].get("ExitTimeOut", 3)
-        while runs(job) and time.time() < until:
+        until = time.monotonic() + job["keys"].get("ExitTimeOut", 3)
+        while runs(job) and time.monotonic() < until:
             time.sleep(0.01)
     job["pid"] = 0
 

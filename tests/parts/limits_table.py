@@ -20,6 +20,7 @@ TITLES = {
     "slowloris": "Slowloris: heads and bodies that drip in",
     "idle-connections": "1,000 idle connections",
     "over-the-bound": "Connections over the bound",
+    "strangers": "Users without a grant take every connection",
     "body-over-limit": "A body over the limit",
     "concurrent-runs": "200 runs at once",
     "no-descriptors": "More connections than file descriptors",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.parts.free_port import free_port
+from tests.parts.waiting import eventually_now
 
 CONFIG = """
 version: 0.1
@@ -34,19 +35,15 @@ def missing() -> str | None:
 @contextmanager
 def registry(home: Path) -> Iterator[str]:
     """A registry; yields its host:port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = home / "registry.yml"
     config.write_text(CONFIG.format(root=home / "registry", port=port))
     log = (home / "registry.log").open("wb")
     process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 20
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError((home / "registry.log").read_text()[-500:])
-            time.sleep(0.05)
+        eventually_now(lambda: _answers(port) or process.poll() is not None, within_s=20, what="the registry answers")
+        if process.poll() is not None:
+            raise RuntimeError((home / "registry.log").read_text()[-500:])
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()

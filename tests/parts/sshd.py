@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.parts.free_port import free_port
 from tests.parts.process_tree import descendants
 from tests.parts.unix_user import current_user
 
@@ -174,17 +174,6 @@ class Sshd:
             file.seek(offset)
             return file.read().decode(errors="replace")
 
-    def wait_for_log(self, pattern: str, *, since: int = 0, deadline_s: float = 5.0) -> re.Match[str]:
-        """Wait until a regular expression matches the log; raises TimeoutError with the log."""
-        end = time.monotonic() + deadline_s
-        while True:
-            match = re.search(pattern, self.log_since(since))
-            if match:
-                return match
-            if time.monotonic() > end:
-                raise TimeoutError(f"{pattern!r} not in the log of sshd:\n{self.log_since(since)}")
-            time.sleep(0.01)
-
     def connections_accepted(self) -> int:
         """How many TCP connections were accepted since the start."""
         return len(re.findall(r"^Connection from ", self.log(), re.MULTILINE))
@@ -254,7 +243,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         chosen = self.port
         for _ in range(_PORT_ATTEMPTS):
-            self.port = chosen or _free_port(self.listen[0])
+            self.port = chosen or free_port(self.listen[0])
             if self._try_launch(binary):
                 self.known_hosts.write_text("".join(f"{line}\n" for line in self.known_hosts_lines()))
                 return
@@ -384,12 +373,6 @@ def _make_key(path: Path) -> None:
 
 def _run(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def _openssh_version() -> tuple[int, int]:

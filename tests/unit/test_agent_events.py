@@ -51,7 +51,7 @@ def test_no_event_is_lost_without_being_counted(puts: list[bool], limit: int) ->
                 seen += event.get("count", 1)
                 waiting = told - seen
         while told > seen:
-            seen += (await asyncio.wait_for(feed.get(), 1)).get("count", 1)
+            seen += (await asyncio.wait_for(feed.get(), 20)).get("count", 1)
         assert told == seen
 
     asyncio.run(play())

@@ -122,6 +122,7 @@ def test_many_names_fill_neither_the_memory_nor_go_uncounted() -> None:
     bounded.flush()
     assert counted(audit.records) == PRINCIPALS * 3
     assert len(audit.records) < PRINCIPALS + LINES + KINDS + 20
+    assert {each["principal"] for each in audit.records if each["step"]["type"] == COUNT} == {None}  # they are of several
 
 
 class FullDisk:

@@ -215,7 +215,7 @@ async def test_an_agent_that_stops_while_it_signs_leaves_whole_heads(log_path: P
         for number in range(5):
             log.append(line(number))
             signing = asyncio.create_task(signer.sign())
-            await asyncio.sleep(0.001 * number)
+            await asyncio.sleep(0.001 * number)  # broken off each time at another place
             signing.cancel()
             log.append(line(number))
             await signer.sign()

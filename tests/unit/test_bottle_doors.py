@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bottle.sidecars import doors
+from tests.parts.free_port import free_port
 from tests.parts.waiting import eventually_now
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,9 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[int, Path, subprocess.Popen[str]]]:
     """The daemon with one door; its port and the socket it leads to."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     behind = tmp_path / "s"
     process = subprocess.Popen(
         [sys.executable, "-m", "bottle.sidecars.doors"], cwd=REPOSITORY, stdin=-1, stdout=-1, text=True,

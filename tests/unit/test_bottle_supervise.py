@@ -95,7 +95,7 @@ def test_a_decision_wakes_the_call_that_waits_and_only_for_its_own_proposal() ->
         waiting = asyncio.create_task(desk.status(1))
         await asyncio.sleep(0)
         await desk.news(b'{"decided": 1, "status": "rejected", "reason": "no"}')
-        first = await asyncio.wait_for(waiting, 2)
+        first = await asyncio.wait_for(waiting, 20)
         quick = Desk(0.01, ())
         await quick.news(b'{"decided": 2, "status": "pending", "reason": ""}')
         return first, await quick.status(2)

@@ -111,7 +111,7 @@ async def test_a_sink_that_raises_is_asked_no_more_and_its_error_is_raised() -> 
     recorder.on_failure = failed.set
     recorder.feed(0, b"a")
     recorder.feed(0, b"b")
-    await asyncio.wait_for(failed.wait(), 1)
+    await asyncio.wait_for(failed.wait(), 20)
     assert recorder.feed(0, b"c")
     with pytest.raises(LookupError, match="no room"):
         await recorder.finish()

@@ -107,7 +107,7 @@ async def test_an_answer_that_is_none_is_a_protocol_error(bad: bytes) -> None:
     each = bridge()
     each.data_received(NONCE.encode() + bad)
     with pytest.raises(ProtocolError):
-        await asyncio.wait_for(each.answer, 1)
+        await asyncio.wait_for(each.answer, 20)
 
 
 async def test_a_wire_that_ends_before_the_answer_says_why() -> None:
@@ -146,10 +146,10 @@ async def test_a_process_that_reads_slowly_holds_the_wire_back_and_loses_nothing
         await asyncio.sleep(0)
         got += joined.read() or b""
     assert got == sent
-    await eventually(lambda: not joined.wire.paused, within_s=2, what="the wire goes on")
+    await eventually(lambda: not joined.wire.paused, within_s=20, what="the wire goes on")
     joined.bridge.data_received(b"end")
     joined.bridge.lost(0)
-    assert await eventually(joined.read, within_s=2, what="the last bytes") == b"end"
+    assert await eventually(joined.read, within_s=20, what="the last bytes") == b"end"
     assert joined.read() == b""
     joined.close()
 
@@ -162,14 +162,14 @@ async def test_a_wire_that_takes_nothing_holds_the_process_back() -> None:
         await asyncio.sleep(0)
     assert joined.wire.sent == b""
     joined.bridge.resume()
-    await eventually(lambda: len(joined.wire.sent) == 60000, within_s=2, what="all of it sent")
+    await eventually(lambda: len(joined.wire.sent) == 60000, within_s=20, what="all of it sent")
     joined.close()
 
 
 async def test_the_end_of_the_process_is_the_end_of_what_is_sent() -> None:
     joined = Joined()
     os.close(joined.output)
-    await eventually(lambda: joined.wire.eof, within_s=2, what="end of input sent")
+    await eventually(lambda: joined.wire.eof, within_s=20, what="end of input sent")
     joined.output = os.open(os.devnull, os.O_RDONLY)
     joined.close()
     assert joined.wire.closed
