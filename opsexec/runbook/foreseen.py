@@ -1,9 +1,10 @@
-"""What a check has foreseen of a container engine: what stands on it can't be asked of the engine, and is assumed."""
+"""What a check has foreseen of a host: what stands on it can't be asked of the host or its engine, and is assumed."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from opsexec.runbook.foreseen_files import ForeseenFiles
 from opsexec.steps.base import Step
 from opsexec.steps.container_shape import ContainerShape
 from opsexec.steps.containers import (
@@ -30,27 +31,35 @@ _FINDS_NOTHING = (*_ENDS, ContainerStop)
 
 
 class Foreseen:
-    """One host's containers, images and networks as a check would have left them, where that isn't as they are."""
+    """One host's files, containers, images and networks as a check would have left them, where that may differ."""
 
     def __init__(self) -> None:
         self._fates: dict[Thing, Fate] = {}
+        self._files = ForeseenFiles()
 
     def took(self, step: Step) -> None:
         """Note that this step would have changed something."""
+        self._files.took(step)
         if isinstance(step, _LASTING):
             self._fates[_own(step)] = "gone" if isinstance(step, _ENDS) else "changed"
 
     def waits_for(self, step: Step) -> str | None:
-        """Return what this step needs that is not as the engine would say, in words; None where all of it is."""
+        """Return what this step needs that is not as the host would say, in words; None where all of it is."""
         needed = next((thing for thing in _needs(step) if thing in self._fates), None)
         if needed is None and isinstance(step, ContainerList):
             kind = step.kind.removesuffix("s")
             needed = next((thing for thing in self._fates if thing[0] == kind), None)
-        return None if needed is None else " ".join(needed)
+        return self._files.waits_for(step) if needed is None else " ".join(needed)
+
+    def explains_failure(self, step: Step) -> str | None:
+        """Return what, in words, a step may have failed for only because a check makes nothing; else None."""
+        return self._files.explains_failure(step)
 
     def finds_nothing(self, step: Step) -> bool:
         """True when the step would end what an earlier one has removed already, and so change nothing."""
-        return isinstance(step, _FINDS_NOTHING) and self._fates.get(_own(step)) == "gone"
+        if isinstance(step, _FINDS_NOTHING):
+            return self._fates.get(_own(step)) == "gone"
+        return self._files.finds_nothing(step)
 
 
 def _own(step: Step) -> Thing:

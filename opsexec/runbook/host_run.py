@@ -20,6 +20,7 @@ from opsexec.errors import (
 )
 from opsexec.runbook.expression import parse_condition
 from opsexec.runbook.foreseen import Foreseen
+from opsexec.runbook.foreseen_files import assumed_diff
 from opsexec.runbook.journal import Journal, JournalUnavailable
 from opsexec.runbook.masking import Masker
 from opsexec.runbook.model import Assert, RunbookStep, Template
@@ -67,6 +68,7 @@ class _Made:
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     predicted: bool = False
+    diff: str | None = None
 
 
 class HostRun:
@@ -199,7 +201,7 @@ class HostRun:
             **({"tolerated": True} if step.allow_failure and report.status == "failed" else {}),
             **({"registered": made.result} if step.register is not None else {}),
         )
-        diff = made.output.diff if made.output is not None and shared.options.diff else None
+        diff = (made.diff if made.output is None else made.output.diff) if shared.options.diff else None
         shared.progress.on(StepFinished(name, key, report, None if diff is None else shared.masker.text(diff)))
         return made
 
@@ -252,6 +254,9 @@ class HostRun:
             except _FATAL:
                 raise
             except OpsError as error:
+                unmade = self._foreseen.explains_failure(made) if options.check and type(error) is StepFailed else None
+                if unmade is not None:
+                    return self._assume(made, unmade)
                 if attempt == attempts or not _may_pass(error):
                     return _failed(error)
         raise AssertionError("the last attempt returns")
@@ -272,7 +277,8 @@ class HostRun:
         if not made.mutates or self._foreseen.finds_nothing(made):
             return _skipped(why, predicted=not made.mutates)
         self._foreseen.took(made)
-        return _Made("changed", None, True, None, registered(None, changed=True, skipped=why), predicted=True)
+        result = registered(None, changed=True, skipped=why)
+        return _Made("changed", None, True, None, result, predicted=True, diff=assumed_diff(made))
 
     def _judge(self, step: RunbookStep, output: RunOutput) -> _Made:
         result = registered(output)
