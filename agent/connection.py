@@ -41,6 +41,9 @@ REVOKED_S = 2.0
 
 Serve = Callable[[web.BaseRequest, str, Identity], Awaitable[web.StreamResponse]]
 
+Knows = Callable[[str, str | None], bool]
+"""Whether anything at all is for who came by a listener: listener, principal."""
+
 Revoked = Callable[[str, str | None, Identity], OpsError]
 """Told that a connection is no longer who it was: listener, who that was, who it is now. Returns what ends its runs."""
 
@@ -48,8 +51,9 @@ Revoked = Callable[[str, str | None, Identity], OpsError]
 class Gate:
     """What the connections of one agent share: how many there are, whose, and who serves them."""
 
-    def __init__(self, serve: Serve, fault: Fault, revoked: Revoked, limits: Limits) -> None:
+    def __init__(self, serve: Serve, fault: Fault, revoked: Revoked, knows: Knows, limits: Limits) -> None:
         self.limits = limits
+        self.knows = knows
         self.fault = fault
         self.revoked = revoked
         self.asking: set[asyncio.Task[None]] = set()
@@ -150,9 +154,14 @@ class Connection(web.RequestHandler):
         self.rest()
 
     def _take_place(self, principal: str | None) -> bool:
-        """Count the connection as a principal's; False when that, or all of them, have as many as they may."""
+        """Count the connection as a principal's; False when that, or all of them, have as many as they may.
+
+        Those for whom there is nothing here share one principal's places: a user may have thousands of uids.
+        """
         gate = self._gate
         self._give_place()
+        if principal != UNASKED and not gate.knows(self.listener, principal):
+            principal = None
         limits, mine = gate.limits, gate.held[principal]
         if gate.held.total() >= limits.max_connections or mine >= limits.max_connections_per_principal:
             return False

@@ -90,6 +90,10 @@ class Door:
         except OpsError:
             return False
 
+    def knows(self, listener: str, principal: str | None) -> bool:
+        """Whether anything here is for this principal, by a grant or as who is asked for consent."""
+        return bool(self._desk.ceiling.grants(principal)) or oversees(self._desk.config, listener, principal)
+
     async def _refuse(
         self, request: web.BaseRequest, listener: str, principal: str | None, error: OpsError, why: str
     ) -> web.StreamResponse:

@@ -89,7 +89,7 @@ class Agent:
         self._signer = signer
         self.desk = desk
         door = Door(desk)
-        self._gate = Gate(door.handle, door.fault, door.revoked, desk.config.limits)
+        self._gate = Gate(door.handle, door.fault, door.revoked, door.knows, desk.config.limits)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
