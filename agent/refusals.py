@@ -62,7 +62,7 @@ class BoundedRefusals:
         if record.get("decision") != "deny":
             return self._audit.append(record)
         key: Key = (record.get("listener"), record.get("principal"), record.get("layer"))
-        tally = self._tally(key)
+        key, tally = self._tally(key)
         kind = _kind(record)
         if kind not in tally.seen and len(tally.seen) >= KINDS:
             kind = "(others)"
@@ -77,7 +77,8 @@ class BoundedRefusals:
             self._write(key, tally)
         return None
 
-    def _tally(self, key: Key) -> Tally:
+    def _tally(self, key: Key) -> tuple[Key, Tally]:
+        """Return the count a refusal belongs to, and whose that is."""
         now = self._clock()
         found = self._tallies.get(key)
         if found is None and len(self._tallies) >= PRINCIPALS:
@@ -88,7 +89,7 @@ class BoundedRefusals:
             found = None
         if found is None:
             found = self._tallies[key] = Tally(now)
-        return found
+        return key, found
 
     def _close(self, key: Key, tally: Tally) -> None:
         if tally.waiting:
