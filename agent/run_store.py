@@ -29,6 +29,10 @@ ROOT = str(Path(__file__).parents[1])
 _START = "import sys; sys.path.insert(0, {root!r}); from agent.runner import main; main({directory!r})"
 
 
+WAIT_S = 1.0
+"""Seconds that a runner gets to end which has written its status: it does nothing after that."""
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` holds. `request`: sha256 of what was asked: asking again is told from asking otherwise.
 
@@ -67,6 +71,7 @@ class RunStore:
         self._place = str(directory)
         directory.mkdir(mode=0o700, exist_ok=True)
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
+        self._leaving: list[subprocess.Popen[bytes]] = []
 
     def path(self, run: str) -> Path:
         """Return a run's directory."""
@@ -181,7 +186,11 @@ class RunStore:
         (path / "settled").touch(0o600)
         runner = self._runners.pop(run, None)
         if runner is not None:
-            runner.wait(5)
+            try:
+                runner.wait(WAIT_S)
+            except subprocess.TimeoutExpired:  # something has stopped it; it has said its last word
+                self._leaving.append(runner)
+        self._leaving = [each for each in self._leaving if each.poll() is None]
 
     def clear_unwritten(self) -> None:
         """Remove directories that a crash left before the run was written down: nobody was told of those."""

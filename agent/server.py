@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ class Agent:
     def __init__(self, file: Path, desk: Desk, signer: HeadSigner | None = None) -> None:
         self._reloading: asyncio.Task[None] | None = None
         self._outdated = False
+        self._failed = ""
         self._file = file
         self._signer = signer
         self.desk = desk
@@ -106,6 +108,8 @@ class Agent:
         background.append(asyncio.create_task(self.desk.audit.attend()))
         if self._signer is not None:
             background.append(asyncio.create_task(self._signer.attend()))
+        for task in background:
+            task.add_done_callback(self._part_ended)
         try:
             taken_up = self.desk.detached.recover(self.desk.audit_path)
             settle_cut(self.desk)
@@ -142,6 +146,19 @@ class Agent:
                 task.cancel()
             await asyncio.wait(background)
             self.desk.audit.flush()
+        if self._failed:
+            hint = "start it again, and report this"
+            raise AgentUnable(f"a part of the agent failed ({self._failed}), and it ended for that", hint=hint)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        """A part that fails in a way nobody foresaw ends the agent: runs or schedules would go unattended, unseen."""
+        if task.cancelled() or self._stop.is_set() or (error := task.exception()) is None:
+            return
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        at = traceback.extract_tb(error.__traceback__)[-1]  # its text may hold what a step holds
+        self._failed = f"{type(error).__name__} at {Path(at.filename).name}:{at.lineno}"
+        self._stop.set()
 
     async def _listen(self, listener: socket.socket, address: Address) -> asyncio.Server:
         loop = asyncio.get_running_loop()  # it would listen again, with a backlog of 100
@@ -197,8 +214,9 @@ class Agent:
 
     def _require_same_place(self, config: Config) -> None:
         old = self.desk.config
-        if (config.agent, config.tailnet) != (old.agent, old.tailnet):
-            raise AgentUnable("[agent] or [tailnet] has changed, which takes a restart", hint="restart ops-agent")
+        for table in ("agent", "audit", "tailnet"):
+            if getattr(config, table) != getattr(old, table):
+                raise AgentUnable(f"[{table}] has changed, which takes a restart", hint="restart ops-agent")
 
     @staticmethod
     def _say(text: str) -> None:

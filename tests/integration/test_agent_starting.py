@@ -54,6 +54,38 @@ async def test_reloading_takes_the_new_grants_or_keeps_the_old_and_says_so() -> 
             assert (await ex.run_streaming(Exec(["/bin/false"]))).exit_code == 1
 
 
+@pytest.mark.parametrize("table", ["audit", "agent"])
+async def test_what_takes_a_restart_is_refused_when_reloading_and_nothing_else_is_taken_with_it(table: str) -> None:
+    with OpsAgent(grant("exec:/bin/true")) as agent:
+        changed = {"audit": ("[audit]", "[audit]\nsign_every_s = 30"), "agent": ("agent-under-test", "another-name")}
+        agent.write_config(grant("exec:/bin/false"))
+        agent.config.write_text(agent.config.read_text().replace(*changed[table]))
+        agent.send(signal.SIGHUP)
+        await eventually(
+            lambda: f"[{table}] has changed, which takes a restart" in agent.said(), within_s=10, what="no"
+        )
+        async with rpc(agent) as ex:
+            assert (await ex.run(Exec(["/bin/true"]))).ok
+
+
+FAILING = """
+import sys
+from agent.schedule.keeper import Keeper
+Keeper._look = lambda self, group: {}["a secret"]
+from agent.cli import main
+sys.exit(main())
+"""
+
+
+async def test_a_part_that_fails_ends_the_agent_so_that_nothing_goes_unattended_unseen() -> None:
+    with OpsAgent(program=("-c", FAILING)) as agent:
+        assert await asyncio.to_thread(agent.died) == 3
+        last = agent.said().splitlines()
+        assert any("a part of the agent failed (KeyError at " in line for line in last)
+        assert "a secret" not in agent.said()
+        assert "Traceback" not in agent.said()
+
+
 async def test_the_service_manager_is_told() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         name = f"\0ops-agent-test-{os.getpid()}-{secrets.token_hex(4)}"
