@@ -310,7 +310,7 @@ def clean_path(path: str) -> str:
     try:
         return normalise(path)
     except ValueError as error:
-        raise BadStep(f"path {path[:80]!r} {error}", hint="give an absolute path") from error
+        raise BadStep(f"path {path[:80]!r}: {error}", hint="give an absolute path") from error
 
 
 def least(needs: Sequence[Requirement]) -> list[str]:

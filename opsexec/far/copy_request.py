@@ -125,12 +125,12 @@ def answer_ok(*details: bytes) -> None:
     _answer([b"ok", *details])
 
 
-def answer_failed(error: FarError | OSError) -> None:
-    """Say why it can't begin."""
+def answer_failed(error: FarError | OSError, path: str) -> None:
+    """Say why it can't begin; `path` is the place to copy to or from."""
     if isinstance(error, OSError):
         from opsexec.far.faults import fault
 
-        error = fault(error, "reach the place to copy to or from")
+        error = fault(error, f"reach {path}")
     _answer([b"failed", *(os.fsencode(text) for text in (error.code, error.text, *error.details))])
 
 

@@ -40,7 +40,7 @@ def _become_rsync(request: CopyRequest) -> None:
         require_plain(request.words, sending=not request.pushing)
         name, made = enter(request)
     except (FarError, OSError) as error:
-        answer_failed(error)
+        answer_failed(error, request.path)
         return
     environment = kept_environment()
     environment["PATH"] = SEARCH_PATH

@@ -44,13 +44,14 @@ def _copy(request: CopyRequest) -> None:
     except BrokenPipeError:
         return  # the caller is gone
     except OSError as error:
-        problem = fault(error, "copy " + os.fsdecode(error.filename or request.path))
+        where = f"copy {os.fsdecode(error.filename or request.path)}" if granted else f"reach {request.path}"
+        problem = fault(error, where)
     except FarError as error:
         problem = error
     if granted:
         send_failure(pipe, problem)
     else:
-        answer_failed(problem)
+        answer_failed(problem, request.path)
 
 
 def _sending(request: CopyRequest, place: Place, pipe: Pipe, excludes: Excludes) -> Callable[[], None]:

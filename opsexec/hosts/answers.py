@@ -16,7 +16,7 @@ from opsexec.errors import (
 )
 
 HINTS: dict[str, str] = {
-    "not_found": "check the path, or make its directory first (`parents`)",
+    "not_found": "check the path, or make its directory first (mkdir, or parents of a write)",
     "not_executable": "set its mode, or name another program",
     "no_cwd": "make the directory first, or leave cwd out",
     "no_start": "check the program's format and interpreter line, and the host's process limit",

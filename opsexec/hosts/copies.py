@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from opsexec.errors import HostUnsuitable, OpsError, StepFailed, StepTimeout
 from opsexec.far.copy_request import PULL, PUSH, CopyRequest
@@ -64,7 +66,11 @@ async def copy_tree(plan: SyncPlan, host: str, open_far: OpenFar, turns: asyncio
 
     _require_source(plan, host)
     try:
-        async with asyncio.timeout(plan.timeout_s) as deadline, turns or contextlib.nullcontext():
+        async with (
+            asyncio.timeout(plan.timeout_s) as deadline,
+            turns or contextlib.nullcontext(),
+            _with_room(plan, host) as plan,
+        ):
             try:
                 return await sync_by_rsync(plan, host, open_far)
             except TarNeeded:
@@ -86,6 +92,30 @@ def _require_source(plan: SyncPlan, host: str) -> None:
         except OSError as error:
             text = f"can't read {plan.local} on this machine: {os.strerror(error.errno or 0)}"
             raise StepFailed(text, host=host, hint="src is a path of the machine that pushes") from error
+
+
+@contextlib.asynccontextmanager
+async def _with_room(plan: SyncPlan, host: str) -> AsyncIterator[SyncPlan]:
+    """Let a pull make the directories above its destination: each of many hosts may have one of its own.
+
+    A check makes them elsewhere, for its own time.
+    """
+    above, name = os.path.split(plan.local.rstrip("/"))
+    if plan.direction == "push" or not above or os.path.lexists(above):
+        yield plan
+    elif plan.check:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory(prefix="opsexec-check-") as empty:
+            elsewhere = os.path.join(empty, name) + "/" * plan.local.endswith("/")
+            yield msgspec.structs.replace(plan, local=elsewhere)
+    else:
+        try:
+            os.makedirs(above, exist_ok=True)
+        except OSError as error:
+            text = f"can't make {above} on this machine: {os.strerror(error.errno or 0)}"
+            raise StepFailed(text, host=host, hint="dest is a path of the machine that pulls") from error
+        yield plan
 
 
 def request_of(plan: SyncPlan, words: Sequence[bytes]) -> CopyRequest:

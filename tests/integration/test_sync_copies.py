@@ -220,15 +220,28 @@ async def test_a_missing_source_is_named_and_nothing_is_opened(scene: Scene) -> 
             await ex.pull(f"{scene.shared}/file/", f"{scene.shared}/dst")
 
 
-async def test_a_destination_whose_directory_is_missing_fails_on_either_side(scene: Scene) -> None:
+async def test_a_push_wants_the_directory_above_and_names_it(scene: Scene) -> None:
     source = scene.shared / "source"
     source.mkdir()
     (source / "x").write_bytes(b"1")
     async with scene.connect() as ex:
-        with pytest.raises(StepFailed):
+        with pytest.raises(StepFailed, match=f"{scene.shared}/no/such/dst.*No such file") as caught:
             await ex.push(f"{source}/", f"{scene.shared}/no/such/dst")
-        with pytest.raises(StepFailed):
-            await ex.pull(f"{source}/", f"{scene.shared}/no/such/dst")
+    assert "directory" in str(caught.value.hint)
+
+
+async def test_a_pull_makes_the_directories_above_but_a_check_of_it_none(scene: Scene, tmp_path: Path) -> None:
+    source = scene.shared / "source"
+    source.mkdir()
+    (source / "x").write_bytes(b"1")
+    (tmp_path / "file").touch()
+    async with scene.connect() as ex:
+        assert (await ex.pull(f"{source}/", f"{tmp_path}/of/web1/", SyncOpts(check=True))).changed
+        assert not (tmp_path / "of").exists()
+        await ex.pull(f"{source}/", f"{tmp_path}/of/web1/")
+        assert (tmp_path / "of/web1/x").read_bytes() == b"1"
+        with pytest.raises(StepFailed, match=r"can't make .*/file/web1 on this machine: Not a directory"):
+            await ex.pull(f"{source}/", f"{tmp_path}/file/web1/x/")
 
 
 async def test_what_can_not_be_read_is_told_and_the_rest_is_copied(user_scene: Scene, tmp_path: Path) -> None:

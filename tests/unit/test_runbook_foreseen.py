@@ -10,12 +10,12 @@ import pytest
 from opsexec import Inventory, Runbook
 from opsexec.inventory import InventoryHost
 from opsexec.runbook import Report
-from opsexec.runbook.progress import Event, StepFinished
+from opsexec.runbook.progress import Event, SilentProgress, StepFinished
 
 pytestmark = pytest.mark.anyio
 
 
-class Diffs:
+class Diffs(SilentProgress):
     """Keeps what the steps of a run would change in files."""
 
     def __init__(self) -> None:

@@ -110,7 +110,7 @@ def test_exec_as_one_text_is_refused_with_a_hint():
     [
         ("exec: []", "r.yaml:5: argv is empty"),
         ("exec: [./x]", "r.yaml:5: argv[0] './x' is relative"),
-        ("write: { path: x, content: y }", "r.yaml:5: path 'x' not an absolute path"),
+        ("write: { path: x, content: y }", "r.yaml:5: path 'x': not an absolute path"),
         ("write: { path: /x }", "r.yaml:5: 'content' is missing"),
         ("write: { path: /x, content: a, mode: rwx }", "r.yaml:5: mode 'rwx' is not octal"),
         ("remove: /", "r.yaml:5: refusing to remove /"),
@@ -132,7 +132,7 @@ def test_exec_as_one_text_is_refused_with_a_hint():
         ("exec: [id, '${a']", "r.yaml:5: malformed reference"),
         ("exec: [id]\nname: 'a ${b}'", "r.yaml:5: the step name"),
         ("push: { src: a, dest: /b, delete: maybe }", "r.yaml:5: true or false is needed"),
-        ("exec: [id]\ncreates: rel", "r.yaml:5: path 'rel' not an absolute path"),
+        ("exec: [id]\ncreates: rel", "r.yaml:5: path 'rel': not an absolute path"),
         ("exec: [id]\nenv: { A-B: x }", "r.yaml:5: environment name 'A-B'"),
     ],
 )
