@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any, NoReturn
 
 from bottle.backends.names import BACKENDS
 from bottle.commands.completion import SHELLS
+from opsexec.errors import UsageError
 
 EPILOG = """examples:
   bottle start reviewer --cwd
@@ -20,13 +22,67 @@ EPILOG = """examples:
 exit status: the agent's own; 1 the work failed, 2 usage, 3 could not run"""
 
 
-def parser() -> argparse.ArgumentParser:
+EXAMPLES = {
+    "start": ("start reviewer --cwd", "start builder --dry-run --json -- make test", "start reviewer -y -- -p 'look'"),
+    "info": ("info reviewer", "info reviewer --backend docker --json"),
+    "capabilities": ("capabilities reviewer --cwd", "capabilities reviewer --host agent+ssh://build1 --json"),
+    "policy": ("policy check reviewer https://api.example.com/v1/models",),
+    "policy check": (
+        "policy check reviewer https://api.example.com/v1/models",
+        "policy check reviewer https://api.example.com/v1/chat POST --json",
+    ),
+    "list": ("list", "list --all --json"),
+    "stop": ("stop reviewer-1f2e3d4c",),
+    "resume": ("resume reviewer-1f2e3d4c", "resume reviewer-1f2e3d4c -y --limit memory=8g"),
+    "logs": ("logs reviewer-1f2e3d4c", "logs reviewer-1f2e3d4c egress"),
+    "restart": ("restart reviewer-1f2e3d4c pipelock",),
+    "exec": ("exec reviewer-1f2e3d4c -- bash", "exec reviewer-1f2e3d4c -- git log --oneline"),
+    "audit": ("audit reviewer-1f2e3d4c --refused", "audit reviewer-1f2e3d4c --last 20 --json"),
+    "verify": ("verify reviewer-1f2e3d4c", "verify reviewer-1f2e3d4c --json"),
+    "doctor": ("doctor", "doctor --backend docker --json"),
+    "diff": ("diff reviewer-1f2e3d4c", "diff reviewer-1f2e3d4c --take .github"),
+    "pull": ("pull reviewer-1f2e3d4c --apply", "pull reviewer-1f2e3d4c -o - | git apply"),
+    "proposals": ("proposals", "proposals --json"),
+    "approve": ("approve 3f9a1c", "approve 3f9a1c --as less.json"),
+    "reject": ("reject 3f9a1c --reason 'use the mirror'",),
+    "dashboard": ("dashboard",),
+    "cleanup": ("cleanup", "cleanup --all"),
+    "demo": ("demo",),
+    "completion": ("completion bash > ~/.local/share/bash-completion/completions/bottle",),
+}
+"""What each command's help shows of it, without `bottle`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of ours, one sentence and a hint. Options are never abbreviated: a new one changes none."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **rest})
+        if self.epilog is None:
+            lines = EXAMPLES.get(self.prog.removeprefix("bottle").strip(), ())
+            self.epilog = "\n".join(["examples:", *(f"  bottle {line}" for line in lines)]) if lines else None
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError for what argparse found wrong."""
+        where = self.prog.removeprefix("bottle").strip()
+        raise UsageError(f"{where}: {message}" if where else message, hint=f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices, naming the nearest one."""
+        choices = list(map(str, action.choices or ()))
+        if choices and value not in choices:
+            from opsexec.cli.command import nearest
+
+            what = "command" if action.metavar == "COMMAND" else str(action.metavar or action.dest)
+            raise UsageError(f"unknown {what} {str(value)[:60]!r}", hint=nearest(str(value), choices, self.prog))
+
+
+def parser() -> Parser:
     """Return the parser; `arguments.run` names the command."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="bottle",
         description="Run a coding agent in a sealed bottle: what its manifest doesn't grant isn't there.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--version", action="store_true", help="show the version")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND")
@@ -38,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--cwd", action="store_true", help="copy this directory into the bottle and work there")
     _host(start)
     start.add_argument("--dry-run", action="store_true", help="show the summary and every step; start nothing")
+    start.add_argument("--json", action="store_true", help="print one JSON object; with --dry-run")
     _launching(start)
     start.set_defaults(arguments=[])
 
@@ -63,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     _json(listing)
     stop = commands.add_parser("stop", help="end a bottle; it can be resumed")
     stop.add_argument("identity", metavar="ID")
+    _json(stop)
     resume = commands.add_parser("resume", help="start a stopped bottle again, where it was")
     resume.add_argument("identity", metavar="ID")
     _launching(resume)
@@ -72,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("restart", help="end one of a bottle's daemons and start it again, with the same CA")
     again.add_argument("identity", metavar="ID")
     again.add_argument("daemon", metavar="DAEMON")
+    _json(again)
     beside = commands.add_parser(
         "exec", help="run another program in a running bottle", usage="bottle exec ID [OPTION...] -- PROGRAM [ARG...]"
     )
@@ -100,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     _supervising(commands)
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
+    _json(cleanup)
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
     completion = commands.add_parser("completion", help="print a shell's completion script")
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help="bash, zsh or fish")
@@ -112,7 +172,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _supervising(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _supervising(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add what a person does with agents' proposals; bottle/operator/commands.py carries it out."""
     listing = commands.add_parser("proposals", help="show what agents ask for and nobody has decided")
     _json(listing)
@@ -120,9 +180,11 @@ def _supervising(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     yes.add_argument("proposal", metavar="P", help="its name in `bottle proposals`: another once anything changes")
     yes.add_argument("--as", dest="edited", metavar="FILE", help="another change in its place, as JSON; - is stdin")
     yes.add_argument("--accept-risks", action="store_true", help="also where there are reasons to look twice")
+    _json(yes)
     no = commands.add_parser("reject", help="reject one proposal; asked again, it stays rejected")
     no.add_argument("proposal", metavar="P")
     no.add_argument("--reason", default="", metavar="TEXT", help="the agent is told")
+    _json(no)
     commands.add_parser("dashboard", help="watch bottles, proposals and refusals, and decide")
 
 

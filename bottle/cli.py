@@ -46,22 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     if own == [ASK]:
         return complete(rest, whole)
-    arguments = whole.parse_args(own)
-    if rest and arguments.command not in TAKING_WORDS:
-        whole.error(f"words after -- are for {' and '.join(TAKING_WORDS)} only")
-    if rest:
-        arguments.arguments = rest
-    if arguments.version:
-        from opsexec import __version__
-
-        print(f"bottle {__version__}")
-        return 0
-    if arguments.command is None:
-        whole.print_usage(sys.stderr)
-        print("bottle: a command is missing", file=sys.stderr)
-        return 2
-    module, _, name = COMMANDS[arguments.command].partition(":")
     try:
+        arguments = whole.parse_args(own)
+        if arguments.version:
+            from opsexec import __version__
+
+            print(f"bottle {__version__}")
+            return 0
+        if arguments.command is None:
+            whole.error("a command is missing")
+        if rest and arguments.command not in TAKING_WORDS:
+            whole.error(f"words after -- are for {' and '.join(TAKING_WORDS)} only")
+        if rest:
+            arguments.arguments = rest
+        module, _, name = COMMANDS[arguments.command].partition(":")
         return int(getattr(import_module(module), name)(arguments))
     except KeyboardInterrupt:
         from opsexec.cli.ending import INTERRUPTED, tell

@@ -59,10 +59,17 @@ class Restarting:
 
 def restart(arguments: argparse.Namespace) -> int:
     """Ask a bottle's launcher to restart a daemon; returns 0 when it is ready."""
-    return asyncio.run(_ask(arguments.identity, arguments.daemon))
+    from bottle.commands.told import print_json
+
+    asyncio.run(_ask(arguments.identity, arguments.daemon))
+    if arguments.json:
+        print_json({"identity": arguments.identity, "daemon": arguments.daemon, "ready": True})
+    else:
+        print(f"{arguments.daemon} of {arguments.identity} is ready")
+    return 0
 
 
-async def _ask(identity: str, name: str) -> int:
+async def _ask(identity: str, name: str) -> None:
     from bottle.commands.exec import failure
     from bottle.control import connect, frame, read_frame
     from bottle.errors import LaunchFailed
@@ -81,4 +88,3 @@ async def _ask(identity: str, name: str) -> int:
         raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
     if found[0] == b"f":
         raise failure(json.loads(found[1]))
-    return 0

@@ -121,6 +121,8 @@ def start(arguments: argparse.Namespace) -> int:
     identity = new_identity(arguments.agent)
     intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
     plan = dataclasses.replace(planned(loaded, intent), limits=limits(arguments.limit))
+    if arguments.json and not arguments.dry_run:
+        raise UsageError("--json is for --dry-run: an agent's own output has stdout to itself", hint="leave one out")
     if arguments.dry_run:
         return _dry_run(plan, arguments)
     metadata = Metadata(
@@ -158,12 +160,18 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
-    for line in preflight(plan):
-        print(line)
     secrets = credentials.masked(plan)
     place = place_of(plan.identity, _runtime_or_sample(plan), resolve_option(arguments.resolve), "")
+    steps = all_steps(backend(plan.backend), plan, place, secrets, NOBODY)
+    if arguments.json:
+        rows = [line.partition(" ") for line in preflight(plan)]
+        told = {"digest": plan.digest, "lines": [[label, text.strip()] for label, _, text in rows]}
+        print(json.dumps({**told, "steps": [{"phase": phase, "step": redact(step)} for phase, step in steps]}))
+        return 0
+    for line in preflight(plan):
+        print(line)
     print("steps")
-    for phase, step in all_steps(backend(plan.backend), plan, place, secrets, NOBODY):
+    for phase, step in steps:
         print(f"  {phase:<15} {shown(json.dumps(redact(step), ensure_ascii=False))}")
     return 0
 

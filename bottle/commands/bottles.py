@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from typing import Any
 
 from bottle.commands.told import print_json
@@ -37,6 +38,7 @@ def list_bottles(arguments: argparse.Namespace) -> int:
                 "identity": identity,
                 "state": how,
                 "agent": found.agent,
+                "backend": found.backend,
                 "started_at": found.started_at,
                 "host": found.host.get("url"),
             }
@@ -45,6 +47,9 @@ def list_bottles(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"bottles": rows})
         return 0
+    if not rows:
+        none = "there is no bottle" if arguments.all else "no bottle runs; --all shows stopped ones"
+        print(f"bottle: {none}", file=sys.stderr)
     for row in rows:
         where = f"  on {shown(row['host'])}" if row.get("host") else ""
         print(f"{row['identity']:<40} {row['state']:<12} {row['agent']}{where}")
@@ -57,6 +62,9 @@ def stop(arguments: argparse.Namespace) -> int:
     from bottle.state import State
 
     was_running = State(home_root().resolve()).stop(arguments.identity, STOP_S)
+    if arguments.json:
+        print_json({"identity": arguments.identity, "was_running": was_running})
+        return 0
     print(f"{arguments.identity} {'stopped' if was_running else 'was not running'}")
     return 0
 
@@ -90,9 +98,11 @@ def cleanup(arguments: argparse.Namespace) -> int:
     from opsexec.errors import OpsError
 
     state = State(home_root().resolve())
-    for identity in asyncio.run(sweep(state, say)):
-        print(f"removed the containers and networks of {identity}")
-    failed = False
+    tell = (lambda _: None) if arguments.json else print
+    swept = asyncio.run(sweep(state, say))
+    for identity in swept:
+        tell(f"removed the containers and networks of {identity}")
+    removed, kept = [], []
     for identity in state.identities():
         if state.alive(identity):
             continue
@@ -109,8 +119,13 @@ def cleanup(arguments: argparse.Namespace) -> int:
             except OpsError as error:
                 # Its record stays: it is all that tells where the rest of it is.
                 say(f"{identity} stays: its host can't be cleaned: {error}")
-                failed = True
+                kept.append(identity)
                 continue
             asyncio.run(remove(state, identity))
-        print(f"removed {identity}")
-    return 1 if failed else 0
+        removed.append(identity)
+        tell(f"removed {identity}")
+    if arguments.json:
+        print_json({"removed": removed, "of_the_engine": swept, "kept": kept})
+    elif not removed and not swept and not kept:
+        say("nothing to remove" + ("" if arguments.all else "; --all also takes stopped bottles"))
+    return 1 if kept else 0

@@ -16,6 +16,8 @@ def info(arguments: argparse.Namespace) -> int:
     from bottle.starting import sample_plan
 
     plan, _ = sample_plan(arguments.agent, arguments.backend)
+    if not plan.provider.command:
+        plan = dataclasses.replace(plan, command=("what", "follows", "--"))
     if arguments.json:
         rows = [line.partition(" ") for line in preflight(plan)]
         print_json({"agent": plan.agent, "digest": plan.digest, "routes": plan.egress.table(),
@@ -58,11 +60,16 @@ def policy(arguments: argparse.Namespace) -> int:
     from opsexec.errors import UsageError
 
     plan, _ = sample_plan(arguments.agent, arguments.backend)
+    hint = "like https://api.example.com/v1/models"
     try:
         parts = urlsplit(arguments.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise UsageError(f"{arguments.url!r} is not a URL ({error})") from error
+        raise UsageError(f"{arguments.url!r} is not a URL ({error})", hint=hint) from error
+    if not parts.scheme or not parts.netloc:
+        raise UsageError(f"{arguments.url!r} is not a URL with a scheme and a host", hint=hint)
+    if arguments.method != arguments.method.upper():
+        raise UsageError(f"{arguments.method!r} is no method as agents send it", hint=arguments.method.upper())
     host = parts.netloc.rpartition(":")[0] if parts.netloc.endswith(f":{port}") else parts.netloc
     target = arguments.url.partition("://")[2].removeprefix(parts.netloc).partition("#")[0] or "/"
     verdict = decide_request(

@@ -86,10 +86,16 @@ def approve_one(arguments: argparse.Namespace) -> int:
     shown = find(state, arguments.proposal)
     if arguments.edited is not None:
         shown = edited(shown, _body(arguments.edited))
-    print("\n".join(lines(shown, time.time(), _width())))
+    if not arguments.json:
+        print("\n".join(lines(shown, time.time(), _width())))
     _leave_on_signals()
-    print(plain(approve(state, shown, accept_risks=arguments.accept_risks)))
+    _say(arguments, shown, approve(state, shown, accept_risks=arguments.accept_risks))
     return 0
+
+
+def _say(arguments: argparse.Namespace, shown: Shown, said: str) -> None:
+    told = {"proposal": shown.token, "bottle": shown.bottle, "said": said}
+    print(json.dumps(told) if arguments.json else plain(said))
 
 
 def _leave_on_signals() -> None:
@@ -118,7 +124,8 @@ def reject_one(arguments: argparse.Namespace) -> int:
     """Reject a proposal."""
     state = _state()
     _leave_on_signals()
-    print(plain(reject(state, find(state, arguments.proposal), arguments.reason)))
+    shown = find(state, arguments.proposal)
+    _say(arguments, shown, reject(state, shown, arguments.reason))
     return 0
 
 

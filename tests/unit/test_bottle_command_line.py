@@ -1,0 +1,110 @@
+"""The command line of `bottle` itself: what is wrong is one sentence and a hint, each command shows examples."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bottle.arguments import EXAMPLES, parser
+from bottle.cli import COMMANDS, main
+from tests.parts.bottle_manifests import HomeRoot
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HomeRoot:
+    root = HomeRoot(tmp_path / "home")
+    root.bottle("dev", "egress:\n  routes:\n    - {host: open.test, path_allowlist: [/v1]}\n")
+    root.agent("worker", "bottle: dev\n")
+    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(root.path))
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def commands(at: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in at._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield inner.prog.removeprefix("bottle "), inner
+                yield from ((each, found) for each, found in commands(inner) if each != name)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["strat"], "did you mean `start`?"),
+        ([], "a command is missing"),
+        (["start"], "start: the following arguments are required: AGENT"),
+        (["info", "worker", "--backend", "dcoker"], "did you mean `docker`?"),
+        (["completion", "tcsh"], "one of: bash, zsh, fish"),
+        (["list", "--", "x"], "words after -- are for start and exec only"),
+        (["start", "worker", "--cw"], "unrecognized arguments: --cw"),
+        (["audit", "x", "--last", "many"], "'many' is no number"),
+        (["start", "worker", "--json", "--", "true"], "--json is for --dry-run"),
+        (["policy", "check", "worker", "open.test"], "is not a URL with a scheme and a host"),
+        (["policy", "check", "worker", "https://open.test/v1", "get"], "hint: GET"),
+        (["info", "wroker"], "did you mean 'worker'?"),
+        (["start", "worker", "--backend", "smolmachines", "--dry-run", "--", "true"], "hint: known: bwrap, docker"),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_and_a_hint(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in said.err
+    sentence, hint = said.err.splitlines()
+    assert sentence.startswith("bottle: ")
+    assert hint.startswith("  hint: ")
+
+
+def test_each_command_s_help_has_examples_that_its_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = parser()
+    found = dict(commands(whole))
+    assert set(found) == set(EXAMPLES) == {*COMMANDS, "policy check"}
+    for name, inner in found.items():
+        assert "examples:\n  bottle " in inner.format_help(), name
+        for line in EXAMPLES[name]:
+            own = line.partition(" | ")[0].partition(" > ")[0].partition(" -- ")[0].replace("'", "")
+            if name != "reject":  # whose reason is several words
+                whole.parse_args(own.split())
+    with contextlib.suppress(SystemExit):
+        main(["start", "--help"])
+    assert "bottle start reviewer --cwd" in capsys.readouterr().out
+
+
+def test_a_dry_run_is_one_object_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "worker", "--dry-run", "--json", "--", "true"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert ["egress", "open.test [paths: /v1]"] in told["lines"]
+    assert {"bundle", "agent"} <= {each["phase"] for each in told["steps"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "object_"),
+    [
+        (["list", "--json"], {"bottles": []}),
+        (["proposals", "--json"], {"proposals": [], "unreadable": []}),
+    ],
+)
+def test_nothing_is_an_empty_object_too(
+    words: list[str], object_: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out) == object_
+
+
+def test_an_empty_list_says_so_to_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "bottle: no bottle runs; --all shows stopped ones\n")
+
+
+def test_info_claims_no_command_that_nobody_gave(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "worker"]) == 0
+    assert "command       what follows --\n" in capsys.readouterr().out
