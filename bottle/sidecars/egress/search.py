@@ -17,7 +17,7 @@ VIEWED_BYTES = 24 << 20
 """How much is looked at for one text, with everything that comes out of it. What is beyond that isn't looked into."""
 
 UNPACKED_BYTES = 16 << 20
-_PARAMETERS = re.compile(rb"[?&;\s][^=&;\s]*=|[&;\s]+")
+_PARAMETERS = re.compile(rb"[?&;\s](?:[^=&;\s]*=|(?<!\?)[&;\s]*)")
 
 SHORTEST_RUN = 14
 """A run of fewer characters encodes nothing that would be looked for."""
