@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from bottle.sidecars.git_gate.bounds import Bounds
 from bottle.sidecars.git_gate.config import Limits
-from bottle.sidecars.git_gate.hook import Hooks, decided, worded
+from bottle.sidecars.git_gate.gate import WANTS_BYTES, Gate
+from bottle.sidecars.git_gate.hook import worded
 from bottle.sidecars.git_gate.packets import (
     FLUSH,
     Body,
@@ -29,21 +28,14 @@ from bottle.sidecars.git_gate.upload import BadRequest, Upload
 
 _PATH = re.compile(r"/([A-Za-z0-9._-]{1,132})/(info/refs|git-upload-pack|git-receive-pack)\Z")
 NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate", "Pragma": "no-cache"}
-WANTS_BYTES = 64 << 20
-"""What a fetch may send: its wants and haves, 50 bytes each."""
 
 
 class Door:
     """Answers requests. Everything the agent sends is data here: no path, no header and no variable reaches git."""
 
-    def __init__(
-        self, bottle: str, repositories: Mapping[str, Repository], hooks: Hooks, limits: Limits, bounds: Bounds
-    ) -> None:
-        self._bottle = bottle
-        self._repositories = repositories
-        self._hooks = hooks
-        self._limits = limits
-        self._bounds = bounds
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._limits = gate.limits
         self.connections: set[Connection] = set()
         self.server = web.Server(self._handle)
 
@@ -56,17 +48,17 @@ class Door:
         assert isinstance(connection, Connection)
         connection.busy = True
         try:
-            with self._bounds.request():
+            with self._gate.bounds.request():
                 async with asyncio.timeout(self._limits.request_s):
                     return await self._answer(request)
         except Refusal as error:
-            self._denied("-", request.method, str(error))
+            self._gate.denied("-", request.method, str(error))
             return connection.refusal(503, str(error))
         except BadRequest as error:
-            self._denied("-", request.method, error.text)
+            self._gate.denied("-", request.method, error.text)
             return connection.refusal(error.status, error.text)
         except TimeoutError:
-            self._denied("-", request.method, "a request took too long")
+            self._gate.denied("-", request.method, "a request took too long")
             return connection.refusal(408, f"no request may take longer than {self._limits.request_s:g} s")
         except ConnectionError:
             return connection.refusal(400, "the client has left")
@@ -79,7 +71,7 @@ class Door:
         if found is None:
             raise BadRequest(403, "the gate serves declared repositories, by git's smart HTTP alone")
         try:
-            repository = declared(self._repositories, found[1])
+            repository = declared(self._gate.repositories, found[1])
         except Refusal as refusal:
             raise BadRequest(404, str(refusal)) from None
         if found[2] == "info/refs":
@@ -109,10 +101,10 @@ class Door:
         try:
             await repository.refresh(0.0 if fetching else self._limits.fresh_s, hold=not fetching)
         except Refusal as refusal:
-            self._denied(repository.name, "fetch" if fetching else "push", str(refusal))
+            self._gate.denied(repository.name, "fetch" if fetching else "push", str(refusal))
             text = worded(str(refusal)).decode().rstrip("\n")
             return web.Response(body=refused_service(name, text), content_type=kind, headers=NO_CACHE)
-        service = await start(name, repository, self._limits, advertise=True, hooks=self._hooks)
+        service = await start(name, repository, self._limits, advertise=True, hooks=self._gate.hooks)
         service.stdin.close()
         head = packet(f"# service={name}\n".encode()) + FLUSH
         return await self._stream(request, service, f"{kind}", head)
@@ -122,11 +114,11 @@ class Door:
             await repository.refresh(self._limits.fresh_s)
         except Refusal as refusal:
             await upload.drain()
-            self._denied(repository.name, "fetch", str(refusal))
+            self._gate.denied(repository.name, "fetch", str(refusal))
             body = packet(b"ERR " + worded(str(refusal)).rstrip(b"\n"))
             return web.Response(body=body, content_type="application/x-git-upload-pack-result", headers=NO_CACHE)
-        say(decided(self._bottle, repository.name, "fetch", None))
-        service = await start("git-upload-pack", repository, self._limits, advertise=False, hooks=self._hooks)
+        self._gate.allowed(repository.name, "fetch")
+        service = await start("git-upload-pack", repository, self._limits, advertise=False, hooks=self._gate.hooks)
         return await self._exchange(request, service, "git-upload-pack", Body(upload.read), b"")
 
     async def _push(self, request: web.BaseRequest, repository: Repository, upload: Upload) -> web.StreamResponse:
@@ -139,18 +131,18 @@ class Door:
         except Refusal as refusal:
             head = refusal.head if isinstance(refusal, UnfitPush) else head
             await upload.drain()
-            self._denied(repository.name, "push", str(refusal))
+            self._gate.denied(repository.name, "push", str(refusal))
             return web.Response(body=refused_push(head, worded(str(refusal))), content_type=kind, headers=NO_CACHE)
         if not head.refs:  # git asks with an empty push first, before it sends a large one in chunks
             await upload.drain()
             return web.Response(body=b"", content_type=kind, headers=NO_CACHE)
-        async with self._hooks.expected(repository, head.updates, self._bounds.pushing) as push:
+        async with self._gate.hooks.expected(repository, head.updates, self._gate.bounds.pushing) as push:
             service = await start(
-                "git-receive-pack", repository, self._limits, advertise=False, hooks=self._hooks, push=push
+                "git-receive-pack", repository, self._limits, advertise=False, hooks=self._gate.hooks, push=push
             )
             response = await self._exchange(request, service, "git-receive-pack", body, head.raw)
             if not push.asked:
-                self._denied(repository.name, "push", "git itself refused it, before it was scanned")
+                self._gate.denied(repository.name, "push", "git itself refused it, before it was scanned")
             return response
 
     async def _exchange(
@@ -207,9 +199,6 @@ class Door:
         await response.prepare(request)
         if head:
             await response.write(head)
-
-    def _denied(self, repository: str, action: str, why: str) -> None:
-        say(decided(self._bottle, repository, action, why))
 
 
 async def _feed(service: Service, body: Body, first: bytes) -> None:

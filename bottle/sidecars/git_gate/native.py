@@ -7,13 +7,12 @@ leads to and for nothing else; a client that offers another version has to take 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from bottle.sidecars.git_gate.bounds import Bounds
-from bottle.sidecars.git_gate.config import Limits
-from bottle.sidecars.git_gate.hook import Hooks, decided, worded
+from bottle.sidecars.git_gate.gate import WANTS_BYTES, Gate
+from bottle.sidecars.git_gate.hook import worded
 from bottle.sidecars.git_gate.line import BLOCK, Line, Silence
 from bottle.sidecars.git_gate.packets import FLUSH, Body, PushHead, UnfitPush, packet, read_head, refused_push
 from bottle.sidecars.git_gate.repository import Refusal, Repository, declared
@@ -21,21 +20,13 @@ from bottle.sidecars.git_gate.request import read_request
 from bottle.sidecars.git_gate.said import say
 from bottle.sidecars.git_gate.service import Service, start
 
-WANTS_BYTES = 64 << 20
-"""What a fetch may send: its wants and haves, 50 bytes each."""
-
 
 class NativeDoor:
     """Answers connections. Of what the agent sends, only a declared name and one of two services reach git."""
 
-    def __init__(
-        self, bottle: str, repositories: Mapping[str, Repository], hooks: Hooks, limits: Limits, bounds: Bounds
-    ) -> None:
-        self._bottle = bottle
-        self._repositories = repositories
-        self._hooks = hooks
-        self._limits = limits
-        self._bounds = bounds
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._limits = gate.limits
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, path: Path) -> asyncio.Server:
@@ -63,7 +54,7 @@ class NativeDoor:
             async with asyncio.timeout(self._limits.request_s):
                 await line.finish(await self._answer(line))
         except TimeoutError:
-            self._denied("-", "connect", "a request took too long")
+            self._gate.denied("-", "connect", "a request took too long")
         except (Silence, ConnectionError):
             pass  # there is nobody to tell
         finally:
@@ -76,25 +67,25 @@ class NativeDoor:
             body = Body(line.read)
             request = await line.at_once(read_request(body))
             action = "fetch" if request.service == "git-upload-pack" else "push"
-            repository = declared(self._repositories, request.name)
+            repository = declared(self._gate.repositories, request.name)
             name = repository.name
-            with self._bounds.request():
+            with self._gate.bounds.request():
                 return await (self._fetch if action == "fetch" else self._push)(line, body, repository)
         except Refusal as refusal:
-            self._denied(name, action, str(refusal))
+            self._gate.denied(name, action, str(refusal))
             return packet(b"ERR " + worded(str(refusal)).rstrip(b"\n"))
         except Silence as silence:
             if action != "connect":
-                self._denied(name, action, str(silence))
+                self._gate.denied(name, action, str(silence))
             raise
 
     async def _fetch(self, line: Line, body: Body, repository: Repository) -> bytes:
         await repository.refresh()
-        service = await start("git-upload-pack", repository, self._limits, stateless=False, hooks=self._hooks)
+        service = await start("git-upload-pack", repository, self._limits, stateless=False, hooks=self._gate.hooks)
 
         async def ask() -> None:
             if await body.first(4) not in (b"", FLUSH):  # else the refs were all it wanted
-                say(decided(self._bottle, repository.name, "fetch", None))
+                self._gate.allowed(repository.name, "fetch")
             await _feed(service, body, b"", WANTS_BYTES)
 
         await self._exchange(line, service, ask())
@@ -103,7 +94,7 @@ class NativeDoor:
     async def _push(self, line: Line, body: Body, repository: Repository) -> bytes:
         repository.expect()
         await repository.refresh(self._limits.fresh_s, hold=True)
-        listing = await start("git-receive-pack", repository, self._limits, advertise=True, hooks=self._hooks)
+        listing = await start("git-receive-pack", repository, self._limits, advertise=True, hooks=self._gate.hooks)
         listing.stdin.close()
         await self._exchange(line, listing, None)
         head: PushHead | None = None
@@ -118,19 +109,19 @@ class NativeDoor:
             return b""
         except Refusal as refusal:
             head = refusal.head if isinstance(refusal, UnfitPush) else head
-            self._denied(repository.name, "push", str(refusal))
+            self._gate.denied(repository.name, "push", str(refusal))
             return refused_push(head, worded(str(refusal)))
 
     async def _receive(self, line: Line, repository: Repository, body: Body, head: PushHead) -> None:
-        async with self._hooks.expected(repository, head.updates, self._bounds.pushing) as push:
+        async with self._gate.hooks.expected(repository, head.updates, self._gate.bounds.pushing) as push:
             try:
-                service = await start("git-receive-pack", repository, self._limits, hooks=self._hooks, push=push)
+                service = await start("git-receive-pack", repository, self._limits, hooks=self._gate.hooks, push=push)
                 await self._exchange(line, service, _feed(service, body, head.raw, None))
                 if not push.asked:
-                    self._denied(repository.name, "push", "git itself refused it, before it was scanned")
+                    self._gate.denied(repository.name, "push", "git itself refused it, before it was scanned")
             except ConnectionError:
                 if not push.asked:
-                    self._denied(repository.name, "push", "it broke off before it was scanned")
+                    self._gate.denied(repository.name, "push", "it broke off before it was scanned")
                 raise
 
     async def _exchange(self, line: Line, service: Service, feed: Coroutine[Any, Any, None] | None) -> None:
@@ -154,9 +145,6 @@ class NativeDoor:
                     await asyncio.wait([feeding])
             finally:
                 await service.kill()
-
-    def _denied(self, repository: str, action: str, why: str) -> None:
-        say(decided(self._bottle, repository, action, why))
 
 
 async def _feed(service: Service, body: Body, first: bytes, most: int | None) -> None:

@@ -11,6 +11,7 @@ from bottle.sidecars.git_gate.ahead import Ahead
 from bottle.sidecars.git_gate.bounds import Bounds
 from bottle.sidecars.git_gate.config import GateConfig, declare, read_config
 from bottle.sidecars.git_gate.door import Door
+from bottle.sidecars.git_gate.gate import Gate
 from bottle.sidecars.git_gate.hook import Hooks
 from bottle.sidecars.git_gate.litter import remove_incoming
 from bottle.sidecars.git_gate.native import NativeDoor
@@ -41,8 +42,8 @@ async def serve(config: GateConfig) -> None:
         hooks = Hooks(config.bottle, work)
         await hooks.start()
         bounds = Bounds(config.limits)
-        door = Door(config.bottle, repositories, hooks, config.limits, bounds)
-        native = NativeDoor(config.bottle, repositories, hooks, config.limits, bounds)
+        gate = Gate(config.bottle, repositories, hooks, config.limits, bounds)
+        door, native = Door(gate), NativeDoor(gate)
         config.socket.unlink(missing_ok=True)
         servers = [await loop.create_unix_server(door.protocol, path=config.socket)]
         if config.native is not None:
