@@ -77,7 +77,7 @@ def held_by(limits: Limits, held: Mapping[str, str], filtered: bool) -> str:
     by = {
         "processes": held.get("processes", "a limit of the user's"),
         "memory": held.get("memory", "each process for itself; the first to go where the machine has no more"),
-        "cpus": held.get("cpus", "not held here"),
+        "cpus": held.get("cpus", "kept to as many whole processors" if filtered else "not held here"),
         "home": "watched",
     }
     words = "filtered system calls" if filtered else "no filter of system calls for this machine"

@@ -122,11 +122,14 @@ def _become(words: list[str], numbers: Mapping[str, float], groups: Groups) -> N
         # Each process for itself, which is all that there is without a group of its own.
         most = int(numbers["memory"])
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    pinned = bool(numbers.get("cpus")) and "cpus" not in groups.held
+    if pinned:
+        _stay_on(-int(-numbers["cpus"] // 1))
     os.closerange(3, 1 << 16)
     # bubblewrap's own argv and environment can be read inside: they say nothing of the host.
     middle = words.index("--")
     argv = [words[0], "--args", _readable("\0".join(words[1:middle]).encode("utf-8", "surrogateescape"))]
-    code = syscall_filter.program()
+    code = syscall_filter.program(pinned=pinned)
     if code is not None:
         argv += ["--seccomp", _readable(code)]
     mark = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
@@ -142,6 +145,13 @@ def _readable(data: bytes) -> str:
     os.close(writing)
     os.set_inheritable(reading, True)
     return str(reading)
+
+
+def _stay_on(processors: int) -> None:
+    """Run on that many of the processors there are, other ones than the sandboxes before and after this one."""
+    there = sorted(os.sched_getaffinity(0))
+    first = os.getpid() % len(there)
+    os.sched_setaffinity(0, (there[first:] + there[:first])[:processors])
 
 
 def _expendable() -> None:

@@ -40,6 +40,9 @@ ABSENT = {
 }  # type: dict[str, tuple[int, int | None]]  # fmt: skip
 """Answered with ENOSYS: callers know what to do instead (a filter can't look behind clone3's pointer)."""
 
+PINNED = {"sched_setaffinity": (203, 122)}  # type: dict[str, tuple[int, int | None]]
+"""Refused where the processors that a program was started on are its bound (EPERM)."""
+
 LOOKED_INTO = {
     "clone": (56, 220), "unshare": (272, 97), "ioctl": (16, 29), "socket": (41, 198), "socketpair": (53, 199),
     "personality": (135, 92),
@@ -65,8 +68,11 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """Return the filter for a machine (uname's word, None: this one); None where its numbers aren't known here."""
+def program(machine: str | None = None, pinned: bool = False) -> bytes | None:
+    """Return the filter for a machine (uname's word, None: this one); None where its numbers aren't known here.
+
+    `pinned`: nothing leaves the processors that it was started on.
+    """
     machine = machine or os.uname().machine
     if machine not in ARCHITECTURES:
         return None
@@ -79,7 +85,7 @@ def program(machine: str | None = None) -> bytes | None:
         (_AT_LEAST, 0, 1, NEWER),  # also every call of the x32 kind, whose numbers carry bit 30
         (_RETURN, 0, 0, _ERRNO | ENOSYS),
     ]
-    for calls, error in ((REFUSED, EPERM), (ABSENT, ENOSYS)):
+    for calls, error in ((REFUSED, EPERM), (PINNED if pinned else {}, EPERM), (ABSENT, ENOSYS)):
         for numbers in calls.values():
             number = numbers[at]
             if number is not None:

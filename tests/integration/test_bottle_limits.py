@@ -154,6 +154,25 @@ print(spent.children_user + spent.children_system, time.monotonic() - began)
     assert spent < 0.25 * took + 0.3
 
 
+async def test_a_plain_user_s_sandbox_keeps_to_whole_processors_and_can_t_leave_them(either: Target) -> None:
+    """Where no control group holds its share: the processors it was started on, which it can't change."""
+    script = """
+import os
+print(len(os.sched_getaffinity(0)))
+try:
+    os.sched_setaffinity(0, range(os.cpu_count()))
+    print(len(os.sched_getaffinity(0)))
+except OSError as error: print(error.strerror)
+"""
+    out = await run(either, sandbox(f"pinned-{either.name}", script, max_cpus=0.5))
+    there = len(os.sched_getaffinity(0))
+    held_by_a_group = either.name == "local" and "cpus" in held()
+    said = [str(there)] * 2 if held_by_a_group else ["1", "Operation not permitted"]
+    assert out.text.splitlines() == said
+    free = await run(either, sandbox(f"unpinned-{either.name}", script, max_cpus=0.0))
+    assert free.text.splitlines() == [str(there)] * 2
+
+
 async def test_es7_es8_what_is_in_memory_has_a_size(either: Target) -> None:
     script = """
 import os

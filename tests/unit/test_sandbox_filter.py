@@ -9,12 +9,12 @@ import struct
 import pytest
 
 from opsexec.far import syscall_filter
-from opsexec.far.syscall_filter import ABSENT, ARCHITECTURES, LOOKED_INTO, NEWER, REFUSED, program
+from opsexec.far.syscall_filter import ABSENT, ARCHITECTURES, LOOKED_INTO, NEWER, PINNED, REFUSED, program
 from tests.conftest import require
 
 ALLOW, KILL = "allow", "kill"
 TABLE = [
-    *((each, at) for each in (REFUSED, ABSENT, LOOKED_INTO) for at in range(len(ARCHITECTURES))),
+    *((each, at) for each in (REFUSED, PINNED, ABSENT, LOOKED_INTO) for at in range(len(ARCHITECTURES))),
 ]
 
 
@@ -119,3 +119,13 @@ def test_a_machine_that_isn_t_known_has_no_filter() -> None:
     assert program("riscv64") is None
     assert program("x86_64") is not None
     assert len(syscall_filter.program("x86_64") or b"") < 4096  # a pipe takes it whole
+
+
+def test_processors_are_anybody_s_to_choose_but_where_they_are_the_bound() -> None:
+    for at, machine in enumerate(ARCHITECTURES):
+        plain, pinned = program(machine), program(machine, pinned=True)
+        assert plain is not None
+        assert pinned is not None
+        number = PINNED["sched_setaffinity"][at]
+        refusal = struct.pack("=HBBI", 0x15, 0, 1, number or 0) + struct.pack("=HBBI", 0x06, 0, 0, 0x00050001)
+        assert (refusal in plain, refusal in pinned) == (False, True)
