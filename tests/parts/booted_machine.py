@@ -5,12 +5,8 @@ The root file system is made once by mmdebstrap and kept outside the repository,
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import platform
 import secrets
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,6 +18,7 @@ from pathlib import Path
 from tests.parts.docker_engine import LABEL, DockerEngine
 from tests.parts.machine_podman import SETTINGS, MachinePodman
 from tests.parts.machine_sshd import NO_SSHD
+from tests.parts.root_archive import RootArchive
 from tests.parts.waiting import eventually_now
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,7 +26,7 @@ PACKAGES = (
     "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,procps,python3,sudo,ca-certificates,podman,crun,"
     "openssh-server"
 )
-LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+ROOT = RootArchive("systemd-root", PACKAGES, ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"))
 
 PROGRAM = "/usr/local/bin/ops-agent"
 WRAPPER = """#!/bin/sh
@@ -41,38 +38,9 @@ exec {python} -c 'import sys; from agent.cli import main; sys.exit(main())' "$@"
 
 def missing() -> str | None:
     """Why there can be none here (docker's side apart); None when there can."""
-    if not root_tar().exists() and shutil.which("mmdebstrap") is None:
+    if not ROOT.can_be:
         return "no mmdebstrap to make a root file system with"
     return None
-
-
-def root_tar() -> Path:
-    """Where the root file system is kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    held = f"{_codename()} {PACKAGES} {LEFT_OUT} {platform.machine()}"
-    key = hashlib.sha256(held.encode()).hexdigest()[:16]
-    return cache / "opsexec" / "systemd-root" / key / "root.tar"
-
-
-def _codename() -> str:
-    return platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
-
-
-def _make_root() -> Path:
-    """Return it, made by the first of those who want it: the others wait, two at once would take each twice as long."""
-    tar = root_tar()
-    tar.parent.mkdir(parents=True, exist_ok=True)
-    with (tar.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if tar.exists():
-            return tar
-        unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
-        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}"]
-        argv += [f"--dpkgopt=path-exclude={each}" for each in LEFT_OUT]
-        argv += [_codename(), str(unfinished)]
-        subprocess.run(argv, check=True, timeout=600)
-        unfinished.rename(tar)
-    return tar
 
 
 class BootedMachine:
@@ -115,7 +83,7 @@ def booted_machine(engine: DockerEngine) -> Iterator[BootedMachine]:
     """A machine of the test's own, without a network; it goes with the test."""
     image, name = f"opsexec-test/systemd:{os.getpid()}", f"opsexec-test-{os.getpid()}-{secrets.token_hex(4)}"
     if engine.docker("image", "inspect", image, check=False).returncode != 0:
-        engine.import_image(_make_root(), image, 'CMD ["/sbin/init"]', "ENV container=docker")
+        engine.import_image(ROOT.made(), image, 'CMD ["/sbin/init"]', "ENV container=docker")
     mounts = {"/opt/opsexec/src": str(REPOSITORY), "/opt/opsexec/site": sysconfig.get_path("purelib")}
     python = "/usr/bin/python3"
     if sys.base_prefix != "/usr":

@@ -6,10 +6,8 @@ Whatever it routes, filters and bridges is in that namespace; `OUTSIDE` is an ad
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
 import secrets
 import subprocess
 import tempfile
@@ -19,15 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.conftest import require
-from tests.parts.dockerd import asked, program, start_dockerd, stop_dockerd
+from tests.parts.dockerd import asked, start_dockerd, stop_dockerd
 from tests.parts.lonely_internet import LonelyInternet
+from tests.parts.root_archive import RootArchive
 
 T = TypeVar("T")
 
 OUTSIDE = "203.0.113.7"
 IMAGE = "opsexec-test/agent:1"
 DOCKERFILE = f"FROM {IMAGE}\n"
-PACKAGES = "ca-certificates,curl,git,iproute2,python3"
+ROOT = RootArchive("agent-root", "ca-certificates,curl,git,iproute2,python3")
 
 
 def require_engine() -> None:
@@ -35,29 +34,7 @@ def require_engine() -> None:
     require(os.geteuid() == 0, "an engine of the test's own needs root")
     require("dockerd", "needs dockerd (apt-get install docker.io)")
     require("docker", "needs the docker program (apt-get install docker.io)")
-    require(root_tar().exists() or bool(program("mmdebstrap")), "needs mmdebstrap to make an agent's image with")
-
-
-def root_tar() -> Path:
-    """Where the agents' root file system is kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(f"{_codename()} {PACKAGES} {platform.machine()}".encode()).hexdigest()[:16]
-    return cache / "opsexec" / "agent-root" / key / "root.tar"
-
-
-def _codename() -> str:
-    return platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
-
-
-def _make_root() -> Path:
-    tar = root_tar()
-    if not tar.exists():
-        tar.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = tar.with_name(f"{secrets.token_hex(4)}.tar")
-        argv = ["mmdebstrap", "-q", "--variant=minbase", f"--include={PACKAGES}", _codename(), str(unfinished)]
-        subprocess.run(argv, check=True, timeout=600)
-        unfinished.rename(tar)
-    return tar
+    require(ROOT.can_be, "needs mmdebstrap to make an agent's image with")
 
 
 class BottleEngine:
@@ -124,7 +101,7 @@ class BottleEngine:
 def bottle_engine(*options: str) -> Iterator[BottleEngine]:
     """A running engine with the image `IMAGE`, started with these options; all that it made goes with it."""
     require_engine()
-    tar = _make_root()
+    tar = ROOT.made()
     netns = f"opsdock{secrets.token_hex(3)}"
     subprocess.run(["ip", "netns", "add", netns], check=True, timeout=20)
     try:
