@@ -212,6 +212,11 @@ def _launch(
     document = changed.document(plan, skills.lines(given))
     for line in changed.differences(state.directory(plan.identity), document) if resume else ():
         say(f"since it ran: {shown(line)}")
+    if resume:
+        from bottle.operator.lapsed import lapsed
+
+        for line in lapsed(state.directory(plan.identity), plan):
+            say(shown(line))
     for line in (*preflight(plan, bounds), *skills.lines(given), *looked_at(plan, state.root)):
         say(line)
     if not arguments.yes and not confirmed():

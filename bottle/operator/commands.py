@@ -90,6 +90,8 @@ def approve_one(arguments: argparse.Namespace) -> int:
         print("\n".join(lines(shown, time.time(), _width())))
     _leave_on_signals()
     _say(arguments, shown, approve(state, shown, accept_risks=arguments.accept_risks))
+    if not arguments.json:
+        print("it lasts until the bottle ends; what is to stay belongs in the bottle's manifest")
     return 0
 
 

@@ -130,6 +130,10 @@ class Queue:
         found = [_proposal(self.place / "proposals" / name) for name in names if name.endswith(".json")]
         return sorted(found, key=lambda each: each.number)
 
+    def has_policy(self) -> bool:
+        """True when a bottle with supervise ran here."""
+        return (self.place / "policy.json").exists()
+
     def policy(self) -> LivePolicy:
         """Return the live policy; raises QueueUnreadable."""
         path = self.place / "policy.json"

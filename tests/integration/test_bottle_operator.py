@@ -194,6 +194,7 @@ except OSError as error:
     again = Supervised.resumed(bottles, bottle.identity)
     try:
         assert again.inside("import shutil\nfound['where'] = shutil.which('only-here')")["where"] is None
+        assert f"was in force when it ended, and isn't now: host directory {tree}" in again.screen
         assert again.kept() == []
     finally:
         again.stop()
