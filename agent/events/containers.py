@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ import msgspec
 from agent.events.clock import stamp
 from agent.events.feed import Event
 from agent.events.services import absent
+from agent.events.trusted import require_trusted
 
 EVENTS = b"GET /events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D HTTP/1.0\r\nHost: localhost\r\n\r\n"
 PING = b"GET /_ping HTTP/1.0\r\nHost: localhost\r\n\r\n"
@@ -123,15 +123,6 @@ async def _ask(path: str, request: bytes) -> tuple[asyncio.StreamReader, asyncio
 def _require_plain(head: bytes) -> None:
     if not head.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")) or b"chunked" in head.lower():
         raise ValueError("the engine's answer is not a plain stream")
-
-
-def require_trusted(path: str) -> None:
-    """Raise OSError unless a socket stands there that is root's or this user's own."""
-    status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode):
-        status = os.stat(path)
-    if not stat.S_ISSOCK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
-        raise PermissionError(f"{path} is not a socket of root's or this user's own")
 
 
 def container_event(line: bytes, engine: str) -> Event | None:

@@ -272,24 +272,41 @@ async def test_containers_that_change_are_told_by_a_real_engine(podman: Podman) 
             await events.aclose()
 
 
+FLAPPING = "[Service]\nExecStart=/bin/sh -c 'exit 3'\nRestart=on-failure\nRestartSec=50ms\nStartLimitBurst=3\n"
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["as it says", "by looking"])
 async def test_services_that_change_are_told_by_a_real_manager(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
     missing = systemd.missing()
     require(missing is None, f"needs a systemd of its own: {missing}")
-    monkeypatch.setattr("agent.events.services.LOOK_S", 0.2)
+    monkeypatch.setattr("agent.events.services.LOOK_S", 1000 if heard else 0.2)
+    monkeypatch.setattr("agent.events.services.HEARD_S", 1000)
+    if not heard:
+        monkeypatch.setattr("agent.events.systemd_words.SOCKET", "systemd/none")
     with systemd.user_systemd(tmp_path_factory.mktemp("systemd")) as manager:
         manager.unit("told.service", "[Service]\nExecStart=/bin/sleep 300\n")
-        heard: list[dict[str, Any]] = []
+        manager.unit("flaps.service", FLAPPING)
+        told: list[dict[str, Any]] = []
         host = LocalHost()
-        task = asyncio.create_task(Services(host, str(manager.runtime_dir)).run(heard.append))
+        services = Services(host, str(manager.runtime_dir))
+        task = asyncio.create_task(services.run(told.append))
         try:
-            await eventually(lambda: bool(heard), within_s=10, what="the first word")
-            assert heard[0] | {"ts": 0} == {"ts": 0, "event": "services", "services": {"failed": []}}
+            await eventually(lambda: bool(told), within_s=10, what="the first word")
+            assert told[0] | {"ts": 0} == {"ts": 0, "event": "services", "services": {"failed": []}}
             manager.systemctl("start", "told.service")
-            await eventually(lambda: _told(heard, "active/running"), within_s=10, what="the start")
+            await eventually(lambda: "active/running" in _states(told), within_s=10, what="the start")
             manager.systemctl("kill", "--signal=SEGV", "told.service")
-            await eventually(lambda: _told(heard, "failed/failed"), within_s=10, what="the failure")
+            await eventually(lambda: "failed/failed" in _states(told), within_s=10, what="the failure")
+            assert services.now() == {**(services.now() or {}), "services": {"failed": ["told.service"]}}
+            if heard:
+                manager.systemctl("start", "flaps.service")
+                moment = "activating/auto-restart"  # it is so for 50 ms
+                await eventually(lambda: moment in _states(told, "flaps.service"), within_s=20, what="a moment's state")
+                manager.systemctl("daemon-reexec")  # which closes its socket
+                manager.systemctl("reset-failed", "told.service")
+                await eventually(lambda: _states(told)[-1] != "failed/failed", within_s=20, what="it was heard again")
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -297,8 +314,8 @@ async def test_services_that_change_are_told_by_a_real_manager(
             await host.aclose()
 
 
-def _told(heard: list[dict[str, Any]], state: str) -> bool:
-    return any(each.get("unit") == "told.service" and each.get("is") == state for each in heard)
+def _states(told: list[dict[str, Any]], unit: str = "told.service") -> list[str | None]:
+    return [each["is"] for each in told if each.get("unit") == unit]
 
 
 async def test_a_host_without_an_agent_says_that_it_takes_one() -> None:
