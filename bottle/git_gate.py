@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bottle.credentials import Credentials
+from bottle.manifest.kinds import Repository
 from bottle.plan import BUNDLE, GIT_NATIVE_PORT, GIT_PORT, BottlePlan
 from opsexec.secret import reveal
 
@@ -14,6 +15,7 @@ DAEMON = "git-gate"
 WORK_BYTES = 2 << 30
 """Of memory, for all mirrors of a bottle and what is being pushed to them."""
 
+SSH_PORT = 22
 MAX_PUSH = 512 << 20
 """Bytes of one push: it is there twice, packed and unpacked for the scan, beside the mirror."""
 
@@ -57,8 +59,23 @@ def git_config(plan: BottlePlan) -> str:
         # The proxy's variables are egress's, which forwards nothing to the gate.
         lines += [f'[http "http://{plan.door(GIT_PORT)}/"]', '\tproxy = ""']
     for name, repository in plan.repositories.items():
-        lines += [f'[url "{address(plan, name)}"]', f"\tinsteadOf = {_quoted(repository.url)}"]
+        lines.append(f'[url "{address(plan, name)}"]')
+        lines += [f"\tinsteadOf = {_quoted(each)}" for each in spellings(repository)]
     return "\n".join([*lines, ""]) if lines else ""
+
+
+def spellings(repository: Repository) -> list[str]:
+    """Return how people write a declared address: with `.git` or without, with ssh's own port, in the form of scp.
+
+    git takes the longest that fits, and all of them are one repository behind the gate.
+    """
+    upstream = repository.upstream
+    plain = upstream.path.rstrip("/").removesuffix(".git")
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    places = [f"ssh://{upstream.user}@{host}:{upstream.port}/"]
+    if upstream.port == SSH_PORT:
+        places += [f"ssh://{upstream.user}@{host}/", f"{upstream.user}@{host}:", f"{upstream.user}@{host}:/"]
+    return list(dict.fromkeys([repository.url, *(f"{at}{plain}{end}" for at in places for end in ("", ".git"))]))
 
 
 def address(plan: BottlePlan, name: str) -> str:
