@@ -20,13 +20,16 @@ from opsexec.far.tree_end import TreeEnd
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.aside import Aside
 from opsexec.hosts.local_process import LocalProcess
+from opsexec.hosts.local_start import Start, Started
 from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
 from opsexec.hosts.session import as_exit, as_launch, closed, survived
+from opsexec.hosts.spawner import Spawner
 from opsexec.hosts.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from opsexec.executor import TtySession
+    from opsexec.far.launch import Launch
     from opsexec.hosts.session import FarSession
     from opsexec.recorder import Recorder
 
@@ -43,6 +46,9 @@ class LocalHost:
         self._sessions: dict[str | None, FarSession] = {}
         self._opening = asyncio.Lock()
         self._processes: set[LocalProcess] = set()
+        self._under_way = 0
+        self._closings = 0
+        self._spawner: Spawner | None = None
         self._kept = kept_environment()
         self._poller: Poller | None = None
         self._aside = Aside()
@@ -59,26 +65,57 @@ class LocalHost:
         """As `Host.run_process`."""
         if spec.run_as is not None:
             return await (await self._session(spec.run_as)).run_process(spec, recorder, stdin)
+        closings = self._closings
         if spec.cwd is not None or not spec.programs[0].startswith(SYSTEM_PLACES):
             await self._look_at_places(spec)
+        launch = as_launch(spec, stdin is not None)
         watchdog = Watchdog.get()
         slot = watchdog.open(spec.run)
+        self._under_way += 1
         try:
-            process = LocalProcess(as_launch(spec, stdin is not None), recorder, self._polling(), self._kept)
-        except BaseException as error:
-            watchdog.done(slot)
-            if isinstance(error, FarError):
+            try:
+                started, abandoned = await self._start(launch)
+            except FarError as error:
                 raise as_error(error.code, error.text, list(error.details), host=self._name) from error
-            raise
-        watchdog.began(slot, spec.run, process.pid)
-        self._processes.add(process)
-        try:
-            return await self._follow(process, spec, recorder, stdin)
+            watchdog.began(slot, spec.run, started.child.pid)
+            process = LocalProcess(started, launch, recorder, self._polling())
+            self._processes.add(process)
+            try:
+                if abandoned is not None:
+                    await self._end(process, spec.run)
+                    raise abandoned
+                if closings != self._closings:
+                    process.stop(closed(self._name))
+                return await self._follow(process, spec, recorder, stdin)
+            finally:
+                self._processes.discard(process)
         finally:
-            self._processes.discard(process)
             watchdog.done(slot)
-            if self._idle is not None and not self._processes:
+            self._under_way -= 1
+            if self._idle is not None and not self._under_way:
                 self._idle.set()
+
+    async def _start(self, launch: Launch) -> tuple[Started, asyncio.CancelledError | None]:
+        """Start a program: here when it is alone, beside the loop while others run, who would have to stand still.
+
+        Returns the cancellation too that came meanwhile: what has begun is to be ended before that goes on.
+        """
+        start = Start(launch, self._kept)
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            if self._processes:
+                child, cancelled = await self._spawning().spawn(start)
+            else:
+                child = start.spawn_or_close()
+        except OSError as error:
+            raise start.explained(error) from error
+        return start.took(child), cancelled
+
+    def _spawning(self) -> Spawner:
+        """Return the running loop's spawner."""
+        if self._spawner is None or self._spawner.loop is not asyncio.get_running_loop():
+            self._spawner = Spawner()
+        return self._spawner
 
     async def _look_at_places(self, spec: ProcessSpec) -> None:
         """Look at the directory and the program beside the loop first: starting a program waits for both, in the loop.
@@ -186,7 +223,8 @@ class LocalHost:
         self._sessions.clear()
         for session in sessions:
             session.close()
-        if self._processes:
+        self._closings += 1
+        if self._under_way:
             self._idle = asyncio.Event()
             for process in self._processes:
                 process.stop(closed(self._name))
@@ -194,6 +232,8 @@ class LocalHost:
         for session in sessions:
             await session.wait_gone()
         self._aside.close()
+        if self._spawner is not None:
+            self._spawner.close()
         if self._poller is not None and not self._processes:
             self._poller.close()
             self._poller = None

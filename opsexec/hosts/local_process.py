@@ -8,55 +8,28 @@ matter.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import signal
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from functools import cache
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from opsexec.far.drain import SILENCE_S, Drain
-from opsexec.far.launch import Launch
-from opsexec.far.message import FarError
-from opsexec.far.spawn import pipes
-from opsexec.hosts.local_spawn import Child, Streams, start
+from opsexec.hosts.local_start import BLOCK, widen
 
 if TYPE_CHECKING:
+    from opsexec.far.launch import Launch
+    from opsexec.hosts.local_start import Started
     from opsexec.hosts.poller import Poller
     from opsexec.recorder import Recorder
-
-BLOCK = 64 << 10
-"""What a pipe holds (pipe(7)): asking for more only allocates more."""
-WIDE_BLOCK = 256 << 10
-"""What the pipe of a program that fills one is made to hold: a fourth of the turns around the loop for much output."""
 
 
 class LocalProcess:
     """A started process. `status` is its exit code, or minus the signal's number, once `wait` returned."""
 
-    def __init__(self, launch: Launch, recorder: Recorder, poller: Poller, kept: Mapping[str, str]) -> None:
-        program = launch.program()
-        wants_input = launch.streams_stdin or bool(launch.stdin)
-        try:
-            (out, stdout), (err, stderr), *third = pipes(3 if wants_input else 2)
-        except OSError as error:
-            raise _start_error(error, launch, program) from error
-        stdin, into = third[0] if third else (_null(), -1)
-        try:
-            self._child = _start(launch, program, kept, (stdin, stdout, stderr))
-            self._pidfd = _watch(self._child)
-        except BaseException as error:
-            for fd in (out, err, into):
-                if fd >= 0:
-                    os.close(fd)
-            if isinstance(error, OSError):
-                raise _start_error(error, launch, program) from error
-            raise
-        finally:
-            for fd in (stdout, stderr, stdin) if third else (stdout, stderr):
-                os.close(fd)
-        self.pid = self._child.pid
+    def __init__(self, started: Started, launch: Launch, recorder: Recorder, poller: Poller) -> None:
+        self._child = started.child
+        self._pidfd = started.pidfd
+        self.pid = started.child.pid
         self.status: int | None = None
         self.why: BaseException | None = None
         self._recorder = recorder
@@ -71,15 +44,13 @@ class LocalProcess:
         self._input: deque[bytes] = deque()
         self._room = asyncio.Event()
         poller.add(self._pidfd, self._exited)
-        for fd, stream in ((out, 0), (err, 1)):
-            os.set_blocking(fd, False)
+        for fd, stream in ((started.stdout, 0), (started.stderr, 1)):
             self._open[fd] = stream
             poller.add(fd, self._readable)
         recorder.on_drain = self._resume
         recorder.on_failure = self._stop_waiting
-        self._stdin = into
-        if wants_input:
-            os.set_blocking(into, False)
+        self._stdin = started.stdin
+        if started.stdin >= 0:
             if launch.stdin:
                 self._give(launch.stdin)
             if not launch.streams_stdin:
@@ -102,7 +73,7 @@ class LocalProcess:
         except BlockingIOError:
             return
         if len(data) == BLOCK and fd not in self._block:
-            self._block[fd] = _widen(fd)
+            self._block[fd] = widen(fd)
         if not data:
             self._close_output(fd)
             self._maybe_over()
@@ -230,45 +201,3 @@ class LocalProcess:
             self._loop.remove_writer(self._stdin)
             os.close(self._stdin)
             self._stdin = -1
-
-
-def _start(launch: Launch, program: str, kept: Mapping[str, str], streams: Streams) -> Child:
-    """Start the program in its working directory; without one named, at home, or at / where home can't be entered."""
-    environment = launch.environment(kept)
-    home = kept.get("HOME") or "/"
-    try:
-        return start(program, launch.argv, environment, launch.cwd or home, streams)
-    except OSError as error:
-        if launch.cwd or home == "/" or error.filename != home:
-            raise
-    return start(program, launch.argv, environment, "/", streams)
-
-
-def _widen(pipe: int) -> int:
-    """Let a pipe hold more and return how much; it stays as it is for a user whose pipes hold too much (pipe(7))."""
-    try:
-        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, WIDE_BLOCK)
-    except OSError:
-        return BLOCK
-
-
-def _watch(child: Child) -> int:
-    """Return a pidfd of a process that was just started; where there is none to be had it is not left running."""
-    try:
-        return os.pidfd_open(child.pid)
-    except OSError:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
-
-
-@cache
-def _null() -> int:
-    """Return this process's open /dev/null, the stdin of programs that are given none."""
-    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-
-
-def _start_error(error: OSError, launch: Launch, program: str) -> FarError:
-    if launch.cwd and error.filename == launch.cwd:
-        return FarError("no_cwd", f"can't enter {launch.cwd}: {os.strerror(error.errno or 0)}", launch.cwd)
-    return FarError("no_start", f"can't start {program}: {os.strerror(error.errno or 0)}", program)

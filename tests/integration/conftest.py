@@ -35,9 +35,10 @@ def require_root() -> None:
 
 @pytest.fixture(scope="session")
 def sshd() -> Iterator[Sshd]:
-    """A server with sshd's own limits; every test of a worker shares it."""
+    """A server every test of a worker shares. It has sshd's own limits, but for how many may be logging in at once:
+    that many tests cancel a login, one after another, and a busy machine is late to see those go."""
     require_sshd()
-    with Sshd(max_startups=None) as server:
+    with Sshd() as server:
         yield server
 
 

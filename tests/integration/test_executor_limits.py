@@ -185,7 +185,7 @@ async def test_a_child_that_goes_on_talking_does_not_hold_the_step(target: Targe
 async def test_a_childs_last_words_are_still_heard(target: Target) -> None:
     """A pipeline's tail may end a little after its head."""
     async with target.connect() as ex:
-        output = await ex.run(Shell(action="t", script="(sleep 0.1; echo late) & echo early"))
+        output = await ex.run(Shell(action="t", script="(sleep 0.02; echo late) & echo early"))
     assert output.text == "early\nlate\n"
 
 

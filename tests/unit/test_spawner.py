@@ -1,0 +1,205 @@
+"""Programs started beside the loop: nothing that begins is lost, whoever gives up and whenever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from opsexec.errors import OpsError
+from opsexec.far.launch import Launch
+from opsexec.hosts import spawner as spawning
+from opsexec.hosts.local import LocalHost
+from opsexec.hosts.local_spawn import Child
+from opsexec.hosts.local_start import Start, end
+from opsexec.hosts.port import ProcessSpec
+from opsexec.hosts.spawner import Spawner
+from opsexec.recorder import Recorder
+
+pytestmark = pytest.mark.anyio
+
+BOUND_S = 30.0
+
+
+def launch(*argv: str, cwd: str = "") -> Launch:
+    return Launch("spawner-test", (argv[0],), (argv[0],), argv, {}, cwd, b"", False, "", 0, 0)
+
+
+class HeldStart(Start):
+    """A start that its thread does not come back from until it is let."""
+
+    def __init__(self, *argv: str) -> None:
+        super().__init__(launch(*argv), {})
+        self.begun = threading.Event()
+        self.let = threading.Event()
+        self.child: Child | None = None
+
+    def spawn(self) -> Child:
+        self.begun.set()
+        assert self.let.wait(BOUND_S)
+        self.child = super().spawn()
+        return self.child
+
+
+async def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + BOUND_S
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def is_gone(child: Child) -> bool:
+    """True once it was reaped."""
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def children_running(word: str) -> int:
+    """How many children of this process have this word in their argv."""
+    pids = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return sum(word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids)
+
+
+def open_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+async def test_what_a_thread_starts_comes_back_as_a_child() -> None:
+    spawner = Spawner()
+    start = Start(launch("/bin/sh", "-c", "exit 7"), {})
+    child, cancelled = await spawner.spawn(start)
+    started = start.took(child)
+    assert cancelled is None
+    assert child.wait() == 7
+    for fd in (started.pidfd, started.stdout, started.stderr):
+        os.close(fd)
+    spawner.close()
+
+
+async def test_what_a_start_raises_is_raised_where_it_was_asked_for_and_its_pipes_are_closed() -> None:
+    spawner = Spawner()
+    before = open_fds()
+    start = Start(launch("/bin/true", cwd="/nowhere/at/all"), {})
+    with pytest.raises(FileNotFoundError, match="/nowhere/at/all") as raised:
+        await spawner.spawn(start)
+    assert start.explained(raised.value).code == "no_cwd"
+    assert open_fds() == before
+    spawner.close()
+
+
+async def test_a_cancelled_wait_brings_the_child_with_the_cancellation() -> None:
+    spawner = Spawner()
+    start = HeldStart("/bin/sleep", "60")
+    asked = asyncio.create_task(spawner.spawn(start))
+    await until(start.begun.is_set)
+    asked.cancel()
+    await asyncio.sleep(0)
+    asked.cancel()  # and once more, while it waits for what has begun
+    await asyncio.sleep(0)
+    start.let.set()
+    child, cancelled = await asked
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert child.poll() is None
+    end(child)
+    start.close()
+    spawner.close()
+
+
+async def test_a_start_that_takes_too_long_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawning, "LATE_S", 0.05)
+    spawner = Spawner()
+    before = open_fds()
+    start = HeldStart("/bin/sleep", "60")
+    asked = asyncio.create_task(spawner.spawn(start))
+    await until(start.begun.is_set)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert len(open_fds()) > len(before), "its pipes stay open: the program is about to be given them"
+    start.let.set()
+    await until(lambda: start.child is not None and is_gone(start.child))
+    await until(lambda: len(open_fds()) == len(before))
+    spawner.close()
+
+
+def test_a_start_that_outlives_its_loop_is_ended() -> None:
+    start = HeldStart("/bin/sleep", "60")
+
+    async def leave() -> None:
+        asked = asyncio.ensure_future(Spawner().spawn(start))
+        await until(start.begun.is_set)
+        assert not asked.done()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(leave())
+    finally:
+        pending = asyncio.all_tasks(loop)
+        loop.close()
+    start.let.set()
+    deadline = time.monotonic() + BOUND_S
+    while start.child is None or not is_gone(start.child):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for task in pending:
+        task.get_coro().close()  # the loop is gone: it is left off
+
+
+def spec(*argv: str, run: str) -> ProcessSpec:
+    return ProcessSpec(run=run, programs=(argv[0],), admitted=(argv[0],), argv=argv, env={})
+
+
+async def test_many_at_once_each_have_their_own_output_and_status() -> None:
+    host = LocalHost()
+
+    async def one(number: int) -> tuple[int | None, bytes]:
+        recorder = Recorder()
+        ended = await host.run_process(
+            spec("/bin/sh", "-c", f"echo {number}; exit {number}", run=f"many-{number}"), recorder
+        )
+        return ended.exit_code, recorder.tail(0)
+
+    found = await asyncio.gather(*(one(number) for number in range(100)))
+    assert found == [(number, b"%d\n" % number) for number in range(100)]
+    await host.aclose()
+
+
+async def test_cancelled_at_any_moment_nothing_is_left() -> None:
+    host = LocalHost()
+    keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run="spawner-busy"), Recorder()))
+    await until(lambda: host._processes)
+    before = open_fds()
+    for turns in range(40):
+        task = asyncio.create_task(host.run_process(spec("/bin/sleep", "61", run=f"spawner-{turns}"), Recorder()))
+        for _ in range(turns // 4):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await until(lambda: len(open_fds()) <= len(before) + 1)
+    assert len(host._processes) == 1
+    assert children_running("61") == 0
+    keeps_busy.cancel()
+    await asyncio.wait([keeps_busy])
+    await host.aclose()
+
+
+async def test_closing_ends_what_is_being_started() -> None:
+    host = LocalHost()
+    many = [
+        asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"closing-{number}"), Recorder()))
+        for number in range(20)
+    ]
+    await until(lambda: host._processes)
+    await host.aclose()
+    ended = await asyncio.gather(*many, return_exceptions=True)
+    assert all(isinstance(each, OpsError) for each in ended)
+    assert not host._processes
