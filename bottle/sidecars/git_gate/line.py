@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from bottle.sidecars.git_gate.bounds import Pace
+
 T = TypeVar("T")
 BLOCK = 1 << 16
 
@@ -22,12 +24,14 @@ class Line:
         self._reader = reader
         self._writer = writer
         self._idle_s = idle_s
+        self._pace = Pace(idle_s)
         self._clock = asyncio.get_running_loop()
         self._held: asyncio.Timeout | None = None
 
     @asynccontextmanager
     async def lively(self) -> AsyncIterator[None]:
-        """Hold it to the bound, which begins again with every block in either direction. Raises Silence."""
+        """Hold it to the bound, which begins again with what is sent, and with each MOVES_BYTES. Raises Silence."""
+        self._pace.again()
         try:
             async with asyncio.timeout(self._idle_s) as self._held:
                 yield
@@ -47,12 +51,15 @@ class Line:
             raise Silence(f"nothing whole came for {self._idle_s:g} s") from None
 
     def _stir(self) -> None:
+        """Begin the bound anew, less what was waited for little."""
         if self._held is not None and not self._held.expired():
-            self._held.reschedule(self._clock.time() + self._idle_s)
+            self._held.reschedule(self._clock.time() + max(0.0, self._pace.left_s))
 
     async def read(self) -> bytes:
         """Return what comes next, b"" at the end."""
+        began = self._clock.time()
         block = await self._reader.read(BLOCK)
+        self._pace.came(len(block), self._clock.time() - began)
         self._stir()
         return block
 
@@ -60,6 +67,7 @@ class Line:
         """Send, no faster than the client takes it. Raises ConnectionError where it has left."""
         self._writer.write(data)
         await self._writer.drain()
+        self._pace.again()
         self._stir()
 
     async def finish(self, last: bytes = b"") -> None:

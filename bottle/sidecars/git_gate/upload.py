@@ -6,6 +6,8 @@ import asyncio
 import zlib
 from typing import TYPE_CHECKING
 
+from bottle.sidecars.git_gate.bounds import Pace
+
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
@@ -22,12 +24,14 @@ class BadRequest(Exception):
 
 
 class Upload:
-    """Reads one request's body. Raises BadRequest: 400 for no length, 408 for silence, 413 over the cap."""
+    """Reads one request's body. Raises BadRequest: 400 for no length, 408 for silence or a drip, 413 over the cap."""
 
     def __init__(self, request: BaseRequest, *, cap: int, idle_s: float) -> None:
         self._request = request
         self._cap = cap
         self._idle_s = idle_s
+        self._pace = Pace(idle_s)
+        self._clock = asyncio.get_running_loop()
         self._taken = 0
         self._packed = b""
         self._unpacker = None
@@ -74,11 +78,14 @@ class Upload:
             raise BadRequest(413, f"the request is over the limit of {self._cap} bytes")
 
     async def _next(self) -> bytes:
+        began = self._clock.time()
         try:
-            async with asyncio.timeout(self._idle_s):
-                return await self._request.content.readany()
+            async with asyncio.timeout(max(0.0, self._pace.left_s)):
+                block = await self._request.content.readany()
         except TimeoutError:
-            raise BadRequest(408, f"nothing came for {self._idle_s:g} s") from None
+            raise BadRequest(408, f"nothing came for {self._idle_s:g} s, or next to nothing") from None
+        self._pace.came(len(block), self._clock.time() - began)
+        return block
 
     async def drain(self) -> None:
         """Take the rest and drop it: a client that is still sending doesn't listen."""
