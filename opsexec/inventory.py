@@ -246,7 +246,8 @@ def _host(name: str, table: Any, problem: Problem) -> InventoryHost:
     _known(table, HOST_KEYS, at, problem)
     url = table.get("url")
     if not isinstance(url, str):
-        problem(f"host {name!r} has no url", at, 'like url = "ssh://user@host:22"')
+        wrong, place = ("has no url", at) if url is None else ("has a url that is no text", (*at, "url"))
+        problem(f"host {name!r} {wrong}", place, 'like url = "ssh://user@host:22"')
     fault = _url_fault(url)
     if fault is not None:
         problem(fault[0], (*at, "url"), fault[1])

@@ -129,7 +129,11 @@ def _refuse(word: str, args: argparse.Namespace) -> NoReturn:
         )
     if not word.startswith("-"):
         raise UsageError(f"{word[:60]!r} is one argument too many", hint=f"see `{prog} --help`")
-    known = [] if parser is None else [name for action in parser._actions for name in action.option_strings]
+    known = (
+        ["--help", "--version"]
+        if parser is None
+        else [name for action in parser._actions for name in action.option_strings]
+    )
     raise UsageError(f"unknown option {word.partition('=')[0][:60]!r}", hint=nearest(word, known, prog))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from opsexec.errors import UsageError
 from opsexec.inventory import Inventory, InventoryHost, is_url
-from opsexec.patterns import Pattern
+from opsexec.patterns import NoHostMatches, Pattern
 from opsexec.runbook.model import Runbook, Share, Tier, share_of
 
 
@@ -36,7 +36,7 @@ def plan_tiers(runbook: Runbook, inventory: Inventory, limit: str | None) -> lis
     Raises UsageError when a pattern matches nothing, or when no tier takes any host.
     """
     hosts = inventory.select(runbook.hosts)
-    chosen = hosts if limit is None else Pattern.parse(limit).select(hosts)
+    chosen = _limited(hosts, runbook, inventory, limit)
     if not runbook.tiers:
         return [TierPlan(None, (tuple(chosen),), share_of(runbook.max_failures, len(chosen)))]
     known = list(inventory.hosts.values()) or hosts
@@ -57,10 +57,25 @@ def plan_tiers(runbook: Runbook, inventory: Inventory, limit: str | None) -> lis
     return plans
 
 
+def _limited(
+    hosts: list[InventoryHost], runbook: Runbook, inventory: Inventory, limit: str | None
+) -> list[InventoryHost]:
+    """Return the runbook's hosts that the limit leaves; NoHostMatches says which of the two is at fault."""
+    if limit is None:
+        return hosts
+    pattern = Pattern.parse(limit)
+    try:
+        return pattern.select(hosts)
+    except NoHostMatches:
+        pattern.select(list(inventory.hosts.values()))  # a typo is said to be one
+        raise NoHostMatches(
+            f"--limit {limit!r} leaves none of the runbook's hosts, or names others", hint=f"they are: {runbook.hosts}"
+        ) from None
+
+
 def untaken(plans: Sequence[TierPlan], runbook: Runbook, inventory: Inventory, limit: str | None) -> list[str]:
     """Return the selected hosts that no tier takes: a person should know that nothing happens there."""
-    hosts = inventory.select(runbook.hosts)
-    chosen = hosts if limit is None else Pattern.parse(limit).select(hosts)
+    chosen = _limited(inventory.select(runbook.hosts), runbook, inventory, limit)
     taken = {host.name for plan in plans for host in plan.hosts}
     return [host.name for host in chosen if host.name not in taken]
 

@@ -17,7 +17,7 @@ from opsexec.runbook.host_run import HostRun, Shared
 from opsexec.runbook.journal import Journal, NullJournal, new_run_id
 from opsexec.runbook.masking import Masker
 from opsexec.runbook.options import Approval, ApprovalMissing, Connect, RunOptions, ask_at_terminal
-from opsexec.runbook.preflight import check_host, literal_secrets, read_secrets, refuse_reserved
+from opsexec.runbook.preflight import check_host, literal_secrets, read_secrets, refuse_reserved, refuse_unknown_tags
 from opsexec.runbook.progress import Notice, Progress, RunFinished, RunStarted, SilentProgress, TierStarted
 from opsexec.runbook.report import HostReport, Report
 from opsexec.runbook.resume import JournalState
@@ -111,6 +111,7 @@ class Engine:
         if options.resume is not None:
             self._past = self._journal.reopen(options.resume)
             self._options = options = self._resumed(self._past, options)
+        refuse_unknown_tags(runbook, options.tags)
         plans = plan_tiers(runbook, self._inventory, options.limit)
         hosts = [host for plan in plans for host in plan.hosts]
         refuse_reserved(hosts)

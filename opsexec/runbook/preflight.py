@@ -15,7 +15,7 @@ from opsexec.inventory import InventoryHost
 from opsexec.runbook.expression import FLAGS, Condition, parse_condition
 from opsexec.runbook.model import RESERVED, Assert, Runbook, RunbookStep, Template
 from opsexec.runbook.options import RunOptions
-from opsexec.runbook.reference import Reference
+from opsexec.runbook.reference import Reference, nearest
 from opsexec.runbook.rendering import render_step, template_references
 from opsexec.runbook.template import references
 from opsexec.runbook.variables import Scope
@@ -32,6 +32,14 @@ def read_secrets(runbook: Runbook, hosts: Iterable[InventoryHost], options: RunO
             if isinstance(value, SecretSource) and name not in options.vars and value not in found:
                 found[value] = value.read(ask=options.ask)
     return found
+
+
+def refuse_unknown_tags(runbook: Runbook, tags: Sequence[str]) -> None:
+    """Raise UsageError for a tag that no step has: a typo would skip in silence what was asked for."""
+    known = {tag for _, step in runbook.all_steps() for tag in step.tags}
+    for tag in tags:
+        if tag not in known:
+            raise UsageError(f"no step has the tag {tag[:60]!r}", hint=nearest(tag, known))
 
 
 def refuse_reserved(hosts: Iterable[InventoryHost]) -> None:
@@ -112,7 +120,9 @@ def _check_grants(
         if own is not None and not own.admits(need) and not step.allow_failure:
             at = f"line {step.line}" if step.line else f"step {step.title!r}"
             denied = CapabilityDenied(str(need), own.describe(need.verb), layer="runbook", reason=at)
-            denied.hint = f'add "{need}" to the runbook\'s capabilities if this is wanted'
+            if not isinstance(need.resource, tuple) or need.resource[0].startswith("/"):
+                # A program's bare name is no capability: the denial's own hint says what is.
+                denied.hint = f'add "{need}" to the runbook\'s capabilities if this is wanted'
             raise denied
         return f"{host.name} will deny {step.title!r}: it needs {need}"
     try:
