@@ -77,7 +77,7 @@ class Manifests:
     def load(self, name: str) -> Loaded:
         """Return an agent with its bottle; raises BadManifest."""
         # Here and not above: what was read before goes on without it (bottle/manifest/kept.py).
-        from bottle.manifest.validate import read_agent, read_bottle
+        from bottle.manifest.validate import read_agent
 
         entry = self._agents.get(name)
         if entry is None:
@@ -85,19 +85,35 @@ class Manifests:
         document = _readable(entry.document)
         agent = read_agent(document)
         used: list[Source] = [_source(document, entry.trusted)]
+        if agent.bottle not in self._bottles:
+            place = document.place(("bottle",))
+            raise BadManifest(
+                f"{place}: there is no bottle {agent.bottle!r}", hint=nearest(agent.bottle, self._bottles)
+            )
+        merged = self._merged(agent.bottle, used)
+        return Loaded(name, agent, document.body, merged, used[0], tuple(used))
+
+    def _merged(self, name: str, used: list[Source]) -> Bottle:
+        """Return a bottle with all that it extends; `used` gets where each came from. Raises BadManifest."""
+        from bottle.manifest.validate import read_bottle
 
         def read(bottle: str) -> tuple[Bottle, str]:
             found = _readable(self._bottles[bottle])
             used.append(_source(found, True))
             return read_bottle(found), found.place(("extends",))
 
-        if agent.bottle not in self._bottles:
-            place = document.place(("bottle",))
-            raise BadManifest(
-                f"{place}: there is no bottle {agent.bottle!r}", hint=nearest(agent.bottle, self._bottles)
-            )
-        merged = extends.resolve(agent.bottle, read, lambda: self.bottles)
-        return Loaded(name, agent, document.body, merged, used[0], tuple(used))
+        return extends.resolve(name, read, lambda: self.bottles)
+
+    def problems(self) -> list[str]:
+        """Return why each bottle or agent that can't be had can't, and which files were left out: each once."""
+        found = []
+        for names, load in ((self.bottles, lambda name: self._merged(name, [])), (self.agents, self.load)):
+            for name in names:
+                try:
+                    load(name)
+                except BadManifest as error:
+                    found.append(error.message)
+        return list(dict.fromkeys([*found, *self.warnings]))
 
     def holds(self, agent: str, sources: Sequence[Source]) -> bool:
         """True when these, an agent's and then its bottles' in order, are what `load` would read now, word for word."""

@@ -102,18 +102,9 @@ def _what(step: dict[str, Any]) -> str:
     return " ".join(str(each) for each in words if each) or str(step.get("type", ""))
 
 
-def _manifests(root: Path) -> Iterator[str]:
-    """Yield why each manifest that can't be read can't."""
+def _manifests(root: Path) -> list[str]:
+    """Return why each manifest that can't be read can't, and which files are none."""
     try:
-        manifests = load_directories(root, None)
+        return load_directories(root, None).problems()
     except BadManifest as error:
-        yield error.message
-        return
-    told: set[str] = set()
-    for agent in manifests.agents:
-        try:
-            manifests.load(agent)
-        except BadManifest as error:
-            if error.message not in told:
-                told.add(error.message)
-                yield error.message
+        return [error.message]

@@ -175,6 +175,21 @@ def test_a_bad_file_hides_no_other(home: HomeRoot) -> None:
         manifests.load("odd")
 
 
+def test_all_that_is_wrong_is_told_at_once_each_thing_once(home: HomeRoot) -> None:
+    """Also of a bottle that no agent names, and of files that are left out."""
+    home.bottle("dev", "")
+    home.bottle("bad", "more: x\n")
+    home.bottle("child", "extends: bad\n")
+    home.bottle("lost", "extends: nowhere\n")
+    home.agent("b", "bottle: bad\n")
+    home.agent("c", "botle: dev\n")
+    (home.path / "agents" / "Not A Name.md").write_text("")
+    told = load_directories(home.path).problems()
+    for part in ("bad.md:2: unknown key 'more'", "there is no bottle 'nowhere'", "unknown key 'botle'", "left out"):
+        assert sum(part in each for each in told) == 1, (part, told)
+    assert len(told) == 4
+
+
 def test_other_file_names_are_left_out_with_a_warning(home: HomeRoot) -> None:
     for name in ("Dev.md", "9a.md", "notes.txt"):
         (home.path / "bottles" / name).write_text("---\n---\n")
