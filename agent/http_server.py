@@ -37,11 +37,11 @@ if PACKAGE not in sys.modules and (spec := find_spec(PACKAGE)) is not None:
     module.__class__ = _Unloaded
     sys.modules[PACKAGE] = module
 
-from aiohttp.http_writer import HttpVersion11  # noqa: E402 - the package has to stand there unloaded before
-from aiohttp.streams import StreamReader  # noqa: E402 - as above
-from aiohttp.web_protocol import RequestHandler  # noqa: E402 - as above
-from aiohttp.web_request import BaseRequest  # noqa: E402 - as above
-from aiohttp.web_response import Response, StreamResponse  # noqa: E402 - as above
-from aiohttp.web_server import Server  # noqa: E402 - as above
+from aiohttp.http_writer import HttpVersion11
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_server import Server
 
 __all__ = ["BaseRequest", "HttpVersion11", "RequestHandler", "Response", "Server", "StreamReader", "StreamResponse"]

@@ -66,12 +66,15 @@ class Runner:
     def _start(self) -> subprocess.Popen[bytes]:
         launch = self._launch
         program = launch.program()
-        kept, who = kept_environment(), {}
+        kept = kept_environment()
+        user: int | None = None
+        group: int | None = None
+        groups: list[int] | None = None
         if self._user:
             entry = pwd.getpwnam(self._user)
             kept |= {"HOME": entry.pw_dir, "USER": self._user, "LOGNAME": self._user, "SHELL": entry.pw_shell}
+            user, group = entry.pw_uid, entry.pw_gid
             groups = os.getgrouplist(self._user, entry.pw_gid)
-            who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
         home = kept.get("HOME", "/")
         cwd = launch.cwd or (home if os.path.isdir(home) else "/")
         try:
@@ -85,12 +88,13 @@ class Runner:
                 env=launch.environment(kept),
                 start_new_session=True,
                 bufsize=0,
-                **who,  # type: ignore[call-overload]  # a mapping of three of its own keywords
+                user=user,
+                group=group,
+                extra_groups=groups,
             )
         except OSError as error:
             code = "no_cwd" if error.filename == cwd else "no_start"
             raise FarError(code, f"can't start {program}: {os.strerror(error.errno or 0)}", program) from error
-        assert isinstance(started, subprocess.Popen)
         return started
 
     def _attend(self, program: subprocess.Popen[bytes]) -> int:

@@ -10,6 +10,7 @@ from bottle.manifest.kinds import Route
 from bottle.providers.base import ProviderRoute, TokenSource
 
 SLOT = "EGRESS_TOKEN_{}"
+Scheme = Literal["Bearer", "token"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class EffectiveRoute:
 
     host: str
     path_allowlist: tuple[str, ...] | None
-    scheme: Literal["Bearer", "token"] | None
+    scheme: Scheme | None
     slot: str | None
     tls_passthrough: bool
     private: tuple[str, ...]
@@ -70,7 +71,7 @@ def effective_egress(provided: Sequence[ProviderRoute], manifest: Sequence[Route
     """Merge: the provider owns its hosts outright, manifest routes for other hosts follow in order."""
     owned = {each.route.host for each in provided}
     warnings = []
-    wanted: list[tuple[Route, str | None, TokenSource | None, Literal["provider", "manifest"]]] = [
+    wanted: list[tuple[Route, Scheme | None, TokenSource | None, Literal["provider", "manifest"]]] = [
         (each.route, each.scheme, each.token, "provider") for each in provided
     ]
     for route in manifest:
@@ -90,7 +91,7 @@ def effective_egress(provided: Sequence[ProviderRoute], manifest: Sequence[Route
             EffectiveRoute(
                 host=route.host,
                 path_allowlist=route.path_allowlist,
-                scheme=scheme,  # type: ignore[arg-type] # the models admit these two texts alone
+                scheme=scheme,
                 slot=slot,
                 tls_passthrough=route.pipelock.tls_passthrough,
                 private=route.pipelock.ssrf_ip_allowlist,

@@ -23,7 +23,7 @@ def configuration(work: dict[str, Any], home: Path) -> str:
         "interpreter_python = /usr/bin/python3", f"local_tmp = {home}/tmp", "deprecation_warnings = False",
     ]  # fmt: skip
     if work.get("mitogen"):
-        import ansible_mitogen  # type: ignore[import-not-found]  # lives in the peers' venv
+        import ansible_mitogen
 
         strategies = Path(ansible_mitogen.__file__).parent / "plugins/strategy"
         lines += [f"strategy_plugins = {strategies}", "strategy = mitogen_linear"]

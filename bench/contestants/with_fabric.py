@@ -6,8 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import paramiko  # type: ignore[import-untyped]  # the peers' venv
-from fabric import Connection  # type: ignore[import-not-found]  # the peers' venv
+import paramiko
+from fabric import Connection
 
 from bench.contestants.protocol import job, report
 

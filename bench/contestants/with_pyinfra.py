@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from gevent import monkey  # type: ignore[import-untyped]  # the peers' venv
+from gevent import monkey
 
 monkey.patch_all()
 
-import time  # noqa: E402  gevent must patch it first
-from typing import Any  # noqa: E402
+# gevent patches before anything else is loaded.
+import time
+from typing import Any
 
-from pyinfra.api import Config, Inventory, State  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
-from pyinfra.api.connect import connect_all  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
-from pyinfra.api.operation import add_op  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
-from pyinfra.api.operations import run_ops  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
-from pyinfra.operations import server  # type: ignore[import-not-found]  # noqa: E402  in the peers' venv; after patching
+from pyinfra.api import Config, Inventory, State
+from pyinfra.api.connect import connect_all
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
+from pyinfra.operations import server
 
-from bench.contestants.protocol import job, report  # noqa: E402
+from bench.contestants.protocol import job, report
 
 
 def inventory(work: dict[str, Any]) -> State:

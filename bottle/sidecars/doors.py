@@ -10,6 +10,7 @@ import asyncio
 import json
 import signal
 import sys
+from functools import partial
 from typing import Any, cast
 
 CONNECTIONS = 1024
@@ -110,7 +111,7 @@ async def serve(config: dict[str, Any]) -> None:
     listening = []
     for port, socket in config["doors"].items():
         server = await loop.create_server(
-            lambda socket=socket: Caller(socket, open_now),  # type: ignore[misc] # a default keeps this turn's socket
+            partial(Caller, socket, open_now),
             config["address"],
             int(port),
             backlog=128,

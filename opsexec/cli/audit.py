@@ -120,7 +120,7 @@ def _conclude(report: VerifyReport, heads: HeadsReport | None, *, silent: bool) 
     return OK
 
 
-def _signed_in_words(host: str, seq: int, ts: str, unsigned: int) -> str:
+def _signed_in_words(host: object, seq: object, ts: object, unsigned: object) -> str:
     return printable(f"signed by {host} up to line {seq}, at {ts}; {unsigned} lines since")
 
 
@@ -151,7 +151,7 @@ def _verify_host(args: argparse.Namespace) -> int:
         )
         if isinstance(signed, dict):
             said = [signed.get(name) for name in ("host", "seq", "ts", "unsigned_lines")]
-            print(_signed_in_words(*said))  # type: ignore[arg-type]  # a host's words, which are only shown
+            print(_signed_in_words(*said))
     if why is None:
         return OK
     tell(

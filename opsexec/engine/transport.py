@@ -9,7 +9,7 @@ from typing import Any
 from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixHTTPConnectionPool
 
 
-class _Connection(UnixHTTPConnection):  # type: ignore[misc]  # the docker package carries no types
+class _Connection(UnixHTTPConnection):
     def __init__(self, path: str, timeout: float, make: Callable[[], socket.socket]) -> None:
         super().__init__("http+docker://localhost", path, timeout)
         self._make = make
@@ -21,7 +21,7 @@ class _Connection(UnixHTTPConnection):  # type: ignore[misc]  # the docker packa
         self.sock = sock
 
 
-class _Pool(UnixHTTPConnectionPool):  # type: ignore[misc]  # the docker package carries no types
+class _Pool(UnixHTTPConnectionPool):
     def __init__(self, path: str, timeout: float, make: Callable[[], socket.socket]) -> None:
         super().__init__("http+docker://localhost", path, timeout)
         self._make = make
@@ -30,7 +30,7 @@ class _Pool(UnixHTTPConnectionPool):  # type: ignore[misc]  # the docker package
         return _Connection(self.socket_path, self.timeout, self._make)
 
 
-class Adapter(UnixHTTPAdapter):  # type: ignore[misc]  # the docker package carries no types
+class Adapter(UnixHTTPAdapter):
     """Carries requests over sockets that `make` made."""
 
     def __init__(self, path: str, timeout: float, make: Callable[[], socket.socket]) -> None:

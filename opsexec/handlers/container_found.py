@@ -57,18 +57,21 @@ async def image_of(engine: Engine, name: str) -> Image | None:
 async def require_networks(engine: Engine, names: Iterable[str]) -> None:
     """Raise StepFailed unless networks of these names are there: an engine would also take the beginning of an id."""
     for name in names:
-        there = await found(engine, lambda client, name=name: client.inspect_network(name), Network)  # type: ignore[misc]  # mypy infers no lambda with a default
-        if there is None or there.name != name:
+        if await _network(engine, name) is None:
             raise StepFailed(f"there is no network {name}", host=engine.host, hint="make it first: NetworkCreate")
 
 
 async def network_of(engine: Engine, name: str, labels: Mapping[str, str]) -> Network | None:
     """Return the network of that name, None where there is none; raises StepFailed for one without the labels."""
-    there = await found(engine, lambda client: client.inspect_network(name), Network)
-    if there is None or there.name != name:
-        return None
-    require_labels(there.labels, labels, f"network {name}", engine)
+    there = await _network(engine, name)
+    if there is not None:
+        require_labels(there.labels, labels, f"network {name}", engine)
     return there
+
+
+async def _network(engine: Engine, name: str) -> Network | None:
+    there = await found(engine, lambda client: client.inspect_network(name), Network)
+    return there if there is not None and there.name == name else None
 
 
 def require_labels(there: Mapping[str, str] | None, wanted: Mapping[str, str], what: str, engine: Engine) -> None:

@@ -134,7 +134,7 @@ class _Chunks(ChunkedReader):
         return found
 
 
-class _Bounded(_http1.Http1Connection):  # type: ignore[misc] # mitmproxy isn't in the environment that is checked
+class _Bounded(_http1.Http1Connection):
     """HTTP/1 whose buffer has a bound, and whose trailers don't end the connection's handler."""
 
     buf: Any
@@ -158,13 +158,13 @@ class _Bounded(_http1.Http1Connection):  # type: ignore[misc] # mitmproxy isn't 
                 yield ReceiveHttp(self.ReceiveProtocolError(self.stream_id, "too much at once"))
 
 
-class BoundedServer(_Bounded, _http1.Http1Server):  # type: ignore[misc] # as above
+class BoundedServer(_Bounded, _http1.Http1Server):
     """The agent's side of HTTP/1."""
 
     _refuses_trailers = True
 
 
-class BoundedClient(_Bounded, _http1.Http1Client):  # type: ignore[misc] # as above
+class BoundedClient(_Bounded, _http1.Http1Client):
     """The upstream's side of HTTP/1, which also gets the bodies whose length HTTP/2 didn't say."""
 
     def send(self, event: http.HttpEvent) -> layer.CommandGenerator[None]:
@@ -175,7 +175,7 @@ class BoundedClient(_Bounded, _http1.Http1Client):  # type: ignore[misc] # as ab
         yield from super().send(event)
 
 
-class BoundedServer2(_http2.Http2Server):  # type: ignore[misc] # as above
+class BoundedServer2(_http2.Http2Server):
     """The agent's side of HTTP/2."""
 
     def __init__(self, context: Context) -> None:
@@ -183,7 +183,7 @@ class BoundedServer2(_http2.Http2Server):  # type: ignore[misc] # as above
         pressure(context.client).add_queue(self.h2_conn, to_client=True)
 
 
-class BoundedClient2(_http2.Http2Client):  # type: ignore[misc] # as above
+class BoundedClient2(_http2.Http2Client):
     """The upstream's side of HTTP/2."""
 
     def __init__(self, context: Context) -> None:
@@ -191,7 +191,7 @@ class BoundedClient2(_http2.Http2Client):  # type: ignore[misc] # as above
         pressure(context.client).add_queue(self.h2_conn, to_client=False)
 
 
-class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
+class BoundedStream(http.HttpStream):
     """One request and its answer, of which no more is held than is judged whole."""
 
     def __init__(self, context: Context, stream_id: int) -> None:
@@ -249,7 +249,7 @@ class BoundedStream(http.HttpStream):  # type: ignore[misc] # as above
             self._share.give_back()
 
 
-class JudgedWebSocket(websocket.WebsocketConnection):  # type: ignore[misc] # as above
+class JudgedWebSocket(websocket.WebsocketConnection):
     """A WebSocket whose messages have a bound, and whose pings and goodbyes are judged: no hook sees those."""
 
     beside: Said = staticmethod(lambda _conn, _data: None)

@@ -52,7 +52,7 @@ class Paced:
         return await self._reader.read(size)
 
 
-class Handler(mode_servers.ProxyConnectionHandler):  # type: ignore[misc] # mitmproxy isn't in the checked environment
+class Handler(mode_servers.ProxyConnectionHandler):
     """mitmproxy's handler of one client, which ends with an error of its own instead of going on half broken."""
 
     broken: Callable[[], None]
