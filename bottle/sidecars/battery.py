@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import termios
 import time
 from collections.abc import Callable
@@ -18,10 +19,14 @@ from urllib.parse import urlsplit
 _proxy = urlsplit(os.environ.get("https_proxy", "http://127.0.0.1:8877"))
 EGRESS = (_proxy.hostname or "127.0.0.1", _proxy.port or 8877)
 GIT = (EGRESS[0], 8878)
+NATIVE = (EGRESS[0], 9418)
 QUESTION = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
 NOBODY = "192.0.2.1"
 """An address that belongs to no one (RFC 5737)."""
 WAIT_S = 3.0
+NEW_USER, NEW_MOUNTS, REMOUNT = 0x10000000, 0x20000, 0x20
+OWN_KERNEL = os.uname().release.endswith("-gvisor")
+"""gVisor's kernel has user namespaces of its own, and none of the host's stands behind one."""
 
 
 def no_route() -> tuple[bool, str]:
@@ -112,6 +117,19 @@ def asks(address: tuple[str, int], request: bytes) -> tuple[bool, str]:
     return first[9:12] in ("400", "403", "404", "405") or not first, first or "closed"
 
 
+def asks_git(service: bytes, name: bytes) -> tuple[bool, str]:
+    """True when the git gate answers with an error of git's own protocol (gitprotocol-pack(5)), or nobody is there."""
+    words = service + b" " + name + b"\0host=bundle\0"
+    try:
+        with socket.create_connection(NATIVE, WAIT_S) as made:
+            made.settimeout(WAIT_S)
+            made.sendall(b"%04x" % (len(words) + 4) + words)
+            said = made.recv(4096)
+    except OSError as error:
+        return True, str(error)
+    return said[4:8] == b"ERR " or not said, said[4:].decode("latin-1").strip() or "closed"
+
+
 def opens(path: str, flags: int) -> tuple[bool, str]:
     """True when a file can't be opened so; one that is made all the same is taken away."""
     there = os.path.lexists(path)
@@ -125,15 +143,36 @@ def opens(path: str, flags: int) -> tuple[bool, str]:
 
 
 def unshares() -> tuple[bool, str]:
-    """True when no user namespace can be made."""
+    """True when no user namespace can be made, or only one of gVisor's own kernel, and nothing is gained by it."""
     child = os.fork()
     if child == 0:
-        import ctypes
+        ended = 0
+        try:
+            import ctypes
 
-        made = ctypes.CDLL(None, use_errno=True).unshare(0x10000000)
-        os._exit(0 if made == 0 else 1)
-    _, status = os.waitpid(child, 0)
-    return os.WEXITSTATUS(status) != 0, f"status {os.WEXITSTATUS(status)}"
+            made = ctypes.CDLL(None, use_errno=True).unshare(NEW_USER | NEW_MOUNTS) == 0
+            ended = 1 if not made else 2 if OWN_KERNEL and gains_nothing() else 0
+        finally:
+            os._exit(ended)
+    status = os.WEXITSTATUS(os.waitpid(child, 0)[1])
+    return status != 0, "made in gVisor's own kernel: it gains nothing" if status == 2 else f"status {status}"
+
+
+def gains_nothing() -> bool:
+    """True when root in a user namespace gets no raw socket, no device, and nothing writable that wasn't."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    for place in ("/", "/run/bottle/ca.pem"):
+        if libc.mount(b"none", place.encode(), b"none", REMOUNT, None) == 0:
+            return False
+    try:
+        os.mknod("/tmp/verify", stat.S_IFBLK | 0o600, os.makedev(8, 0))
+    except OSError:
+        sockets = makes(socket.AF_PACKET, socket.SOCK_RAW), makes(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        return all(held for held, _ in sockets)
+    os.unlink("/tmp/verify")
+    return False
 
 
 def status_says(name: str, wanted: str) -> tuple[bool, str]:
@@ -248,6 +287,9 @@ ATTEMPTS: tuple[tuple[str, str, Callable[[], tuple[bool, str]]], ...] = (
         GIT, b"GET /../../verify/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")),
     ("GI48", "pushing by a question", lambda: asks(
         GIT, b"GET /verify/info/refs?service=git-receive-pack HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")),
+    ("GI45", "such a repository, by git's own protocol", lambda: asks_git(b"git-upload-pack", b"/../../verify")),
+    ("GI48", "pushing to such a one", lambda: asks_git(b"git-receive-pack", b"/verify")),
+    ("GI44", "an archive of one", lambda: asks_git(b"git-upload-archive", b"/verify")),
     ("CR10", "a private key within reach", lambda: nowhere_below(b"PRIVATE KEY-----", "/run", "/etc/ssl/certs")),
     ("CR11", "changing what is trusted", lambda: opens("/run/bottle/ca.pem", os.O_WRONLY)),
     ("ES1", "the kernel's settings", lambda: opens("/proc/sys/kernel/core_pattern", os.O_WRONLY)),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.parts.bottle_backends import BACKENDS, scene
+from tests.parts.bottle_backends import BACKENDS, Name, scene
 from tests.parts.bottle_running import HELD, TOKEN, written_with
 from tests.parts.upstream_tls import Upstream
 
@@ -107,8 +108,17 @@ class Attacked:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    with attacking(request, request.param, tmp_path_factory) as found:
+        yield found
+
+
+@contextmanager
+def attacking(
+    request: pytest.FixtureRequest, backend: Name, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Attacked]:
+    """One bottle on a backend, and what came of everything that its agent tried."""
     names = ("api.test", "open.test", "inside.test")
-    with scene(request, request.param, tmp_path_factory.mktemp("upstream"), names) as stage:
+    with scene(request, backend, tmp_path_factory.mktemp("upstream"), names) as stage:
         upstream = stage.upstream
         bottles = stage.bottles(tmp_path_factory.mktemp("home") / "root", dev=BOTTLE)
         root = bottles.root

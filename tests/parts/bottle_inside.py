@@ -310,8 +310,9 @@ def around_the_gate(port: int) -> dict[str, list[str]]:
     rows = [line.split() for line in Path("/proc/net/route").read_text().splitlines()[1:]]
     interfaces = [name for _, name in socket.if_nameindex()]
     # At most the bundle's own network of eight addresses, whose gateway is nobody (docker's older engines name one).
-    small = {row[1][2:] for row in rows if row[7] == "F8FFFFFF"}
-    routes = [" ".join(row) for row in rows if row[7] != "F8FFFFFF" and row[2][2:] not in small]
+    # gVisor writes the bits of a mask from the other end.
+    small = {row[1][2:] for row in rows if row[7] in ("F8FFFFFF", "1FFFFFFF")}
+    routes = [" ".join(row) for row in rows if row[1][2:] not in small and row[2][2:] not in small]
     if routes or interfaces not in (["lo"], ["lo", "eth0"]):  # not one packet is sent where it could leave
         return {"four": ["connected"], "six": [], "datagrams": [], "resolvers": [], "lookup": [], "raw": routes}
     four = (("127.0.0.7", port), ("192.0.2.1", 443), ("127.0.0.1", 22), ("169.254.169.254", 80))
