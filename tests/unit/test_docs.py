@@ -84,6 +84,20 @@ def test_a_link_into_a_document_leads_to_a_heading(document: Path) -> None:
         assert fragment in anchors(document.parent / target if target else document), f"{target}#{fragment}"
 
 
+@pytest.mark.parametrize("record", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda path: path.stem)
+def test_a_decision_has_its_four_parts_in_order(record: Path) -> None:
+    """As record 0001 asks for."""
+    text = record.read_text()
+    assert text.startswith(f"# {record.name[:4]}: ")
+    parts = re.findall(r"^(Status:|## .*)", text, re.MULTILINE)
+    assert parts == ["Status:", "## Context", "## Decision", "## Consequences"]
+
+
+def test_no_two_decisions_have_one_number() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs/decisions").glob("*.md")]
+    assert len(set(numbers)) == len(numbers)
+
+
 def test_the_help_in_the_readme_is_the_help() -> None:
     text = (ROOT / "README.md").read_text()
     assert script("write_readme_help").with_help(text) == text, "run: python scripts/write_readme_help.py"
