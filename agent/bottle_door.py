@@ -30,11 +30,12 @@ class Named(msgspec.Struct, frozen=True):
 
 async def serve_bottle(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.StreamResponse:
     """Answer a bottle's request: who it is, or that what it asks for is unknown."""
-    if (request.method, request.path) == ("GET", "/v1/whoami"):
-        return await whoami(desk, request, asker)
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     shown = printable(f"{request.method} {request.path}"[:200])
     try:
+        if (request.method, request.path) == ("GET", "/v1/whoami"):
+            desk.bottle_turns.take(asker.principal)
+            return await whoami(desk, request, asker)
         if (request.method, request.path) != ("POST", "/v1/steps"):
             raise UsageError(f"there is no {shown!r} here", hint="this is a bottle's socket")
         if request.content_type == JSON_TYPE:

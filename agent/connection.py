@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent import http_server as web
 from agent.hangup import HangUps
 from agent.identity import NOBODY, Identity, Prove
-from agent.principal import peer_principal
+from agent.principal import BOTTLE, peer_principal
 from opsexec.errors import OpsError
 
 if TYPE_CHECKING:
@@ -162,9 +162,11 @@ class Connection(web.RequestHandler):
         self._give_place()
         if principal != UNASKED and not gate.knows(self.listener, principal):
             principal = None
-        limits, mine = gate.limits, gate.held[principal]
-        if gate.held.total() >= limits.max_connections or mine >= limits.max_connections_per_principal:
+        held, limits = gate.held, gate.limits
+        if held.total() >= limits.max_connections or held[principal] >= limits.max_connections_per_principal:
             return False
+        if _is_bottle(principal) and sum(held[who] for who in held if _is_bottle(who)) >= limits.max_connections // 2:
+            return False  # however many bottles there are, they keep nobody else out
         gate.held[principal] += 1
         self._counted, self._counted_as = True, principal
         return True
@@ -291,3 +293,7 @@ class Connection(web.RequestHandler):
         error = kw.get("exc_info")
         kind = type(error).__name__ if isinstance(error, BaseException) else "an error"
         print(f"ops-agent: {kind} while serving {self.principal} on {self.listener}", file=sys.stderr, flush=True)
+
+
+def _is_bottle(principal: str | None) -> bool:
+    return principal is not None and principal.startswith(BOTTLE)

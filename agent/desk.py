@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.asker import LAYER, Asker
+from agent.bottle_turns import Turns
 from agent.ceiling import Ceiling, deciding, effective, still_admits
 from agent.detached import Detached
 from agent.events.containers import Containers
@@ -96,6 +97,7 @@ class Desk:
         self.events = events
         events.offer("services", Services(self.host, None if os.geteuid() == 0 else runtime_dir(os.geteuid())))
         events.offer("containers", Containers(config.agent.container_sockets))
+        self.bottle_turns = Turns()
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()

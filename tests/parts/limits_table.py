@@ -21,6 +21,7 @@ TITLES = {
     "idle-connections": "1,000 idle connections",
     "over-the-bound": "Connections over the bound",
     "strangers": "Users without a grant take every connection",
+    "bottle-audit": "A bottle asks without end",
     "body-over-limit": "A body over the limit",
     "concurrent-runs": "200 runs at once",
     "no-descriptors": "More connections than file descriptors",
