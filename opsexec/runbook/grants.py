@@ -145,6 +145,8 @@ class _Guess:
     def __init__(self, runbook: Runbook) -> None:
         known = {name: value for name, value in runbook.vars.items() if not isinstance(value, SecretSource)}
         self._scope = Scope(runbook=known, host={}, overrides={}, builtins={}, secrets={})
+        self._vars = known
+        self._open: set[str] = set()
 
     def field(self, name: str, kind: FieldType, value: Any) -> Any:
         """Return a field of a template so that filling it in gives the guess."""
@@ -170,6 +172,8 @@ class _Guess:
                 out += part
                 continue
             value = self._known(part)
+            if value is None:
+                value = self._partly(part, path=path and not out)
             if value is not None:
                 out += value
             elif path and not out:
@@ -184,6 +188,17 @@ class _Guess:
             return None if isinstance(value, Secret) else scalar_text(reference, value)
         except BadRunbook:
             return None
+
+    def _partly(self, reference: Reference, *, path: bool) -> str | None:
+        """Return a variable that the runbook gives with a host's value in it: what stands around that is known."""
+        value = self._vars.get(reference.name)
+        if reference.path or not isinstance(value, str) or reference.name in self._open:
+            return None
+        self._open.add(reference.name)
+        try:
+            return self.text(value, path=path)
+        finally:
+            self._open.remove(reference.name)
 
 
 def takes_a_tree(action: Step | Template | Assert) -> bool:

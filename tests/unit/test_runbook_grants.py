@@ -116,6 +116,16 @@ def test_what_is_listed_for_a_template_admits_what_a_host_makes_of_it(name, word
             assert held.admits(need), need
 
 
+def test_a_variable_with_a_hosts_value_in_it_is_widened_only_there():
+    """`${root}` would otherwise be any path at all: a runbook that writes below it asked for all of a host."""
+    head = "name: t\nhosts: all\nvars: { root: '/srv/${host}', rel: '${root}/${v}', a: '${b}', b: '${a}' }\nsteps:\n"
+    steps = "  - mkdir: '${root}'\n  - write: { path: '${rel}/x', content: a }\n  - exec: [/bin/ls, '${rel}']\n"
+    book = Runbook.parse(head + steps)
+    assert least_capabilities(book) == ["exec:/bin/ls /srv/*/*", "fs.write:/srv/*", "fs.write:/srv/*/*/x"]
+    circle = Runbook.parse(head + "  - write: { path: '${a}/x', content: a }\n")
+    assert least_capabilities(circle) == ["fs.write:/**/x"]
+
+
 def test_a_host_that_grants_the_list_runs_the_runbook():
     book = Runbook.parse(HEAD + "  - exec: [/usr/bin/id]\n  - write: { path: '${root}/a', content: x }\n")
     host = InventoryHost(name="a", url="local:", capabilities=tuple(least_capabilities(book)))
