@@ -17,7 +17,7 @@ from bottle.state import State
 from bottle.terminal import PYTHON
 from bottle.workspace.copy_in import Kept
 
-LINES = 34
+LINES = 37
 """How many attempts there are at least: an agent that could stop the battery early would pass by that."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bottle.sidecars import battery
 from tests.adversarial.test_git_gate_doors import ZERO, commands, packet, processes_with
 from tests.conftest import require
 from tests.parts.git_gate import GitGate, Work, find_gitleaks, gate
@@ -263,3 +264,12 @@ def test_gi55_with_the_gate_down_nothing_passes(sshd: Sshd) -> None:
         assert work.push().status != 0
         assert work.run("fetch", "origin").returncode != 0
         assert running.upstream_refs("site") == before
+
+
+def test_bottle_verify_tries_this_door_and_tells_an_open_one(site: GitGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battery, "NATIVE", ("127.0.0.1", site.native_port))
+    tried = [each for each in battery.ATTEMPTS if "asks_git" in each[2].__code__.co_names]
+    assert [(name, attempt()[0]) for name, _, attempt in tried] == [("GI45", True), ("GI48", True), ("GI44", True)]
+    assert battery.asks_git(b"git-upload-pack", b"/site")[0] is False  # what is declared is shown, so it would be told
+    monkeypatch.setattr(battery, "NATIVE", ("127.0.0.1", 1))
+    assert battery.asks_git(b"git-upload-pack", b"/site")[0] is True  # nobody is behind it, as on bubblewrap
