@@ -14,13 +14,25 @@ if TYPE_CHECKING:
     from opsexec.connect import connect
     from opsexec.errors import (
         AuditUnavailable,
+        BadCapability,
+        BadInventory,
+        BadRunbook,
+        BadStep,
         CapabilityDenied,
         ConnectionLost,
+        ConsentDenied,
         HostKeyRejected,
         HostUnreachable,
+        HostUnsuitable,
+        LimitExceeded,
         OpsError,
+        PrivilegeDenied,
+        ProgramNotFound,
+        ProtocolError,
+        RecordingFailed,
         StepFailed,
         StepTimeout,
+        UsageError,
     )
     from opsexec.executor import Executor, LogSink, RunOutput, SyncOpts
     from opsexec.inventory import Inventory
@@ -55,8 +67,9 @@ _HOME = {
     "opsexec.audit": "AuditLog NullAudit",
     "opsexec.capability": "Capability CapabilitySet Requirement",
     "opsexec.connect": "connect",
-    "opsexec.errors": "AuditUnavailable CapabilityDenied ConnectionLost HostKeyRejected HostUnreachable OpsError "
-    "StepFailed StepTimeout",
+    "opsexec.errors": "AuditUnavailable BadCapability BadInventory BadRunbook BadStep CapabilityDenied ConnectionLost "
+    "ConsentDenied HostKeyRejected HostUnreachable HostUnsuitable LimitExceeded OpsError PrivilegeDenied "
+    "ProgramNotFound ProtocolError RecordingFailed StepFailed StepTimeout UsageError",
     "opsexec.executor": "Executor LogSink RunOutput SyncOpts",
     "opsexec.inventory": "Inventory",
     "opsexec.local": "LocalExec",
@@ -71,11 +84,13 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __version__ = "0.1.0"
 __all__ = [
-    "AgentRpc", "AuditLog", "AuditUnavailable", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink",
-    "ConnectionLost", "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "Inventory", "LineSink",
-    "Link", "LocalExec", "LogSink", "MakeDir", "MoveFile", "NullAudit", "Observe", "OpsError", "Pull", "Push",
-    "ReadFile", "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus",
-    "SetMode", "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "WriteFile",
+    "AgentRpc", "AuditLog", "AuditUnavailable", "BadCapability", "BadInventory", "BadRunbook", "BadStep",
+    "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink", "ConnectionLost", "ConsentDenied", "Exec",
+    "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "HostUnsuitable", "Inventory", "LimitExceeded",
+    "LineSink", "Link", "LocalExec", "LogSink", "MakeDir", "MoveFile", "NullAudit", "Observe", "OpsError",
+    "PrivilegeDenied", "ProgramNotFound", "ProtocolError", "Pull", "Push", "ReadFile", "RecordingFailed",
+    "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode",
+    "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "UsageError", "WriteFile",
     "connect",
 ]  # fmt: skip
 

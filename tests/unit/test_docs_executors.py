@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import opsexec
 from opsexec import errors
 from opsexec.errors import OpsError
 from opsexec.far.launch import KEPT
@@ -24,6 +25,12 @@ def test_every_error_has_its_row() -> None:
         if isinstance(kind, type) and issubclass(kind, OpsError) and kind is not OpsError
     }
     assert set(ERRORS) == family
+
+
+def test_every_error_is_caught_by_its_name_in_opsexec() -> None:
+    for name, _, _ in ERRORS:
+        assert getattr(opsexec, name) is getattr(errors, name)
+        assert name in opsexec.__all__
 
 
 @pytest.mark.parametrize(("seconds", "module", "name"), TIMES)
