@@ -48,7 +48,8 @@ def _located() -> Iterator[None]:
 class AgentTable(Table):
     """`[agent]`. `name`: how audit and errors call this host; `socket_mode`, `socket_group`: of every unix socket.
 
-    `container_sockets`: of the container engines whose events are told, None = where they usually are.
+    `container_sockets`: of the container engines whose events are told, None = where they usually are. `nice`: the
+    agent's own priority, as setpriority(2) counts; what it starts has the usual one.
     """
 
     listen: list[str] = Field(min_length=1)
@@ -57,6 +58,7 @@ class AgentTable(Table):
     socket_mode: str = Field(default="0660", pattern=r"^0[0-7]{3}$")
     socket_group: str | None = None
     container_sockets: list[str] | None = None
+    nice: int = Field(default=-10, ge=-20, le=0)
 
     @field_validator("listen")
     @classmethod

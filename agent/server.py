@@ -28,6 +28,7 @@ from agent.heads import HeadSigner, open_signer
 from agent.identity import Identity
 from agent.notify import beat, notify, reloading
 from agent.principal import BOTTLE
+from agent.priority import go_ahead
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
 from agent.tty.recovery import settle_cut
@@ -45,6 +46,7 @@ STOP_S = 10.0
 async def serve(file: Path, check: ConfigCheck) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig or AgentUnable before the first listener is open."""
     config = check.result()
+    go_ahead(config.agent.nice)
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))
