@@ -139,11 +139,11 @@ def all_steps(
 
 
 def backend(name: Name) -> Backend:
-    """Return a backend by its name; raises UsageError for one that isn't there yet."""
+    """Return a backend by its name; raises UsageError for one that isn't built."""
     from bottle.backends import bwrap, docker
     from opsexec.errors import UsageError
 
     found: dict[Name, Backend] = {"bwrap": bwrap, "docker": docker}
     if name not in found:
-        raise UsageError(f"the backend {name} isn't there yet", hint="known: " + ", ".join(found))
+        raise UsageError(f"the backend {name} isn't built (decision 0079)", hint="known: " + ", ".join(found))
     return found[name]

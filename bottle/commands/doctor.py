@@ -53,7 +53,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         if each.hint and not each.ok:
             print(f"{'':<15}hint: {shown(each.hint)}")
     for name, good in ready.items():
-        print(f"{name}: {'ready' if good else 'not there yet' if name == 'smolmachines' else 'not ready'}")
+        print(f"{name}: {'ready' if good else 'not built' if name == 'smolmachines' else 'not ready'}")
     return 0 if ready[arguments.backend] else 1
 
 
