@@ -1,8 +1,9 @@
-"""`AuditedTerminal`: a terminal whose end reaches the audit, whoever waits for it or doesn't."""
+"""A terminal whose end reaches the audit, whoever waits for it or doesn't; and what a shell would say of its end."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,14 @@ from opsexec.errors import OpsError
 
 if TYPE_CHECKING:
     from opsexec.executor import RunOutput, TtySession
+
+
+def shell_status(output: RunOutput) -> int:
+    """Return the status a shell would show: the exit code, or 128 + the signal's number (128 for one unknown here)."""
+    if output.signal is None:
+        return output.exit_code or 0
+    number = signal.Signals.__members__.get(output.signal, 0)
+    return 128 + number
 
 
 class AuditedTerminal:

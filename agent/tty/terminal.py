@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from agent.tty.live import LiveTape
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, TtySession
 from opsexec.recording_chain import Anchor
+from opsexec.terminal import shell_status
 
 if TYPE_CHECKING:
     from agent.config import RecordingLimits
@@ -115,7 +115,7 @@ class RecordedTerminal:
         try:
             if self._failure is None:
                 if output is not None:
-                    self._tape.ended(_status(output))
+                    self._tape.ended(shell_status(output))
                 self._note(await self._tape.link(final=True))
         except OpsError as error:
             self._failure = error
@@ -133,13 +133,3 @@ class RecordedTerminal:
         """End the program and all it started."""
         self._drained.set()
         await self._session.aclose()
-
-
-def _status(output: RunOutput) -> int:
-    """Return the status a shell would show: the exit code, or 128 + the signal's number."""
-    if output.signal is None:
-        return output.exit_code or 0
-    try:
-        return 128 + signal.Signals[output.signal]
-    except KeyError:
-        return 128

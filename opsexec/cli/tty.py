@@ -103,6 +103,7 @@ async def show(session: TtySession, recording: Recording | None) -> RunOutput:
 
     from opsexec.cli.screen import Modes, raw_mode
     from opsexec.cli.streams import Output
+    from opsexec.terminal import shell_status
 
     loop = asyncio.get_running_loop()
     output, modes, resized = Output(), Modes(), asyncio.Event()
@@ -125,7 +126,7 @@ async def show(session: TtySession, recording: Recording | None) -> RunOutput:
             await _put_back(output, modes)
     ended = await session.wait()
     if recording is not None:
-        recording.ended(status_of(ended))
+        recording.ended(shell_status(ended))
     return ended
 
 
@@ -169,16 +170,6 @@ async def _resize(session: TtySession, resized: asyncio.Event, recording: Record
         session.resize(columns, rows)
         if recording is not None:
             recording.resized(columns, rows)
-
-
-def status_of(output: RunOutput) -> int:
-    """Return the status a shell would show: the exit code, or 128 + the signal's number."""
-    if output.signal is None:
-        return output.exit_code or 0
-    try:
-        return 128 + signal.Signals[output.signal]
-    except KeyError:
-        return 128
 
 
 COMMANDS = (

@@ -8,7 +8,7 @@ import pytest
 
 from opsexec.errors import AuditUnavailable, ConnectionLost
 from opsexec.executor import RunOutput
-from opsexec.terminal import AuditedTerminal
+from opsexec.terminal import AuditedTerminal, shell_status
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +65,11 @@ async def test_an_end_that_cannot_be_recorded_is_an_error() -> None:
         await terminal.aclose()
     with pytest.raises(AuditUnavailable):
         await terminal.wait()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "status"),
+    [(0, None, 0), (3, None, 3), (None, "SIGKILL", 137), (None, "SIGNEW", 128), (None, None, 0)],
+)
+async def test_an_end_is_told_as_a_shell_would_tell_it(exit_code: int | None, signal: str | None, status: int) -> None:
+    assert shell_status(RunOutput(run="r", host="h", exit_code=exit_code, signal=signal)) == status
