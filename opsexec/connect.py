@@ -21,10 +21,10 @@ def connect(
     capabilities: CapabilitySet,
     audit: AuditSink | None = None,
     name: str | None = None,
-    identity_files: Sequence[str] | None = None,
+    identity_files: str | Sequence[str] | None = None,
     known_hosts: str | Sequence[str] | None = None,
     host_keys: Literal["strict", "accept-new"] = "strict",
-    config_files: Sequence[str] | None = None,
+    config_files: str | Sequence[str] | None = None,
     jump: str | None = None,
     connect_timeout_s: float = 10.0,
     keepalive_s: float = 15.0,
@@ -37,9 +37,10 @@ def connect(
     `agent+ssh://[user@]host[:port][/path]` one behind sshd, `tailnet://name[:port]` and `agent+tcp://address[:port]`
     one on another node of the tailnet. Nothing is opened before the first admitted step.
     `audit`: None = the user's own log; `listener`: by which way it was asked, as that log says; `tailscaled_socket`:
-    None = this machine's own tailscaled. The rest is as in `SshOptions`; times in seconds. Raises UsageError for a URL
-    that names no executor.
+    None = this machine's own tailscaled. The rest is as in `SshOptions`, one file alone given as itself or in a list;
+    times in seconds. Raises UsageError for a URL that names no executor.
     """
+    _refuse_what_would_be_misread(capabilities, host_keys)
     if url in ("local:", "local://"):
         from opsexec.local import LocalExec
 
@@ -59,10 +60,10 @@ def connect(
         from opsexec.hosts.ssh_login import SshOptions
 
         options = SshOptions(
-            identity_files=None if identity_files is None else tuple(map(str, identity_files)),
+            identity_files=_files(identity_files),
             known_hosts=_files(known_hosts),
             host_keys=host_keys,
-            config_files=None if config_files is None else tuple(map(str, config_files)),
+            config_files=_files(config_files),
             jump=jump,
             connect_timeout_s=connect_timeout_s,
             keepalive_s=keepalive_s,
@@ -85,6 +86,15 @@ def connect(
         f"{url!r} is not an executor URL",
         hint="use local:, ssh://[user@]host[:port], agent+unix:///path or tailnet://name",
     )
+
+
+def _refuse_what_would_be_misread(capabilities: object, host_keys: str) -> None:
+    from opsexec.capability import CapabilitySet
+
+    if not isinstance(capabilities, CapabilitySet):
+        raise UsageError("capabilities is no CapabilitySet", hint='write CapabilitySet.of("exec:/usr/bin/uptime")')
+    if host_keys not in ("strict", "accept-new"):
+        raise UsageError(f"host_keys is {host_keys!r}", hint='either "strict" or "accept-new"')
 
 
 def _files(paths: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -35,10 +35,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_def
         return ()
 
     def __post_init__(self) -> None:
-        if self.run_as is not None and not _USER.match(self.run_as):
-            raise BadStep(f"run_as {self.run_as[:40]!r} is not a user name", hint="letters, digits, _ . -")
-        if self.timeout_s is not None and not 0 < self.timeout_s < 10**9:
-            raise BadStep(f"timeout_s {self.timeout_s} is not a positive number of seconds")
+        if self.run_as is not None and not _USER.match(str(self.run_as)):
+            raise BadStep(f"run_as {str(self.run_as)[:40]!r} is not a user name", hint="letters, digits, _ . -")
+        seconds: object = self.timeout_s
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < 10**9):
+            raise BadStep(f"timeout_s {seconds!r} is not a positive number of seconds", hint="like timeout_s=30")
         for name in self.__struct_fields__:
             require_text(name, getattr(self, name))
 

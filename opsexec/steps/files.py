@@ -88,6 +88,8 @@ class WriteFile(FileStep, frozen=True, tag="write_file"):
         check_attributes(self.mode, self.owner, self.group)
         if (self.content is None) == (self.data is None):
             raise BadStep("give exactly one of content and data", hint="content is text, data is bytes")
+        if not isinstance(self.content, (str, Secret, type(None))):
+            raise BadStep("content is no text", hint="bytes go into data")
 
     @property
     def body(self) -> bytes:
