@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ def of_run(log: Path, run: str) -> Iterator[dict[str, Any]]:
 
 
 def with_outcome(log: Path, runs: Collection[str], since: float) -> set[str]:
-    """Return which of these runs have an outcome in the log. `since`: nothing older (Unix seconds) is looked at.
+    """Return which of these runs have an outcome in the log; raises OSError.
 
-    Raises OSError.
+    `since`: closed segments that are older (Unix seconds) aren't looked at, unless that is yet to come: the clock was
+    put back, and their times say nothing.
     """
     found: set[str] = set()
     if not runs:
         return found
     for file in [*(path for _, path in closed_segments(log)), log]:
-        if file.stat().st_mtime < since:
+        if file != log and file.stat().st_mtime < since <= time.time():
             continue
         with file.open("rb") as stream:
             for raw in stream:

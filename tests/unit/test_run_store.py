@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 from agent.run_store import RunRecord, RunStatus, RunStore
+from opsexec.audit import AuditLog
+from opsexec.audit_heads.lines import with_outcome
 
 RECORD = RunRecord(
     run="0123456789abcdef", mark="m", principal="unix:a", listener="unix:/s", step={}, begun=1.0, request="r"
@@ -29,3 +31,19 @@ def test_a_runner_that_does_not_go_holds_up_nobody(tmp_path: Path) -> None:
         finally:
             stopped.kill()
     assert store.status(RECORD.run) == RunStatus(status=0)
+
+
+def test_an_outcome_is_found_also_when_the_clock_was_put_back_since_the_run_began(tmp_path: Path) -> None:
+    """Else the next agent would record it a second time."""
+    path = tmp_path / "audit.jsonl"
+    with AuditLog.open(path, max_bytes=400) as log:  # a line or two a segment
+        for run in ("first", "second"):
+            log.append({"host": "h", "principal": "unix:a", "run": run, "outcome": {"exit_code": 0}})
+    files = sorted(tmp_path.glob("audit.jsonl*"))
+    assert len(files) > 1
+    now = time.time()
+    for file in files:
+        os.utime(file, (now - 86400, now - 86400))
+    both = {"first", "second"}
+    assert with_outcome(path, both, now - 3600) == {"second"}  # in the segment that is still written to
+    assert with_outcome(path, both, now + 365 * 86400) == both
