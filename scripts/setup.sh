@@ -113,9 +113,14 @@ if command -v apt-get >/dev/null 2>&1; then
 else
     say "no apt-get here: see scripts/apt-packages.txt for what to install by hand"
 fi
+if [ "$wanted" = test ]; then
+    scripts/images.sh >/dev/null &  # what the shipped Dockerfiles are built of; by now mmdebstrap is here
+    images=$!
+fi
 install_lock
 install_egress
 if [ -n "$tailnet" ]; then
+    wait "$images" || say "what the shipped Dockerfiles are built of isn't here, so the tests that need it will say so"
     wait "$agents" || say "the coding agents aren't installed, so the tests that need them will say so"
     wait "$runsc" || say "runsc isn't built, so the tests that need it will say so"
     wait "$tailnet" || say "the tailnet's programs aren't built, so the tests that need them will say so"
