@@ -104,8 +104,11 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         parser.print_usage(sys.stderr)
         print("ops-agent: --config FILE is missing", file=sys.stderr)
         return 2
+    import signal
+
     from agent.config_child import ConfigCheck
 
+    signal.signal(signal.SIGHUP, lambda *_: None)  # told to reload before it serves, it is about to read it anyway
     check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
     from agent.server import serve
 

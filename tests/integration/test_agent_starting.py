@@ -68,6 +68,25 @@ async def test_what_takes_a_restart_is_refused_when_reloading_and_nothing_else_i
             assert (await ex.run(Exec(["/bin/true"]))).ok
 
 
+HASTY = """
+import os, signal, sys
+import agent.server as server
+real = server.open_state
+def told_too_early(*given):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return real(*given)
+server.open_state = told_too_early
+from agent.cli import main
+sys.exit(main())
+"""
+
+
+async def test_a_reload_that_is_asked_for_before_it_serves_ends_nothing() -> None:
+    with OpsAgent(program=("-c", HASTY)) as agent:
+        async with rpc(agent) as ex:
+            assert (await ex.run(Exec(["/bin/true"]))).ok
+
+
 FAILING = """
 import sys
 from agent.schedule.keeper import Keeper
