@@ -22,12 +22,15 @@ from agent.schedule.model import Turn
 from opsexec import CapabilitySet
 from opsexec.audit import AuditLog
 from opsexec.executor import RunOutput
+from opsexec.steps import Exec, ScheduleAdd
 from opsexec.steps.base import Step
 from tests.parts.ops_agent import EVERYTHING
 from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually
 
 ME = f"unix:{current_user()}"
+NOON = 1_790_000_000 // 86400 * 86400 + 43200
+MINUTE = 60
 
 
 class FakeClock:
@@ -134,3 +137,18 @@ class Kept:
         for task in self._tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+
+def counting(tmp_path: Path, name: str = "count", **how: Any) -> ScheduleAdd:
+    """A schedule that adds a line to a file, every minute."""
+    step = Exec(["sh", "-c", f"echo x >> {tmp_path}/{name}"])
+    return ScheduleAdd(name, "* * * * *", steps=(step,), **how)
+
+
+def count(tmp_path: Path, name: str = "count") -> int:
+    file = tmp_path / name
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+async def begun(kept: Kept, name: str) -> None:
+    await eventually(lambda: kept.entry(name).under_way is not None, within_s=10, what="a turn begins")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,41 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.desk import Desk
-from agent.run_store import RunRecord
 from agent.schedule.keeper import LATE_S, Keeper
 from agent.schedule.model import Schedule, jitter
-from agent.schedule.store import ScheduleStore
-from opsexec import CapabilitySet
-from opsexec.errors import AuditUnavailable, BadStep, CapabilityDenied, HostUnsuitable, LimitExceeded, UsageError
-from opsexec.secret import Secret
-from opsexec.steps import Exec, ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch, WriteFile
+from opsexec.errors import UsageError
+from opsexec.steps import Exec, ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.testing.executor import MemoryAudit
-from tests.parts.kept_schedules import ME, FakeClock, Kept
+from tests.parts.kept_schedules import ME, MINUTE, NOON, FakeClock, Kept, begun, count, counting
 from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
-NOON = 1_790_000_000 // 86400 * 86400 + 43200
-MINUTE = 60
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(NOON)
-
-
-def counting(tmp_path: Path, name: str = "count", **how: Any) -> ScheduleAdd:
-    """A schedule that adds a line to a file, every minute."""
-    step = Exec(["sh", "-c", f"echo x >> {tmp_path}/{name}"])
-    return ScheduleAdd(name, "* * * * *", steps=(step,), **how)
-
-
-def count(tmp_path: Path, name: str = "count") -> int:
-    file = tmp_path / name
-    return len(file.read_text().splitlines()) if file.exists() else 0
-
-
-async def begun(kept: Kept, name: str) -> None:
-    await eventually(lambda: kept.entry(name).under_way is not None, within_s=10, what="a turn begins")
 
 
 # -- due, and the clock ---------------------------------------------------------------------------------------------
@@ -304,232 +280,6 @@ async def test_a_removed_schedule_is_forgotten_and_its_turn_goes_on(tmp_path: Pa
         (tmp_path / "go").touch()
         await eventually(lambda: kept.outcomes(done.value["run"]), within_s=10, what="the turn ends")
     assert list((tmp_path / "state" / "schedules").iterdir()) == []
-
-
-# -- whose rights ---------------------------------------------------------------------------------------------------
-
-
-async def test_a_turn_has_the_rights_its_owner_has_then(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(counting(tmp_path))
-        kept.grant("schedule.manage:*")
-        await kept.at(NOON + MINUTE)
-        await kept.quiet("count")
-        denial = next(line for line in kept.lines() if line["decision"] == "deny")
-        assert (denial["principal"], denial["layer"], denial["requires"][0][:8]) == (ME, "agent", "exec:sh ")
-        assert count(tmp_path) == 0
-        last = kept.entry("count").schedule.last
-        assert last is not None
-        assert last.state == "failed"
-        kept.grant("exec:**")
-        await kept.at(NOON + 2 * MINUTE)
-        await kept.quiet("count")
-    assert count(tmp_path) == 1
-
-
-async def test_what_its_maker_had_narrowed_itself_to_binds_every_turn(tmp_path: Path, clock: FakeClock) -> None:
-    book = f"name: b\nhosts: all\nsteps:\n  - write: {{ path: {tmp_path}/written, content: x }}\n"
-    narrow = CapabilitySet.of("schedule.manage:*", "fs.write:/elsewhere/**")
-    async with Kept(tmp_path / "state", clock) as kept:
-        with pytest.raises(CapabilityDenied):
-            await kept.do(counting(tmp_path), narrow)
-        await kept.do(ScheduleAdd("book", "* * * * *", runbook=book), narrow)
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.at(NOON + MINUTE)
-        await kept.quiet("book")
-        assert any(line["decision"] == "deny" and "fs.write" in line["requires"][0] for line in kept.lines()[4:])
-    assert not (tmp_path / "written").exists()
-
-
-async def test_anothers_schedule_can_be_stopped_but_not_used(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(counting(tmp_path))
-        for step in (ScheduleRun("count"), ScheduleSwitch("count", True)):
-            with pytest.raises(CapabilityDenied, match="only its owner"):
-                await kept.do(step, principal="unix:somebody")
-        await kept.do(ScheduleSwitch("count", False), principal="unix:somebody")
-        with pytest.raises(UsageError, match="already"):
-            await kept.do(ScheduleAdd("count", "* * * * *", steps=(Exec(["id"]),)), principal="unix:somebody")
-        await kept.do(ScheduleRemove("count"), principal="unix:somebody")
-
-
-async def test_a_run_that_someone_else_has_under_its_id_is_not_taken_for_its_own(
-    tmp_path: Path, clock: FakeClock
-) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(counting(tmp_path))
-        turn = kept.entry("count").schedule.turn_of(NOON + MINUTE, "due")
-        record = RunRecord(
-            run=turn.run + "-0", mark="m", principal="unix:somebody", listener="l", step={}, begun=0.0, request="r"
-        )
-        os.close(kept.detached.store.create(record))
-        await kept.at(NOON + MINUTE)
-        await kept.quiet("count")
-        assert "another's" in kept.outcomes(turn)[0]["detail"]
-    assert count(tmp_path) == 0
-
-
-async def test_a_step_as_another_user_needs_that_user(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        step = ScheduleAdd("who", "* * * * *", steps=(Exec(["id"], run_as="daemon"),))
-        with pytest.raises(CapabilityDenied, match="run_as:daemon"):
-            await kept.do(step, CapabilitySet.of("schedule.manage:*", "exec:**"))
-
-
-async def test_a_principal_has_so_many_schedules(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.schedule.manage.MAX_OF_ONE", 2)
-    async with Kept(tmp_path / "state", clock) as kept:
-        for name in ("a", "b"):
-            await kept.do(counting(tmp_path, name))
-        with pytest.raises(LimitExceeded):
-            await kept.do(counting(tmp_path, "c"))
-
-
-async def test_few_schedules_have_seconds_and_none_is_huge(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        for number in range(10):
-            await kept.do(ScheduleAdd(f"often-{number}", "* * * * * *", steps=(Exec(["true"]),), enabled=False))
-        with pytest.raises(LimitExceeded, match="with seconds"):
-            await kept.do(ScheduleAdd("often-10", "* * * * * *", steps=(Exec(["true"]),), enabled=False))
-        with pytest.raises(LimitExceeded, match="bytes"):
-            await kept.do(ScheduleAdd("huge", "* * * * *", steps=(WriteFile("/x", content="x" * (600 << 10)),)))
-
-
-# -- what a schedule may hold ---------------------------------------------------------------------------------------
-
-
-def test_a_secret_is_not_kept() -> None:
-    for step in (Exec(["id"], env={"A": Secret("x")}), Exec(["id"], stdin=Secret("x"))):
-        with pytest.raises(BadStep, match="secret"):
-            ScheduleAdd("a", "* * * * *", steps=(step,))
-
-
-@pytest.mark.parametrize(
-    "book",
-    [
-        "name: b\nhosts: web\nsteps: [{exec: [id]}]",
-        "name: b\nhosts: 'ssh://elsewhere'\nsteps: [{exec: [id]}]",
-        "name: b\nhosts: all\ntiers: [{hosts: all, approve: true}]\nsteps: [{exec: [id]}]",
-        "name: b\nhosts: all\nvars: {key: {from_env: HOME}}\nsteps: [{exec: [id]}]",
-        "name: b\nhosts: all\nvars: {key: {prompt: key}}\nsteps: [{exec: [id]}]",
-        "name: b\nhosts: all\nsteps: [{push: {src: /etc/shadow, dest: /tmp/x}}]",
-        "name: b\nhosts: all\nsteps: [{exec: [id]}]\nalways: [{pull: {src: /etc, dest: /tmp/x}}]",
-        "name: b\nhosts: all\nsteps: nothing",
-        "- : [",
-    ],
-)
-async def test_a_runbook_that_wants_more_than_this_host_is_refused(tmp_path: Path, clock: FakeClock, book: str) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        with pytest.raises(UsageError):
-            await kept.do(ScheduleAdd("book", "* * * * *", runbook=book))
-        assert kept.keeper.entries == {}
-
-
-async def test_steps_are_done_in_order_until_one_fails(tmp_path: Path, clock: FakeClock) -> None:
-    steps = (
-        WriteFile(f"{tmp_path}/1", content="x"),
-        Exec(["sh", "-c", "exit 3"]),
-        WriteFile(f"{tmp_path}/2", content="x"),
-    )
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(ScheduleAdd("three", "* * * * *", steps=steps))
-        await kept.at(NOON + MINUTE)
-        await kept.quiet("three")
-        last = kept.entry("three").schedule.last
-        assert last is not None
-        assert last.detail == "step 2 of 3: exit status 3"
-        assert kept.outcomes(last.run)[0]["steps_done"] == 1
-    assert (tmp_path / "1").exists()
-    assert not (tmp_path / "2").exists()
-
-
-# -- disks and audits -----------------------------------------------------------------------------------------------
-
-
-async def test_a_file_that_is_no_schedule_is_named_and_left_alone(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(counting(tmp_path))
-        await kept.do(counting(tmp_path, "other"))
-    schedules = tmp_path / "state" / "schedules"
-    (schedules / "other.json").write_bytes(b'{"asked": {"type": "schedule_add"')
-    (schedules / "copy.json").write_bytes((schedules / "count.json").read_bytes())
-    (schedules / "x.json.new").write_bytes(b"half")
-    async with Kept(tmp_path / "state", clock) as kept:
-        assert list(kept.keeper.entries) == ["count"]
-        assert set(kept.keeper.unreadable) == {"other.json", "copy.json"}
-        named = [x["step"]["file"] for x in kept.lines() if x["step"] and x["step"]["type"] == "schedule.unreadable"]
-        assert sorted(named) == ["copy.json", "other.json"]
-        with pytest.raises(UsageError, match="already"):
-            await kept.do(counting(tmp_path, "other"))
-        with pytest.raises(UsageError, match="can't be read"):
-            await kept.do(ScheduleRemove("other"))
-        await kept.at(NOON + MINUTE)
-        await kept.quiet("count")
-    assert count(tmp_path) == 1
-    assert sorted(each.name for each in schedules.iterdir()) == ["copy.json", "count.json", "other.json"]
-
-
-class FakeFullDisk(ScheduleStore):
-    """A store whose disk may be full."""
-
-    full = False
-
-    def save(self, schedule: Schedule) -> None:
-        """Save, where there is room."""
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().save(schedule)
-
-
-async def test_what_cant_be_written_down_is_not_begun(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        kept.keeper.store = disk = FakeFullDisk(tmp_path / "state" / "schedules")
-        await kept.do(counting(tmp_path))
-        disk.full = True
-        with pytest.raises(HostUnsuitable, match="No space"):
-            await kept.do(counting(tmp_path, "more"))
-        await kept.at(NOON + MINUTE)
-        await eventually(lambda: kept.entry("count").troubled, within_s=10, what="the keeper meets the full disk")
-        assert kept.turns() == []
-        disk.full = False
-        kept.look()
-        await eventually(lambda: kept.turns() == ["due 12:01:00"], within_s=10, what="the turn begins")
-        await kept.quiet("count")
-    assert count(tmp_path) == 1
-
-
-async def test_without_an_audit_nothing_is_begun_and_nothing_is_lost(tmp_path: Path, clock: FakeClock) -> None:
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(counting(tmp_path))
-        real = kept.desk.audit
-        failing: Any = MemoryAudit(AuditUnavailable("the disk is full"))
-        kept.desk.audit = failing
-        await kept.at(NOON + MINUTE)
-        await begun(kept, "count")
-        await asyncio.sleep(0)
-        assert count(tmp_path) == 0
-        kept.desk.audit = real
-        await eventually(lambda: kept.turns() == ["due 12:01:00"], within_s=10, what="the turn begins")
-        await kept.quiet("count")
-    assert count(tmp_path) == 1
-
-
-async def test_a_turn_that_ends_with_its_agent_is_recorded_and_not_begun_again(
-    tmp_path: Path, clock: FakeClock
-) -> None:
-    book = f"name: b\nhosts: all\nsteps:\n  - exec: [sh, -c, 'echo b >> {tmp_path}/begun; sleep 300']\n"
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.do(ScheduleAdd("book", "* * * * *", runbook=book))
-        await kept.at(NOON + MINUTE)
-        await eventually(lambda: count(tmp_path, "begun") == 1, within_s=20, what="the turn begins")
-        turn = kept.entry("book").schedule.turns[0]
-    async with Kept(tmp_path / "state", clock) as kept:
-        await kept.quiet("book")
-        (ended,) = kept.outcomes(turn)
-        assert ended["error"] == "stopped"
-    assert count(tmp_path, "begun") == 1
 
 
 # -- any clock at all -----------------------------------------------------------------------------------------------

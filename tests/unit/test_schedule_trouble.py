@@ -1,0 +1,109 @@
+"""A full disk, a file that is no schedule, no audit, an agent that ends: nothing is begun twice, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.schedule.model import Schedule
+from agent.schedule.store import ScheduleStore
+from opsexec.errors import AuditUnavailable, HostUnsuitable, UsageError
+from opsexec.steps import ScheduleAdd, ScheduleRemove
+from opsexec.testing.executor import MemoryAudit
+from tests.parts.kept_schedules import MINUTE, NOON, FakeClock, Kept, begun, count, counting
+from tests.parts.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
+
+
+async def test_a_file_that_is_no_schedule_is_named_and_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path))
+        await kept.do(counting(tmp_path, "other"))
+    schedules = tmp_path / "state" / "schedules"
+    (schedules / "other.json").write_bytes(b'{"asked": {"type": "schedule_add"')
+    (schedules / "copy.json").write_bytes((schedules / "count.json").read_bytes())
+    (schedules / "x.json.new").write_bytes(b"half")
+    async with Kept(tmp_path / "state", clock) as kept:
+        assert list(kept.keeper.entries) == ["count"]
+        assert set(kept.keeper.unreadable) == {"other.json", "copy.json"}
+        named = [x["step"]["file"] for x in kept.lines() if x["step"] and x["step"]["type"] == "schedule.unreadable"]
+        assert sorted(named) == ["copy.json", "other.json"]
+        with pytest.raises(UsageError, match="already"):
+            await kept.do(counting(tmp_path, "other"))
+        with pytest.raises(UsageError, match="can't be read"):
+            await kept.do(ScheduleRemove("other"))
+        await kept.at(NOON + MINUTE)
+        await kept.quiet("count")
+    assert count(tmp_path) == 1
+    assert sorted(each.name for each in schedules.iterdir()) == ["copy.json", "count.json", "other.json"]
+
+
+class FakeFullDisk(ScheduleStore):
+    """A store whose disk may be full."""
+
+    full = False
+
+    def save(self, schedule: Schedule) -> None:
+        """Save, where there is room."""
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().save(schedule)
+
+
+async def test_what_cant_be_written_down_is_not_begun(tmp_path: Path, clock: FakeClock) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        kept.keeper.store = disk = FakeFullDisk(tmp_path / "state" / "schedules")
+        await kept.do(counting(tmp_path))
+        disk.full = True
+        with pytest.raises(HostUnsuitable, match="No space"):
+            await kept.do(counting(tmp_path, "more"))
+        await kept.at(NOON + MINUTE)
+        await eventually(lambda: kept.entry("count").troubled, within_s=10, what="the keeper meets the full disk")
+        assert kept.turns() == []
+        disk.full = False
+        kept.look()
+        await eventually(lambda: kept.turns() == ["due 12:01:00"], within_s=10, what="the turn begins")
+        await kept.quiet("count")
+    assert count(tmp_path) == 1
+
+
+async def test_without_an_audit_nothing_is_begun_and_nothing_is_lost(tmp_path: Path, clock: FakeClock) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path))
+        real = kept.desk.audit
+        failing: Any = MemoryAudit(AuditUnavailable("the disk is full"))
+        kept.desk.audit = failing
+        await kept.at(NOON + MINUTE)
+        await begun(kept, "count")
+        await asyncio.sleep(0)
+        assert count(tmp_path) == 0
+        kept.desk.audit = real
+        await eventually(lambda: kept.turns() == ["due 12:01:00"], within_s=10, what="the turn begins")
+        await kept.quiet("count")
+    assert count(tmp_path) == 1
+
+
+async def test_a_turn_that_ends_with_its_agent_is_recorded_and_not_begun_again(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    book = f"name: b\nhosts: all\nsteps:\n  - exec: [sh, -c, 'echo b >> {tmp_path}/begun; sleep 300']\n"
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(ScheduleAdd("book", "* * * * *", runbook=book))
+        await kept.at(NOON + MINUTE)
+        await eventually(lambda: count(tmp_path, "begun") == 1, within_s=20, what="the turn begins")
+        turn = kept.entry("book").schedule.turns[0]
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.quiet("book")
+        (ended,) = kept.outcomes(turn)
+        assert ended["error"] == "stopped"
+    assert count(tmp_path, "begun") == 1
