@@ -11,7 +11,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from opsexec import Exec, Inventory, Link, Push, Runbook, ServiceControl, Shell, Stat, WriteFile
+from opsexec import Exec, Inventory, Link, MakeDir, Push, Runbook, ServiceControl, Shell, Stat, WriteFile
 from opsexec.runbook import Assert, PlainProgress, Retry, RunbookStep, Template, Tier
 
 HERE = str(Path(__file__).parent.absolute())
@@ -45,16 +45,31 @@ runbook = Runbook(
         Tier("&prod", serial=[1, "25%", "100%"], approve=True),
     ],
     steps=[
+        RunbookStep(Template(MakeDir, path="${root}/releases"), name="a place for releases"),
         RunbookStep(Shell("web.room", ROOM, timeout_s=10), name="room for a release", changed_when="false"),
         RunbookStep(Template(Stat, path="${root}/current"), name="what is live now", register="before"),
         RunbookStep(
-            Template(Push, HERE, src="./site/", dest="${release}/", delete=True, timeout_s=600),
-            name="the release",
-            retry=Retry(2, delay=5),
+            Template(
+                WriteFile,
+                path="${release}/release.txt",
+                content="${version} on ${host}\n",
+                mode="0644",
+                parents=True,
+            ),
+            name="its label",
         ),
         RunbookStep(
-            Template(WriteFile, path="${release}/release.txt", content="${version} on ${host}\n", mode="0644"),
-            name="its label",
+            Template(
+                Push,
+                HERE,
+                src="./site/",
+                dest="${release}/",
+                delete=True,
+                excludes=["/release.txt"],
+                timeout_s=600,
+            ),
+            name="the release",
+            retry=Retry(2, delay=5),
         ),
         RunbookStep(Template(Link, path="${root}/current", target="${release}"), name="go live"),
         RunbookStep(ServiceControl(name="web", action="restart", timeout_s=60), name="restart", when="changed"),

@@ -51,9 +51,9 @@ class Foreseen:
             needed = next((thing for thing in self._fates if thing[0] == kind), None)
         return self._files.waits_for(step) if needed is None else " ".join(needed)
 
-    def explains_failure(self, step: Step) -> str | None:
-        """Return what, in words, a step may have failed for only because a check makes nothing; else None."""
-        return self._files.explains_failure(step)
+    def explains_missing(self, step: Step) -> str | None:
+        """Return what, in words, a step didn't find only because a check makes nothing; else None."""
+        return self._files.explains_missing(step)
 
     def finds_nothing(self, step: Step) -> bool:
         """True when the step would end what an earlier one has removed already, and so change nothing."""

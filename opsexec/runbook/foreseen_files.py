@@ -52,8 +52,8 @@ class ForeseenFiles:
         whole = isinstance(step, (Pull, RemoveFile)) and any(_within(made, path) for made in self._made)
         return path if whole or path in self._made or any(_within(path, tree) for tree in self._filled) else None
 
-    def explains_failure(self, step: Step) -> str | None:
-        """Return the path where a step may have failed only because an earlier one made nothing; else None."""
+    def explains_missing(self, step: Step) -> str | None:
+        """Return the path that a step didn't find only because an earlier one made nothing; else None."""
         path = _path(step)
         if path is None:
             return None

@@ -18,6 +18,7 @@ from opsexec.errors import (
     OpsError,
     StepFailed,
 )
+from opsexec.hosts.answers import HINTS
 from opsexec.runbook.expression import parse_condition
 from opsexec.runbook.foreseen import Foreseen
 from opsexec.runbook.foreseen_files import assumed_diff
@@ -254,7 +255,8 @@ class HostRun:
             except _FATAL:
                 raise
             except OpsError as error:
-                unmade = self._foreseen.explains_failure(made) if options.check and type(error) is StepFailed else None
+                missing = options.check and isinstance(error, StepFailed) and error.hint == HINTS["not_found"]
+                unmade = self._foreseen.explains_missing(made) if missing else None
                 if unmade is not None:
                     return self._assume(made, unmade)
                 if attempt == attempts or not _may_pass(error):

@@ -131,3 +131,6 @@ async def test_other_failures_of_a_check_stay_failures(scene: Scene) -> None:
     )
     assert [step.status for step in report.hosts["a"].steps] == ["changed", "failed"]
     assert "No such file" in str(report.hosts["a"].steps[1].error)
+    report = await scene.run('- mkdir: "${at}"\n- push: { src: ./nothing/, dest: "${at}/x/" }\n', check=True)
+    assert [step.status for step in report.hosts["a"].steps] == ["changed", "failed"]
+    assert "on this machine" in str(report.hosts["a"].steps[1].error)
