@@ -87,7 +87,7 @@ def test_requests_that_drip_in_are_dropped_and_hold_nobody_up() -> None:
             took = time.monotonic() - begun
         assert not open_links
         assert worst < 3.0
-        eventually_now(lambda: Usage.of(agent.pid).fds <= before.fds + 2, within_s=5, what="descriptors are given back")
+        eventually_now(lambda: Usage.of(agent.pid).fds <= before.fds + 2, within_s=20, what="descriptors are back")
         saw = f"all dropped after {took:.1f} s (limit {idle_s} s each for head and body); "
         record(
             "slowloris",
@@ -126,7 +126,7 @@ def test_connections_over_the_bound_are_closed_at_once() -> None:
             link.close()
         eventually_now(
             lambda: answer(agent.socket, get("/v1/whoami")).startswith(b"HTTP/1.1 200"),
-            within_s=5,
+            within_s=20,
             what="it serves again",
         )
         record("over-the-bound", "300 at once from one user, 50 allowed", "250 closed at once; served again after")

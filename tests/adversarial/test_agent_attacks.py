@@ -118,7 +118,7 @@ def test_a_body_that_outlives_the_grants_of_its_head_is_judged_by_those_of_its_e
         link.settimeout(10)
         link.connect(str(agent.socket))
         link.sendall(f"{HEAD}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
-        eventually_now(lambda: waits_for_more(agent), within_s=5, what="its head is read")
+        eventually_now(lambda: waits_for_more(agent), within_s=20, what="its head is read")
         agent.write_config([{"principal": ME, "capabilities": ["facts:os"]}])
         agent.send(signal.SIGHUP)
         eventually_now(lambda: "reloaded: 1 grants" in agent.said(), within_s=10, what="the grant is gone")

@@ -127,7 +127,7 @@ async def test_a_proxy_command_of_the_users_own_runs_without_a_shell_and_ends_wi
         assert (await ex.run(Exec(["true"]))).ok
         pid = int((home / "$(id)").read_text())
         assert Path(f"/proc/{pid}").exists()
-    await eventually(lambda: not Path(f"/proc/{pid}").exists(), within_s=5, what="the end of the proxy command")
+    await eventually(lambda: not Path(f"/proc/{pid}").exists(), within_s=20, what="the end of the proxy command")
 
 
 class FakeServer(asyncssh.SSHServer):

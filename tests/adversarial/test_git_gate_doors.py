@@ -232,7 +232,7 @@ def test_gi49_a_body_that_stops_is_reaped_and_leaves_no_process(site: GitGate, w
         while line.recv(1000):
             pass
     mirror = str(site.directory / "work" / "repositories" / "site")
-    eventually_now(lambda: not processes_with(mirror), within_s=5, what="its git is gone")
+    eventually_now(lambda: not processes_with(mirror), within_s=20, what="its git is gone")
     assert "refs/heads/slow" not in site.upstream_refs("site")
 
 

@@ -72,11 +72,11 @@ async def test_a_yes_opens_it_and_the_person_sees_it_and_can_end_it(asking: OpsA
         await read_until(terminal, b"up")
         viewer = Viewer()
         task = viewer.watch(person, asked.run)
-        await eventually(lambda: b"up" in viewer.seen, within_s=5, what="the person to see it")
+        await eventually(lambda: b"up" in viewer.seen, within_s=20, what="the person to see it")
         await person.signal(asked.run, "end")
         with pytest.raises(StepFailed, match=f"ended by unix:{plain_user}"):
             await terminal.wait()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     assert not processes_with_argument("66.0201")
     assert "is asked" in notes[0]
     assert f"unix:{plain_user} said yes" in notes[1]

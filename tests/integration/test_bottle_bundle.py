@@ -120,7 +120,7 @@ def test_the_supervisor_is_pid_1_and_reaps_who_is_orphaned_there(living: Living)
     def names() -> list[str]:
         return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in children.read_text().split()]
 
-    eventually_now(lambda: "sleep" in names(), within_s=5, what="the orphan is the supervisor's")
+    eventually_now(lambda: "sleep" in names(), within_s=20, what="the orphan is the supervisor's")
     eventually_now(lambda: "sleep" not in names(), within_s=10, what="the orphan is reaped")
     living.hears("200")
 
@@ -175,7 +175,7 @@ def test_signals_say_what_words_say_and_many_are_one(living: Living) -> None:
     assert living.log().count(said) <= 2
     os.kill(init, signal.SIGTERM)
     assert living.launcher.wait(timeout=30) == 1
-    eventually_now(lambda: any("bundle ended" in line for line in living.told), within_s=5, what="the end is told")
+    eventually_now(lambda: any("bundle ended" in line for line in living.told), within_s=20, what="the end is told")
     gone(living.identity.encode())
 
 

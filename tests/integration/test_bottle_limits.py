@@ -297,7 +297,7 @@ def test_a_plain_user_s_own_group_is_used_where_there_is_one(delegated: tuple[st
         assert (own / "pids.max").read_text() == "30\n"
         assert int((own / "pids.current").read_text()) == 30
         assert (error, int(made) < 30) == ("BlockingIOError", True)
-    eventually_now(lambda: not own.exists(), within_s=5, what="the group is gone")
+    eventually_now(lambda: not own.exists(), within_s=20, what="the group is gone")
 
 
 async def test_looking_costs_next_to_nothing(shared_dir: Path) -> None:

@@ -31,7 +31,7 @@ async def test_closing_ends_the_steps_under_way_and_tells_their_callers(target: 
         task = asyncio.create_task(ex.run(Exec(argv=("sleep", nap))))
         await eventually(lambda: naps(nap), within_s=10, what="the step to begin")
     with pytest.raises(OpsError) as caught:
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     assert isinstance(caught.value, ConnectionLost)
     assert "closed" in caught.value.message
     await eventually(lambda: not naps(nap), within_s=1, what="the end of the program")

@@ -80,6 +80,6 @@ async def test_an_observer_hears_of_a_lost_connection(ssh_root: Target, sshd: Ss
                 continue
 
         with pytest.raises(ConnectionLost):
-            await asyncio.wait_for(to_the_end(), 5)
+            await asyncio.wait_for(to_the_end(), 20)
         await events.aclose()
         assert sshd.connections_accepted() == before

@@ -132,10 +132,10 @@ async def test_closing_ends_the_program_while_somebody_reads(terminal_target: Ta
         terminal = await ex.open_tty(shell(f"echo ready; sleep {nap} & setsid sleep {nap} & wait"))
         await read_until(terminal, b"ready")
         reading = asyncio.create_task(read_all(terminal))
-        await eventually(lambda: len(processes_with_argument(nap)) == 2, within_s=5, what="both to begin")
+        await eventually(lambda: len(processes_with_argument(nap)) == 2, within_s=20, what="both to begin")
         begun = time.monotonic()
-        await asyncio.wait_for(terminal.aclose(), 5)
-        assert await asyncio.wait_for(reading, 5) is not None
+        await asyncio.wait_for(terminal.aclose(), 20)
+        assert await asyncio.wait_for(reading, 20) is not None
         await eventually(
             lambda: not processes_with_argument(nap), within_s=begun + 1 - time.monotonic(), what="their end"
         )
@@ -148,7 +148,7 @@ async def test_closing_ends_a_program_that_talks_without_end(terminal_target: Ta
     async with terminal_target.connect() as ex:
         terminal = await ex.open_tty(Tty(argv=("yes", word)))
         await read_until(terminal, word.encode())
-        await asyncio.wait_for(terminal.aclose(), 5)
+        await asyncio.wait_for(terminal.aclose(), 20)
         assert not processes_with_argument(word)
         assert (await ex.run(Exec(argv=("true",)))).ok
 
@@ -158,7 +158,7 @@ async def test_a_deadline_ends_the_program_and_is_a_typed_error(terminal_target:
     async with terminal_target.connect() as ex:
         terminal = await ex.open_tty(shell(f"sleep {nap} & sleep {nap}", timeout_s=0.5))
         with pytest.raises(StepTimeout):
-            await asyncio.wait_for(terminal.wait(), 5)
+            await asyncio.wait_for(terminal.wait(), 20)
         assert not processes_with_argument(nap)
         await terminal.aclose()
 
@@ -169,9 +169,9 @@ async def test_closing_the_executor_ends_its_terminals(terminal_target: Target) 
         terminal = await ex.open_tty(shell(f"echo ready; sleep {nap}"))
         await read_until(terminal, b"ready")
     with pytest.raises(ConnectionLost):
-        await asyncio.wait_for(terminal.wait(), 5)
+        await asyncio.wait_for(terminal.wait(), 20)
     assert await read_all(terminal) == b""
-    await asyncio.wait_for(terminal.aclose(), 5)
+    await asyncio.wait_for(terminal.aclose(), 20)
     await eventually(lambda: not processes_with_argument(nap), within_s=1, what="the program's end")
 
 
@@ -210,7 +210,7 @@ async def test_a_program_that_is_not_there_is_a_typed_error(terminal_target: Tar
     async with terminal_target.connect() as ex:
         terminal = await ex.open_tty(Tty(argv=("no-such-program",)))
         with pytest.raises(ProgramNotFound):
-            await asyncio.wait_for(terminal.wait(), 5)
+            await asyncio.wait_for(terminal.wait(), 20)
         assert await read_all(terminal) == b""
         await terminal.aclose()
 

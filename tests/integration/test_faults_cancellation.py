@@ -151,7 +151,7 @@ async def test_a_step_cancelled_twice_is_still_ended(target: Target) -> None:
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 20)
         await eventually(lambda: not processes_with_argument(nap), within_s=1.5, what="its end")
         assert (await ex.run(Exec(argv=("true",)))).ok
 

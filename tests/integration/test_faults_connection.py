@@ -94,7 +94,7 @@ async def test_a_step_right_after_the_kill_works_or_is_a_typed_error(server: Ssh
         for _ in range(5):
             await ex.run(TRUE)
             server.kill_connections()
-            (outcome,) = await asyncio.wait_for(asyncio.gather(ex.run(TRUE), return_exceptions=True), 5)
+            (outcome,) = await asyncio.wait_for(asyncio.gather(ex.run(TRUE), return_exceptions=True), 20)
             assert isinstance(outcome, HostUnreachable | RunOutput)
 
 
@@ -155,9 +155,9 @@ async def test_a_server_that_is_down_between_steps_is_a_typed_error_until_it_is_
         await ex.run(TRUE)
         server._terminate()
         with pytest.raises(HostUnreachable):
-            await asyncio.wait_for(ex.run(TRUE), 5)
+            await asyncio.wait_for(ex.run(TRUE), 20)
         with pytest.raises(HostUnreachable, match="refused"):
-            await asyncio.wait_for(ex.run(TRUE), 5)
+            await asyncio.wait_for(ex.run(TRUE), 20)
         server.restart()
         assert (await ex.run(TRUE)).ok
 

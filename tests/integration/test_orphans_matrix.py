@@ -77,7 +77,7 @@ async def test_ctrl_c_ends_every_tree(way: Way, trees: list[Tree]) -> None:
     async with caller(way, trees) as process:
         process.send_signal(signal.SIGINT)
         await gone(trees, SOON_S)
-        await asyncio.wait_for(process.wait(), 5)
+        await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_sigkill_of_the_caller_ends_every_tree(way: Way, trees: list[Tree]) -> None:

@@ -180,7 +180,7 @@ async def test_a_connection_that_is_lost_is_no_failed_step(
                     for pid in sessions:
                         os.kill(pid, signal.SIGKILL)
                 with pytest.raises(ConnectionLost, match="while copying"):
-                    await asyncio.wait_for(slow.task, 5)
+                    await asyncio.wait_for(slow.task, 20)
                 proxy.cut()
             assert [left for left in before.left_since() if "socket" not in left] == []
             assert (await ex.push(str(slow.source / "file"), f"{shared_dir}/warmed/")).changed
@@ -208,7 +208,7 @@ async def _killed(scene: Scene, sshd: Sshd, side: str) -> OpsError:
             for pid in victims:
                 os.kill(pid, signal.SIGKILL)
             with pytest.raises(OpsError) as caught:
-                await asyncio.wait_for(slow.task, 5)
+                await asyncio.wait_for(slow.task, 20)
         assert left_since(before, scene) == []
     assert not isinstance(caught.value, ConnectionLost)
     return caught.value

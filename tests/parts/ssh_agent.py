@@ -21,7 +21,7 @@ def ssh_agent(*keys: Path, passphrase: str = "") -> Iterator[Path]:
             ["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )
         try:
-            eventually_now(socket.exists, within_s=5, what="the agent's socket")
+            eventually_now(socket.exists, within_s=20, what="the agent's socket")
             ask = Path(name, "ask")
             ask.write_text(f"#!/bin/sh\necho '{passphrase}'\n")
             ask.chmod(0o700)

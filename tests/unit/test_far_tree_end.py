@@ -24,7 +24,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def finish(end: TreeEnd) -> None:
-    eventually_now(lambda: end.step() is None, within_s=5, what="the end of the tree")
+    eventually_now(lambda: end.step() is None, within_s=20, what="the end of the tree")
 
 
 def test_a_process_that_got_the_pid_of_a_reaped_leader_is_left_alone(stranger):

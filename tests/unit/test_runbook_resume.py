@@ -103,7 +103,7 @@ async def test_cancelling_ends_the_step_runs_always_and_leaves_a_journal_to_resu
 
     engine = Engine(book, fleet.inventory, fleet.connect, RunOptions(), Watch(), Journal(tmp_path))
     task = asyncio.create_task(engine.run())
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 20)
     await anyio.wait_all_tasks_blocked()
     assert len(fleet.ran("a")) == 2
     task.cancel()
