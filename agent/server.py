@@ -12,6 +12,7 @@ import stat
 import sys
 import traceback
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from agent.principal import BOTTLE
 from agent.priority import go_ahead
 from agent.run_store import RunStore
 from agent.tailnet import Tailnet
+from agent.tailnet_door import TailnetDoor
 from agent.tty.recovery import settle_cut
 from agent.unix_listener import BACKLOG, bind_unix
 from opsexec.audit import AuditLog
@@ -104,6 +106,7 @@ class Agent:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         sockets: list[tuple[socket.socket, str]] = []
         servers: list[asyncio.Server] = []
+        tailnets: list[TailnetDoor] = []
         agent = self.desk.config.agent
         background = [asyncio.create_task(each) for each in (self.desk.detached.attend(), beat())]
         background.append(asyncio.create_task(self.desk.schedules.attend()))
@@ -119,8 +122,11 @@ class Agent:
             for address in agent.addresses:
                 if address.proves == "tailnet":
                     tailnet = Tailnet(self.desk.config.tailnet, address.port)
-                    for bound in await tailnet.bind():
-                        servers.append(await self._listen_tcp(bound, address.text, tailnet))
+                    door = TailnetDoor(tailnet, partial(self._listen_tcp, address.text, tailnet), self._say)
+                    tailnets.append(door)
+                    await door.open()
+                    background.append(asyncio.create_task(door.attend()))
+                    background[-1].add_done_callback(self._part_ended)
                     continue
                 private = address.proves == "bottle"
                 listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group, private=private)
@@ -138,6 +144,8 @@ class Agent:
         finally:
             for server in servers:
                 server.close()
+            for door in tailnets:
+                door.close()
             for listener, path in sockets:
                 listener.close()
                 _unlink_own(path)
@@ -169,7 +177,7 @@ class Agent:
             lambda: self._gate.protocol(address.text, socket_is=bottle), sock=listener, backlog=BACKLOG
         )
 
-    async def _listen_tcp(self, listener: socket.socket, text: str, tailnet: Tailnet) -> asyncio.Server:
+    async def _listen_tcp(self, text: str, tailnet: Tailnet, listener: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         return await loop.create_server(
             lambda: self._gate.protocol(text, tailnet.prove), sock=listener, backlog=BACKLOG

@@ -42,6 +42,7 @@ class Tailnet:
         self._tailscaled = Tailscaled(table.socket, table.program)
         self._port = port
         self._kernel = True
+        self._bound: list[tuple[Address, str, int]] = []
 
     async def bind(self) -> list[socket.socket]:
         """Return listening sockets on the node's own addresses; raises AgentUnable.
@@ -54,17 +55,33 @@ class Tailnet:
         self._kernel = found.kernel
         addresses = found.self.addresses if found.kernel else (_LOOPBACK,)
         sockets: list[socket.socket] = []
+        self._bound = []
         try:
             for address in addresses:
                 sockets.append(self._listen(address))
-        except OSError as error:
+        except (OSError, AgentUnable) as error:
             for each in sockets:
                 each.close()
+            if isinstance(error, AgentUnable):
+                raise
             text = f"can't listen on {endpoint(address, self._port)}: {os.strerror(error.errno or 0)}"
             raise AgentUnable(text, hint="is another agent running, and may this user bind to an interface?") from error
         if not sockets:
             raise AgentUnable("this node has no tailnet address", hint="run `tailscale up`")
         return sockets
+
+    def stands(self) -> bool:
+        """Whether what was bound is still this node's: a tailscaled that starts again makes its interface anew.
+
+        A socket is bound to an interface by its number, and hears nothing more once that has gone.
+        """
+        try:
+            return all(
+                socket.if_nametoindex(device) == number and _interface_of(address) == device
+                for address, device, number in self._bound
+            )
+        except (OSError, AgentUnable):
+            return False
 
     async def _connected(self) -> Status:
         end = asyncio.get_running_loop().time() + START_S
@@ -85,6 +102,7 @@ class Tailnet:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if self._kernel:
                 device = _interface_of(address)
+                self._bound.append((address, device, socket.if_nametoindex(device)))
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
             listener.bind((str(address), self._port))
             listener.listen(BACKLOG)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -16,7 +17,7 @@ from tests.parts.ops_agent import EVERYTHING, OpsAgent
 from tests.parts.shared_tailnet import SharedTailnet
 from tests.parts.tailnet_build import tailnet_programs
 from tests.parts.tailnet_raw import dialled, http_from, whoami_request
-from tests.parts.waiting import eventually_now
+from tests.parts.waiting import eventually, eventually_now
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 LOSS_S = 15.0
@@ -24,6 +25,8 @@ LOSS_S = 15.0
 
 GUEST = "user-2@fake-control.example.net"
 """What the control server calls its second node's user."""
+
+GRANTS: list[dict[str, Any]] = [{"principal": f"tailnet:{GUEST}", "capabilities": EVERYTHING, "run_as": ["*"]}]
 
 FOREIGN: list[tuple[Literal["sharer", "sharee"], str]] = [
     ("sharer", "is shared in from another tailnet"),
@@ -33,19 +36,23 @@ FOREIGN: list[tuple[Literal["sharer", "sharee"], str]] = [
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[SharedTailnet]:
+    with SharedTailnet(built()) as running:
+        yield running
+
+
+def built() -> Path:
+    """Where the tailnet's programs are."""
     programs = tailnet_programs()
     require(programs is not None, "needs the tailnet's programs (scripts/tailnet.sh builds them, with go on PATH)")
     require(can_make_namespaces(), "needs root, network namespaces and /dev/net/tun")
     assert programs is not None
-    with SharedTailnet(programs) as running:
-        yield running
+    return programs
 
 
 @pytest.fixture(scope="module")
 def agent(net: SharedTailnet) -> Iterator[OpsAgent]:
     """It grants the guest everything, by the name its login has."""
-    grants: list[dict[str, Any]] = [{"principal": f"tailnet:{GUEST}", "capabilities": EVERYTHING, "run_as": ["*"]}]
-    with OpsAgent(grants, tailscaled=net.host) as running:
+    with OpsAgent(GRANTS, tailscaled=net.host) as running:
         yield running
 
 
@@ -98,6 +105,18 @@ async def test_a_node_that_turns_out_to_be_shared_in_loses_its_open_connection(
     denials = [each for each in agent.records() if (each["step"] or {}).get("type") == "identity"]
     assert denials[-1]["principal"] == f"tailnet:{GUEST}"
     assert "shared in" in denials[-1]["reason"]
+
+
+async def test_an_agent_is_there_again_after_tailscaled_was_restarted() -> None:
+    """Its interface is another one then, which a listener that is bound to the first hears nothing of."""
+    with SharedTailnet(built()) as net, OpsAgent(GRANTS, tailscaled=net.host) as agent:
+        assert (await asked(net)).startswith(b"HTTP/1.1 200")
+        await asyncio.to_thread(net.host.stop)
+        await eventually(lambda: "interface has gone" in agent.said(), within_s=20, what="it is noticed")
+        await asyncio.to_thread(net.host.start)
+        await eventually(lambda: "listening on the tailnet again" in agent.said(), within_s=30, what="it listens again")
+        await asyncio.to_thread(eventually_now, lambda: net.guest.reaches("host"), within_s=40, what="there is a way")
+        assert (await asked(net)).startswith(b"HTTP/1.1 200")
 
 
 def test_what_tailscaled_says_of_a_shared_node_is_what_we_read(net: SharedTailnet) -> None:

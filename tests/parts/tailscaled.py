@@ -85,6 +85,13 @@ class Tailscaled:
         """Its tailnet addresses, IPv4 first."""
         return [str(each) for each in self.status()["TailscaleIPs"]]
 
+    def stop(self) -> None:
+        """End it in order, as an upgrade does: its interface goes with it. `start` brings it back."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(20)
+        self.socket.unlink(missing_ok=True)
+
     def end(self) -> None:
         """End it, as a machine that loses power does."""
         if self._process is not None and self._process.poll() is None:
