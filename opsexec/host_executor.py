@@ -109,7 +109,7 @@ class HostExecutor:
             if recorder.behind:
                 await within("handing the last output to its sink", recorder.finish(), context)
             await recorder.finish()
-        except BaseException as error:
+        except BaseException as error:  # whatever stops it, the audit has the allowed step's end
             recorder.abandon()
             self._record_failure(base, recorder, error, time.monotonic() - begun)
             raise
@@ -256,7 +256,7 @@ class HostExecutor:
                 max_output_bytes=self._capabilities.max_output_bytes,
             )
             session = await self._host.open_tty(spec, step.term, step.columns, step.rows)
-        except BaseException as error:
+        except BaseException as error:  # as above
             self._record_failure(base, Recorder(), error, 0.0)
             raise
         return AuditedTerminal(

@@ -84,7 +84,7 @@ class AuditLog:
             with log._mutex:
                 log._lock()
                 log._unlock()
-        except BaseException:
+        except BaseException:  # whatever it was: nobody else holds the file
             log._closed = True
             os.close(log._fd)
             raise
@@ -190,7 +190,7 @@ class AuditLog:
             except OSError as error:
                 self._unlock()
                 raise _unavailable(self.path, "can't be read", error) from error
-            except BaseException:
+            except BaseException:  # whatever it was: nobody else lets the lock go
                 self._unlock()
                 raise
 
@@ -218,7 +218,7 @@ class AuditLog:
         fd = open_active(self.path)
         try:
             check_safe(fd, self.path)
-        except BaseException:
+        except BaseException:  # as in open
             os.close(fd)
             raise
         self._move_to(fd)

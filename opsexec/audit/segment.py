@@ -150,7 +150,7 @@ def snapshot(path: Path) -> Snapshot:
                 closed = tuple(each for each in closed_segments(path) if not is_active(each[1], fd))
                 fcntl.flock(fd, fcntl.LOCK_UN)
                 return Snapshot(closed, fd, size)
-        except BaseException:
+        except BaseException:  # whatever it was: nobody else holds the file
             os.close(fd)
             raise
         os.close(fd)

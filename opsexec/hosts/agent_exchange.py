@@ -118,7 +118,7 @@ class Exchange:
                 feeding = asyncio.create_task(self._feed(stdin))
                 feeding.add_done_callback(self._fed)
             await self._over
-        except BaseException:
+        except BaseException:  # a cancellation as well: the agent ends what it does
             self._left = True
             await link.leave(LEAVE_S)
             raise

@@ -81,7 +81,7 @@ async def _connected(path: str) -> socket.socket:
                 return opened
             except BlockingIOError:
                 await asyncio.sleep(AGAIN_S)
-    except BaseException:
+    except BaseException:  # a cancellation as well: nobody else holds the socket
         opened.close()
         raise
 

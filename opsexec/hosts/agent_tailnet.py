@@ -170,7 +170,7 @@ class TailnetWay:
             status_line = await dial.answered
             if not status_line.startswith("HTTP/1.1 101 "):
                 raise self._refused(found, "tailscaled could not connect")
-        except BaseException:
+        except BaseException:  # a cancellation as well: nobody else holds the dial
             transport.abort()
             raise
         link = AgentLink(host)

@@ -105,7 +105,7 @@ class AgentTerminal:
                 end = await exchange.run(whole, self._frames(), self._timeout_s)
                 self._screen.take_all()
                 await self._recorder.finish()
-            except BaseException:
+            except BaseException:  # a cancellation as well: the screen is told no more
                 self._recorder.abandon()
                 raise
         if not isinstance(end, Result):

@@ -195,7 +195,7 @@ async def _join(
         kind, *rest = bridge.answer.result()
         if kind != b"ok":
             raise refusal([os.fsdecode(item) for item in rest], host)
-    except BaseException:
+    except BaseException:  # a cancellation as well: nobody else holds the pipes
         os.close(from_process)
         os.close(to_process)
         raise

@@ -62,7 +62,7 @@ class CopyProcess:
         )
         try:
             process = await asyncio.shield(starting)
-        except BaseException:
+        except BaseException:  # a cancellation as well: it may start all the same
             watchdog.done(slot)
             starting.add_done_callback(_give_up)
             await asyncio.wait([starting])

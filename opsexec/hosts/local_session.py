@@ -56,7 +56,7 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
         raise HostUnsuitable(
             f"no session within {OPEN_S:g} s", host=host, hint="does sudo, or the user's shell, wait for something?"
         ) from None
-    except BaseException:
+    except BaseException:  # a cancellation as well: it never became a session
         session.close()
         _give_up(transport)
         raise

@@ -91,7 +91,7 @@ class RsyncEnd:
         try:
             connector = Path(__file__).with_name("rsync_connector.py")
             self._argv = rsync_argv(plan, f"{sys.executable} -I -S {connector} {self._theirs.fileno()}")
-        except BaseException:
+        except BaseException:  # whatever it was: nobody else holds the pair
             self._close()
             raise
         self._process: CopyProcess | None = None

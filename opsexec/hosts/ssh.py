@@ -93,7 +93,7 @@ class SshHost:
             session.close()
             text = f"the host refused a session: {error.reason}"
             raise HostUnreachable(text, host=self._name, hint="see MaxSessions in its sshd_config") from error
-        except BaseException:
+        except BaseException:  # a cancellation as well: the session is half open
             self._gave_up_at = session.loop.time()
             session.close()
             raise
