@@ -153,7 +153,7 @@ async def test_killed_at_any_stage_a_turn_is_never_done_twice_nor_lost_without_a
     with OpsAgent() as agent:
         async with rpc(agent) as ex:
             steps = (counting(file), counting(file))
-            await ex.run(ScheduleAdd("a", soon(3), steps=steps, missed="once"))
+            await ex.run(ScheduleAdd("a", soon(5), steps=steps, missed="once"))
         agent.end(signal.SIGKILL)
         agent.program = ("-m", "tests.parts.dying_agent", "schedule", stage)
         agent.start()
