@@ -51,7 +51,8 @@ class Limits:
 
     `ready_s`, `line_s`: how long a scanner and a login wait for a push that was announced. `pushes`: taken at the same
     time; more wait.
-    `memory_bytes`: of each git of ours that reads or writes a pack.
+    `memory_bytes`: of each git of ours that reads or writes a pack. `calm_s`, `packs`: how long nobody may have wanted
+    a mirror, and what it must hold more of, before its upkeep. `room_bytes`: what must be free for a push to begin.
     """
 
     idle_s: float = 15.0
@@ -69,6 +70,9 @@ class Limits:
     pushes: int = 2
     memory_bytes: int = 2 << 30
     cpu_s: int = 600
+    calm_s: float = 10.0
+    packs: int = 40
+    room_bytes: int = 32 << 20
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,9 @@ class Door:
         body = Body(upload.read)
         head: PushHead | None = None
         try:
+            head = await read_head(body, self._limits.updates)  # first: how it wants its answer is said there
             await repository.refresh(self._limits.fresh_s)
-            head = await read_head(body, self._limits.updates)
+            repository.require_room()
         except Refusal as refusal:
             head = refusal.head if isinstance(refusal, UnfitPush) else head
             await upload.drain()

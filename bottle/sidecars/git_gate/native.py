@@ -94,6 +94,7 @@ class NativeDoor:
     async def _push(self, line: Line, body: Body, repository: Repository) -> bytes:
         repository.expect()
         await repository.refresh(self._limits.fresh_s, hold=True)
+        repository.require_room()
         listing = await start("git-receive-pack", repository, self._limits, advertise=True, hooks=self._gate.hooks)
         listing.stdin.close()
         await self._exchange(line, listing, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from bottle.sidecars.git_gate.ahead import Ahead, Held
 from bottle.sidecars.git_gate.config import GateConfig
 from bottle.sidecars.git_gate.litter import remove_incoming, remove_unfinished
+from bottle.sidecars.git_gate.upkeep import Upkeep
 from opsexec.capability import CapabilitySet, clean_path
 from opsexec.errors import OpsError
 from opsexec.executor import Executor, RunOutput
@@ -68,6 +70,7 @@ class Repository:
         self._pushes = 0
         self._waiting = waiting
         self._leaving: set[asyncio.Task[None]] = set()
+        self._upkeep = Upkeep(self.mirror, config.limits)
 
     async def refresh(self, within_s: float = 0.0, *, hold: bool = False) -> None:
         """Bring the mirror up to date, unless that began at most `within_s` seconds ago. Raises Refusal if it can't.
@@ -124,28 +127,43 @@ class Repository:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Hold the mirror: nobody refreshes it or pushes to it meanwhile. Raises Refusal where that takes too long."""
-        try:
-            async with asyncio.timeout(self._limits.fetch_s):
-                await self._alone.acquire()
-        except TimeoutError:
-            raise Refusal("the gate is busy with another push or fetch of this repository") from None
-        try:
-            yield
-        finally:
-            self._alone.release()
+        async with self._upkeep.off():
+            try:
+                async with asyncio.timeout(self._limits.fetch_s):
+                    await self._alone.acquire()
+            except TimeoutError:
+                raise Refusal("the gate is busy with another push or fetch of this repository") from None
+            try:
+                yield
+            finally:
+                self._alone.release()
+
+    def require_room(self) -> None:
+        """Raise Refusal where there is no room for a push: better said before than found out in the middle of it."""
+        room = os.statvfs(self.mirror)
+        free, whole = (blocks * room.f_frsize >> 20 for blocks in (room.f_bavail, room.f_blocks))
+        if free < self._limits.room_bytes >> 20:
+            begin = "started again, the bottle begins with an empty gate"
+            raise Refusal(f"the gate has no room left for a push ({free} MiB of {whole} MiB); {begin}")
 
     async def take_turn(self) -> None:
         """Wait until no other push to this mirror is under way: a quarantine that is there is this one's, or nobody's.
 
         Each call is followed by one of `end_turn`, once the push's git and its scan have ended.
         """
-        await self._turn.acquire()
+        try:
+            await self._upkeep.give_way()
+            await self._turn.acquire()
+        except asyncio.CancelledError:
+            self._upkeep.again()
+            raise
 
     def end_turn(self) -> None:
         """Remove what the push left, and let the next one in."""
         self._littered = True
         remove_incoming(self.mirror)
         self._turn.release()
+        self._upkeep.again()
 
     def expect(self) -> None:
         """Start a scanner for the push that a client has announced, unless enough of them wait already."""
@@ -204,6 +222,7 @@ class Repository:
 
     async def aclose(self) -> None:
         """End what waits."""
+        await self._upkeep.give_way()
         if self._ready is not None:
             self._expire(self._ready)
         if self._held is not None:
