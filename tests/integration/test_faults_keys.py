@@ -168,3 +168,12 @@ async def test_a_token_that_is_not_filled_in_is_refused_not_taken_for_a_name(
         async with executor(server, audit, **options) as ex:
             with pytest.raises(UsageError, match="%C in UserKnownHostsFile"):
                 await ex.run(TRUE)
+
+
+async def test_a_comment_behind_a_value_is_told_as_what_it_is(server: Sshd, audit: AuditLog, home: Path) -> None:
+    """ssh(1) takes it, so a hint to ask ssh would find nothing."""
+    with configured(home, "User root # not deploy") as options:
+        async with executor(server, audit, **options) as ex:
+            with pytest.raises(UsageError, match="# not deploy") as caught:
+                await ex.run(TRUE)
+    assert "line of its own" in str(caught.value.hint)
