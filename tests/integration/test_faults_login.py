@@ -114,7 +114,9 @@ async def test_no_key_at_all_is_refused_in_words(login: Login, agent_only: Path)
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "public", "garbage", "encrypted"])
-async def test_a_key_file_that_can_not_be_used_is_named(login: Login, tmp_path: Path, kind: str) -> None:
+async def test_a_key_file_that_can_not_be_used_is_named(
+    login: Login, tmp_path: Path, kind: str, agent_only: Path
+) -> None:
     key = tmp_path / kind
     if kind == "directory":
         key.mkdir()
