@@ -64,6 +64,10 @@ def _least(a: Number | None, b: Number | None) -> Number | None:
     return b if a is None else a if b is None else min(a, b)
 
 
+NOTHING = CapabilitySet.nothing()
+NO_GRANT = GrantSet(NOTHING.layers)
+
+
 def effective(grants: Iterable[GrantSet], attenuation: CapabilitySet | None, step: Step) -> CapabilitySet:
     """Return the set a step is judged by: the grant that decides about it, narrowed by the caller's own set."""
     return deciding(grants, attenuation, step)[1]
@@ -77,7 +81,7 @@ def deciding(
     The first that admits all of it wins, so a step runs under one grant as a whole, never under two halves.
     """
     needs = step.requires()
-    grant, best, best_score = GrantSet(CapabilitySet.nothing().layers), CapabilitySet.nothing(), -1
+    grant, best, best_score = NO_GRANT, NOTHING, -1
     for held in grants:
         narrowed = held if attenuation is None else held.narrowed(attenuation)
         users = all(step.run_as in (None, *layer.run_as) or "*" in layer.run_as for layer in narrowed.layers)

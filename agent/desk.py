@@ -8,6 +8,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +38,20 @@ REMEMBERED_RUNS = 50_000
 
 
 class ActiveRun:
-    """A run whose caller is connected. `attenuation`: what that caller narrowed itself to."""
+    """A run whose caller is connected. `attenuation`: what that caller narrowed itself to; `held`: what judges it."""
 
-    def __init__(self, run: str, asker: Asker, step: Step, attenuation: CapabilitySet | None) -> None:
+    def __init__(
+        self, run: str, asker: Asker, step: Step, attenuation: CapabilitySet | None, held: CapabilitySet
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.run = run
         self.principal = asker.principal
         self.listener = asker.listener
-        self.step = redact(step)
         self.asks_consent: bool | None = None
         """Of a terminal: whether somebody was asked for it. None: nobody ever is."""
         self._asked_for = (attenuation, step)
-        self._held = effective(asker.grants, attenuation, step)
+        self._held = held
         self.mark = new_mark()
         self.overseers: frozenset[str] = frozenset()
         """Who on this host was asked for consent: they may watch it and end it."""
@@ -57,6 +59,11 @@ class ActiveRun:
         self.ended_by: OpsError | None = None
         self.over = asyncio.Event()
         self._task = task
+
+    @cached_property
+    def step(self) -> dict[str, Any]:
+        """The step as the audit has it."""
+        return redact(self._asked_for[1])
 
     def lost_its_grant(self, ceiling: Ceiling, always_ask: bool) -> str | None:
         """Return why it would not begin under this ceiling, as it did under an earlier one; None when it would."""

@@ -142,6 +142,9 @@ def _require_plain(request: web.BaseRequest) -> None:
 
 
 def _route(request: web.BaseRequest) -> Handler:
+    exact = ROUTES.get((request.method, request.path))
+    if exact is not None and "*" not in request.path:
+        return exact
     parts = request.path.split("/")
     methods = []
     for (method, path), handler in ROUTES.items():

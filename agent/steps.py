@@ -75,7 +75,7 @@ async def _serve(
             held = effective(asker.grants, attenuation, step)
             if wanted.detach:
                 return await _detach(desk, asker, answer, held, wanted, step)
-            return await _attended(desk, asker, answer, held, wanted, step, body, words)
+            return await _attended(desk, asker, answer, held, attenuation, wanted, step, body, words)
     except OpsError as error:
         return await answer.error(refused(desk, asker, step, error))
     finally:
@@ -87,18 +87,19 @@ async def _attended(
     asker: Asker,
     answer: Answer,
     held: CapabilitySet,
+    attenuation: CapabilitySet | None,
     wanted: StepRequest,
     step: Step,
     body: Body,
     words: CopyWords | None,
 ) -> web.StreamResponse:
     """Run a step for a caller who waits. When they go, aiohttp cancels this, and the process tree is ended."""
-    active = ActiveRun(wanted.run, asker, step, wanted.ceiling())
+    active = ActiveRun(wanted.run, asker, step, attenuation, held)
     host = MarkedHost(desk.host, active.mark)
     said: dict[str, Any] = {"principal": asker.principal, "listener": asker.listener, "layer": LAYER, "run": wanted.run}
     executor: HostExecutor
     if words is None:
-        executor = AgentExecutor(desk, asker, held, wanted.ceiling(), host, wanted.run)
+        executor = AgentExecutor(desk, asker, held, attenuation, host, wanted.run)
     else:
         far = FarCopy(desk.name, active.mark, words, body, answer)
         executor = CopyExecutor(far, host, held, desk.audit, **said)

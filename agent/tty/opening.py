@@ -44,7 +44,7 @@ async def open_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> w
             asker.grants = desk.ceiling.grants(asker.principal)  # as they are now: the body may have taken its time
             grant, held = deciding(asker.grants, attenuation, step)
             asks = grant.asks_consent or desk.config.consent.always
-            active = ActiveRun(wanted.run, asker, step, attenuation)
+            active = ActiveRun(wanted.run, asker, step, attenuation, held)
             active.asks_consent = asks
             return await _attended(desk, asker, answer, body, active, step, held)
     except OpsError as error:
