@@ -13,6 +13,7 @@ from agent.hangup import HangUps
 from agent.identity import NOBODY, Identity, Prove
 from agent.principal import BOTTLE, peer_principal
 from opsexec.errors import OpsError
+from opsexec.hosts.reading import read_in_blocks
 
 if TYPE_CHECKING:
     from agent.config import Limits
@@ -148,6 +149,7 @@ class Connection(web.RequestHandler):
             self._asking.add_done_callback(self._gate.asking.discard)
 
     def _begin(self, transport: asyncio.Transport) -> None:
+        read_in_blocks(transport)
         self._served = True
         self._socket = transport.get_extra_info("socket").fileno()
         super().connection_made(transport)

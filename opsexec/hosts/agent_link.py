@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from opsexec.errors import ConnectionLost, OpsError, ProtocolError
 from opsexec.hosts.agent_http import AnswerParser
+from opsexec.hosts.reading import read_in_blocks
 from opsexec.wire import VERSION_HEADER, require_same_major
 
 
@@ -43,6 +44,7 @@ class AgentLink(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Take the transport."""
+        read_in_blocks(transport)
         self._transport = transport
 
     def data_received(self, data: bytes, datatype: object = None) -> None:

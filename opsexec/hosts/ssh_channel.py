@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     Channel = asyncssh.SSHClientChannel[bytes]
     Session = asyncssh.SSHClientSession[bytes]
 
+WINDOW_BYTES = 8 << 20
+"""What sshd may send of a channel before it is told to go on. More than a run's own window (`frames.OUTPUT_WINDOW`),
+which is what holds a program up when its output isn't taken: asyncssh's 2 MiB would hold it up in between."""
+
 
 async def open_channel(
     connection: asyncssh.SSHClientConnection, session: Callable[[], Session], command: str
@@ -22,7 +26,9 @@ async def open_channel(
     asyncssh forgets a channel whose opening is cancelled, and the host holds it on: ten of those are all that sshd
     allows (MaxSessions). So the opening goes on to its end, and what it gives is closed.
     """
-    creating = asyncio.ensure_future(connection.create_session(session, command, encoding=None, request_pty=False))
+    creating = asyncio.ensure_future(
+        connection.create_session(session, command, encoding=None, request_pty=False, window=WINDOW_BYTES)
+    )
     try:
         await asyncio.sleep(0)
         acknowledge_at_once(connection)

@@ -17,6 +17,7 @@ from opsexec.errors import HostUnreachable, UsageError
 from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
 from opsexec.hosts.known_hosts_files import known_hosts_files
+from opsexec.hosts.reading import read_in_blocks
 from opsexec.hosts.ssh_keys import encrypted_among, key_arguments
 
 CIPHERS = (
@@ -141,6 +142,7 @@ async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: in
         if mapped is None:
             raise
         raise mapped from error
+    read_in_blocks(getattr(connection, "_transport", None))  # asyncssh has no public name for it
     return Login(connection, jumps)
 
 
