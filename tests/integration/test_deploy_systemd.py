@@ -26,7 +26,7 @@ socket_group = "ops-agent"
 {more}
 [[grants]]
 principal = "unix:root"
-capabilities = ["exec:**", "shell:*", "fs.*:/**"]
+capabilities = ["exec:**", "shell:*", "fs.*:/**", "observe:services"]
 run_as = ["*"]
 """
 
@@ -95,6 +95,28 @@ def test_what_no_step_needs_is_refused_to_all_of_them(installed: BootedMachine) 
     for dropped in (16, 17, 22, 25):  # SYS_MODULE, SYS_RAWIO, SYS_BOOT, SYS_TIME: linux/capability.h
         assert not int(bounding, 16) >> dropped & 1
     assert mode == "2"
+
+
+IN_PASSING = """
+import socket, subprocess
+link = socket.socket(socket.AF_UNIX)
+link.settimeout(30)
+link.connect('/run/ops-agent/agent.sock')
+link.sendall(b'GET /v1/events?names=services HTTP/1.1\\r\\nHost: a\\r\\nAccept: application/x-ndjson\\r\\n\\r\\n')
+again = 'while systemd-run --quiet --wait --collect --unit=passing /bin/true; do sleep 0.2; done'
+with subprocess.Popen(['sh', '-c', again], start_new_session=True) as passing:
+    try:
+        for line in link.makefile('rb'):
+            if b'passing.service' in line and b'active/running' in line:
+                print('told')
+                break
+    finally:
+        passing.terminate()
+"""
+
+
+def test_the_systems_services_are_told_also_those_that_end_at_once(installed: BootedMachine) -> None:
+    assert installed.run("/usr/bin/python3", "-I", "-c", IN_PASSING).strip() == "told"
 
 
 def test_reload_takes_a_new_file_and_says_what_is_wrong_with_a_bad_one(installed: BootedMachine) -> None:
