@@ -156,3 +156,12 @@ def test_es5_es6_what_uses_up_its_bounds_ends_its_own_bottle(
     assert ended.code == own or "the agent's container ended" in ended.stderr
     label = f"bottle.identity={ended.identity}"
     assert engine.labelled("ps", label) == engine.labelled("network", label) == []
+
+
+@pytest.mark.parametrize("status", [128, 137])
+def test_a_status_that_an_engine_may_give_is_the_agent_s_own_while_its_container_lives(
+    stage: Scene, tmp_path: Path, status: int
+) -> None:
+    bottles = _bottles(stage, tmp_path / "home")
+    ended = bottles.run("worker", ["/bin/sh", "-c", f"exit {status}"])
+    assert ended.code == status, ended.stderr[-2000:]
