@@ -55,7 +55,9 @@ def _policy(repository: Repository) -> str:
 
 def _workspace(plan: BottlePlan) -> str:
     workspace = plan.workspace
-    return "none" if workspace.source is None else f"a copy of {workspace.source} at {workspace.path}"
+    if workspace.source is not None:
+        return f"a copy of {workspace.source} at {workspace.path}"
+    return f"as it was left, at {workspace.path}" if workspace.workdir == workspace.path else "none"
 
 
 def shown(text: str) -> str:

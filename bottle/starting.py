@@ -31,7 +31,7 @@ from bottle.state import Metadata, State, new_identity, require_backend, this_pr
 from bottle.supervise import wait_s
 from bottle.tools import with_tools
 from bottle.workspace.keeping import kept, looked_at
-from opsexec.errors import UsageError
+from opsexec.errors import OpsError, UsageError
 from opsexec.steps import redact
 
 SAMPLE = "00000000"
@@ -144,6 +144,8 @@ def resume(arguments: argparse.Namespace) -> int:
     """Start a stopped bottle again, on the backend its metadata names; returns the agent's exit status."""
     state = State(home_root().resolve())
     metadata = state.read(arguments.identity)
+    if state.alive(metadata.identity):  # nobody reads a summary and types secrets for nothing
+        raise OpsError(f"bottle {metadata.identity} is running already", hint=f"bottle stop {metadata.identity}")
     backend = require_backend(metadata.backend, BACKENDS)
     manifests = load_directories(home_root(), Path(metadata.cwd))
     loaded = kept_manifests.load(state.directory(metadata.identity), manifests, metadata.agent)

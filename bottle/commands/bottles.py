@@ -70,20 +70,26 @@ def stop(arguments: argparse.Namespace) -> int:
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Show what a bottle's daemons said."""
+    """Show what a bottle's daemons said; raises UsageError for a daemon that said nothing."""
     from bottle.manifest.store import home_root
     from bottle.preflight import shown
     from bottle.state import State
+    from opsexec.errors import UsageError
 
     state = State(home_root().resolve())
     state.read(arguments.identity)
     path = state.directory(arguments.identity) / "bundle.log"
     if not path.exists():
         return 0
+    said: set[str] = set()
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            if arguments.daemon is None or line.startswith(f"{arguments.daemon} | "):
+            daemon, bar, _ = line.partition(" | ")
+            said |= {daemon} if bar else set()
+            if arguments.daemon in (None, daemon):
                 print(shown(line.rstrip("\n")))
+    if arguments.daemon is not None and arguments.daemon not in said:
+        raise UsageError(f"no daemon {arguments.daemon[:60]!r} said a word", hint="said: " + ", ".join(sorted(said)))
     return 0
 
 

@@ -34,7 +34,7 @@ def diff(arguments: argparse.Namespace) -> int:
         print(json.dumps(summary(found)))
         return 0
     _write_patch(found.patch)
-    for line in notes(found):
+    for line in (*notes(found), *([] if found.compared.changes else ["no change that a patch could hold"])):
         print(f"bottle: {line}", file=sys.stderr)
     return 0
 

@@ -12,6 +12,7 @@ import pytest
 
 from bottle.arguments import EXAMPLES, parser
 from bottle.cli import COMMANDS, main
+from bottle.state import Metadata, State
 from tests.parts.bottle_manifests import HomeRoot
 
 
@@ -103,6 +104,33 @@ def test_an_empty_list_says_so_to_a_person(capsys: pytest.CaptureFixture[str]) -
     assert main(["list"]) == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "bottle: no bottle runs; --all shows stopped ones\n")
+
+
+def kept_bottle(home: HomeRoot, identity: str) -> Path:
+    state = State(home.path)
+    state.make(Metadata(identity, "worker", str(home.path), False, 1.0, "bwrap", phase="stopped"))
+    return state.directory(identity)
+
+
+def test_the_log_of_a_daemon_that_there_is_none_of_is_no_empty_log(
+    home: HomeRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = kept_bottle(home, "worker-00000001") / "bundle.log"
+    log.write_text("egress | one\ninit | two\negress | three | four\n")
+    assert main(["logs", "worker-00000001", "egress"]) == 0
+    assert capsys.readouterr().out == "egress | one\negress | three | four\n"
+    assert main(["logs", "worker-00000001", "egres"]) == 2
+    assert "hint: said: egress, init" in capsys.readouterr().err
+
+
+def test_a_running_bottle_is_not_shown_asked_about_and_then_refused(
+    home: HomeRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept_bottle(home, "worker-00000002")
+    with State(home.path).held("worker-00000002"):
+        assert main(["resume", "worker-00000002"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bottle: bottle worker-00000002 is running already\n")
 
 
 def test_info_claims_no_command_that_nobody_gave(capsys: pytest.CaptureFixture[str]) -> None:
