@@ -11,7 +11,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from opsexec import Exec, Inventory, Link, MakeDir, Push, Runbook, ServiceControl, Shell, Stat, WriteFile
+from opsexec import Exec, Inventory, Link, MakeDir, OpsError, Push, Runbook, ServiceControl, Shell, Stat, WriteFile
 from opsexec.runbook import Assert, PlainProgress, Retry, RunbookStep, Template, Tier
 
 HERE = str(Path(__file__).parent.absolute())
@@ -115,9 +115,13 @@ async def main(arguments: list[str]) -> int:
     """Run it over an inventory; the exit status is the report's."""
     check = "--check" in arguments
     words = [word for word in arguments if not word.startswith("--")]
-    inventory = await Inventory.load(words[0] if words else None)
     given = {"version": words[1]} if len(words) > 1 else {}
-    report = await runbook.run(inventory, progress=PlainProgress(), check=check, vars=given)
+    try:
+        inventory = await Inventory.load(words[0] if words else None)
+        report = await runbook.run(inventory, progress=PlainProgress(), check=check, vars=given)
+    except OpsError as error:  # what is wrong before a host is contacted; a host's own failures stand in the report
+        print(f"promote: {error} ({error.hint})", file=sys.stderr)
+        return error.exit_code
     return report.exit_code
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,10 @@ async def test_a_first_promotion_is_foreseen_made_and_not_made_again(
     assert await promote(place, "1.4.2") == []
     assert await promote(place, "1.4.3") == made[1:]
     assert (place / "current").readlink() == place / "releases/1.4.3"
+
+
+def test_the_promotion_in_python_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
+    argv = [sys.executable, str(BOOK.with_suffix(".py")), "nowhere.toml", "1.4.2", "--check"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "promote: nowhere.toml: can't be read (No such file or directory) (name another with -i)\n"
