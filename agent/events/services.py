@@ -64,15 +64,12 @@ class Services:
         self._known = self._absent = None
         self._hears = False
         anew = asyncio.Event()
-        listening = asyncio.create_task(self._listen(tell, anew))
-        try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(tell, anew))
             while True:
                 anew.clear()
                 await self._look(tell, anew)
                 await self._rest(anew)
-        finally:
-            listening.cancel()
-            await asyncio.wait([listening])
 
     async def _look(self, tell: Callable[[Event], None], anew: asyncio.Event) -> None:
         """List all units, and tell what has changed that nobody said."""
