@@ -13,6 +13,7 @@ from opsexec.errors import (
     AuditUnavailable,
     BadRunbook,
     CapabilityDenied,
+    ConnectionLost,
     HostKeyRejected,
     HostUnreachable,
     OpsError,
@@ -89,6 +90,7 @@ class HostRun:
         self._state = state or HostState()
         self._shared = shared
         self._executor: Executor | None = None
+        self._reached = False
         self._predicted: set[str] = set()
         self._valueless: set[str] = set()
         self._foreseen = Foreseen()
@@ -160,7 +162,7 @@ class HostRun:
 
     async def _always(self, steps: list[Keyed], always: list[Keyed], stack: AsyncExitStack) -> None:
         """Run every `always` step, also after one of them failed; not on a host that was never reached."""
-        if self._executor is None and self._flags["failed"] and self._status() == "unreachable":
+        if not self._reached and self._flags["failed"] and self._status() == "unreachable":
             return
         for _, step in steps:
             if step.register is not None:
@@ -248,6 +250,7 @@ class HostRun:
             try:
                 executor = await self._open(stack)
                 output = await executor.run_streaming(made, check=options.check, diff=options.diff)
+                self._reached = True
                 output.check()
                 if options.check and output.changed:
                     self._foreseen.took(made)
@@ -255,6 +258,7 @@ class HostRun:
             except _FATAL:
                 raise
             except OpsError as error:
+                self._reached |= _was_reached(error)
                 missing = options.check and isinstance(error, StepFailed) and error.hint == HINTS["not_found"]
                 unmade = self._foreseen.explains_missing(made) if missing else None
                 if unmade is not None:
@@ -332,6 +336,11 @@ def _failed(error: OpsError, output: RunOutput | None = None) -> _Made:
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
     result = registered(output, failed=True, error=error.message)
     return _Made(status, output, output is not None and output.changed, text, result)
+
+
+def _was_reached(error: OpsError) -> bool:
+    """True when a step failed on its host; having an executor says nothing, it connects for the first admitted step."""
+    return isinstance(error, (StepFailed, ConnectionLost))
 
 
 def _may_pass(error: OpsError) -> bool:
