@@ -156,7 +156,7 @@ async def test_killed_at_any_stage_a_turn_is_never_done_twice_nor_lost_without_a
             await ex.run(ScheduleAdd("a", soon(5), steps=steps, missed="once"))
         agent.end(signal.SIGKILL)
         agent.program = ("-m", "tests.parts.dying_agent", "schedule", stage)
-        agent.start()
+        agent.begin()
         assert agent.died() == -signal.SIGKILL
         agent.program = ("-m", "agent")
         agent.start()

@@ -103,19 +103,23 @@ class OpsAgent:
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
-        argv = [sys.executable, "-W", "error", *self.program, "--config", str(self.config)]
-        if self.tailscaled is not None:
-            argv = Namespaces.inside(self.tailscaled.namespace, argv)
         before = self.said().count("serving")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(argv, stderr=log, cwd=REPOSITORY, env=self._environment)
+        self.begin()
         eventually_now(
             lambda: self.said().count("serving") > before or self._process is None or self._process.poll() is not None,
             within_s=DEATH_S,
             what="the agent serves",
         )
-        if self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"the agent ended: {self.said()}")
+
+    def begin(self) -> None:
+        """Start it; one that is to die may do so before it serves."""
+        argv = [sys.executable, "-W", "error", *self.program, "--config", str(self.config)]
+        if self.tailscaled is not None:
+            argv = Namespaces.inside(self.tailscaled.namespace, argv)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(argv, stderr=log, cwd=REPOSITORY, env=self._environment)
 
     def said(self) -> str:
         """What it has said on stderr."""
