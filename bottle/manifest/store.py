@@ -76,7 +76,9 @@ class Manifests:
 
     def load(self, name: str) -> Loaded:
         """Return an agent with its bottle; raises BadManifest."""
-        # Here and not above: what was read before goes on without it (bottle/manifest/kept.py).
+        # Here and not above: what was read before goes on without it (bottle/manifest/kept.py). No plugin has a say in
+        # what a manifest means, and looking for one takes a tenth of the import.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from bottle.manifest.validate import read_agent
 
         entry = self._agents.get(name)
