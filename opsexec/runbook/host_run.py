@@ -33,6 +33,7 @@ from opsexec.runbook.rendering import render_step, template_references
 from opsexec.runbook.report import TAIL_CHARACTERS, HostReport, Status, StepReport
 from opsexec.runbook.results import registered
 from opsexec.runbook.resume import HostState
+from opsexec.runbook.secrecy import refuse_said_secrets
 from opsexec.runbook.template import references, render_open
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ class HostRun:
                 return _skipped(f"when {step.when}")
             if isinstance(step.action, Assert):
                 return self._assert(step.action)
+            if isinstance(step.action, Template):
+                refuse_said_secrets(step.action, self._scope, self._shared.masker)
             made = render_step(step.action, self._scope)
             waits_for = self._foreseen.waits_for(made) if options.check else None
             if waits_for is not None:

@@ -13,6 +13,9 @@ MIN_LINE = 6
 Shorter ones say little.
 """
 
+MIN_HELD = 4
+"""Characters from which on a secret that is found in another text is taken for itself."""
+
 
 class Masker:
     """Replaces each known secret value by `***`.
@@ -33,6 +36,10 @@ class Masker:
             *(line.strip() for line in value.splitlines() if len(line.strip()) >= MIN_LINE),
         }
         self._values = sorted({*self._values, *filter(None, forms)}, key=lambda v: (-len(v), v))
+
+    def holds(self, text: str) -> bool:
+        """True when a known secret of some length stands in the text: a shorter one stands anywhere by chance."""
+        return any(len(value) >= MIN_HELD and value in text for value in self._values)
 
     def text(self, text: str, *, cut: bool = False) -> str:
         """Return the text masked. `cut`: its beginning was cut off, maybe inside a secret."""

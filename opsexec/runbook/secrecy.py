@@ -7,9 +7,11 @@ from typing import Any
 
 from opsexec.runbook.expression import parse_condition
 from opsexec.runbook.field_types import MAY_BE_SECRET
+from opsexec.runbook.masking import Masker
 from opsexec.runbook.model import Assert, RunbookStep, Template
 from opsexec.runbook.rendering import template_references
 from opsexec.runbook.template import SecretMisplaced, misplaced, references
+from opsexec.runbook.variables import Scope
 from opsexec.secret_source import SecretSource
 
 
@@ -24,6 +26,15 @@ def secret_names(variables: Mapping[str, Any]) -> frozenset[str]:
                 secret.add(name)
                 grew = True
     return frozenset(secret)
+
+
+def refuse_said_secrets(template: Template, scope: Scope, masker: Masker) -> None:
+    """Raise SecretMisplaced when what a step registered holds a secret and would stand where others can read it."""
+    for reference, name, kind in template_references(template):
+        if reference.name in scope.registered and kind not in MAY_BE_SECRET:
+            said = scope.lookup(reference)
+            if isinstance(said, str) and masker.holds(said):
+                raise misplaced(f"${{{reference}}}", name)
 
 
 def refuse_misplaced_secrets(step: RunbookStep, variables: Mapping[str, Any]) -> None:
