@@ -97,7 +97,8 @@ def bundle(
         run("doors", python, "doors", {"address": address, "doors": behind})
         run(dns.DAEMON, python, "dns.serve", dns.configuration(plan, secrets, [address], address))
     told_all = Secret(json.dumps({"daemons": running}) + "\n")
-    return Bundle((python, "-m", "bottle.sidecars.init"), env, told_all, trees)
+    # Without what site looks for: the supervisor, which each daemon waits for, is the standard library's alone.
+    return Bundle((python, "-S", "-m", "bottle.sidecars.init"), env, told_all, trees)
 
 
 def _egress(plan: BottlePlan, place: Place, secrets: Credentials, authority: Authority) -> dict[str, Any]:

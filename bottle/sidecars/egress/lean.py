@@ -1,8 +1,9 @@
 """Lets mitmproxy be imported without what the gate never uses: that takes longer than everything it does. Import first.
 
 Its `addons` package imports thirty addons, a web server among them. HTTP/3 is off (`http3=False`, and no UDP reaches
-the gate), but its layers, aioquic and what that stands on are imported with the others. Here their places are taken by
-modules whose every name is a class that can't be made: what asks whether something is of that kind is told no.
+the gate), but its layers, aioquic and what that stands on are imported with the others. Nobody types commands, whose
+parser takes as long as all of TLS, and no options are read from a file. Here their places are taken by modules whose
+every name is a class that can't be made: what asks whether something is of that kind is told no.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 NAME = "mitmproxy.addons"
-ABSENT = ("mitmproxy.proxy.layers.quic", "mitmproxy.proxy.layers.http._http3", "aioquic.h3.connection", "aioquic.tls")
+ABSENT = (
+    "mitmproxy.proxy.layers.quic", "mitmproxy.proxy.layers.http._http3", "aioquic.h3.connection", "aioquic.tls",
+    "mitmproxy.command_lexer", "pyparsing", "ruamel.yaml",
+)  # fmt: skip
 
 
 class Absent(ModuleType):
