@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.events.containers import container_event, require_trusted
+from agent.events.containers import container_event
 from agent.events.feed import Feed
 from agent.events.hub import Hub, run_event
 from agent.events.query import events_request
 from agent.events.services import changes, parse_units
+from agent.events.trusted import require_trusted
 from opsexec.errors import OpsError
 from opsexec.steps.events import EVENT_NAMES, Events
 
