@@ -24,9 +24,12 @@ LATE_S = 5.0
 
 
 class _Job:
-    """One start: `answer` for who asked; `over` for who gave up and waits to learn what came of it."""
+    """One start: `answer` for who asked; `over` for who gave up and waits to learn what came of it.
 
-    __slots__ = ("answer", "child", "failure", "over", "start")
+    `kept`: whether who gave up has what came of it all the same, and sees to its end; None until they have looked.
+    """
+
+    __slots__ = ("answer", "child", "failure", "kept", "over", "start")
 
     def __init__(self, start: Start, answer: asyncio.Future[Child]) -> None:
         self.start = start
@@ -34,6 +37,7 @@ class _Job:
         self.over: asyncio.Future[None] | None = None
         self.child: Child | None = None
         self.failure: BaseException | None = None
+        self.kept: bool | None = None
 
     def settle(self) -> None:
         """Tell who waits, in the loop; what nobody waits for any more is ended."""
@@ -44,7 +48,7 @@ class _Job:
                 self.answer.set_exception(self.failure)
         elif self.over is not None and not self.over.done():
             self.over.set_result(None)
-        else:
+        elif self.kept is False:  # else who asked, cancelled in this turn of the loop, has it or is about to look
             self.discard()
 
     def discard(self) -> None:
@@ -80,11 +84,13 @@ class Spawner:
         except asyncio.CancelledError as error:
             if job.child is None and job.failure is None:
                 await self._come_what_may(job)
+            job.kept = job.child is not None
             if job.child is None:
                 raise
             return job.child, error
         finally:
             if job.failure is not None:
+                job.kept = True
                 start.close()
 
     def close(self) -> None:
@@ -106,7 +112,9 @@ class Spawner:
                     self.loop.call_soon_threadsafe(self._settle)
                 except RuntimeError:  # the loop is closed: nobody waits any more
                     while self._done:
-                        self._done.popleft().discard()
+                        left = self._done.popleft()
+                        if not left.kept:
+                            left.discard()
 
     def _settle(self) -> None:
         self._telling = False

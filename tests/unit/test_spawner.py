@@ -113,6 +113,59 @@ async def test_a_cancelled_wait_brings_the_child_with_the_cancellation() -> None
     spawner.close()
 
 
+def hold_up(spawner: Spawner) -> None:
+    """Let the loop stand still until the thread is done: it is to be told so in its next turn, before anything else."""
+    deadline = time.monotonic() + BOUND_S
+    while not spawner._done:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+async def test_a_cancellation_just_as_it_is_there_leaves_the_child_to_who_asked() -> None:
+    spawner = Spawner()
+    start = HeldStart("/bin/sleep", "60")
+    asked = asyncio.create_task(spawner.spawn(start))
+    await until(start.begun.is_set)
+    start.let.set()
+    hold_up(spawner)
+    asked.cancel()
+    child, cancelled = await asked
+    await asyncio.sleep(0)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert child.poll() is None
+    end(child)
+    start.close()
+    spawner.close()
+
+
+async def test_a_cancellation_just_as_it_has_failed_closes_its_pipes_once() -> None:
+    spawner = Spawner()
+    closed: list[bool] = []
+
+    class Fails(HeldStart):
+        def spawn(self) -> Child:
+            super().spawn()
+            raise OSError("no")
+
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    start = Fails("/bin/true")
+    asked = asyncio.create_task(spawner.spawn(start))
+    await until(start.begun.is_set)
+    start.let.set()
+    hold_up(spawner)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await asyncio.sleep(0)
+    assert closed == [True]
+    assert start.child is not None
+    start.child.wait()
+    spawner.close()
+
+
 async def test_a_start_that_takes_too_long_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawning, "LATE_S", 0.05)
     spawner = Spawner()
