@@ -147,6 +147,7 @@ class _Guess:
         self._scope = Scope(runbook=known, host={}, overrides={}, builtins={}, secrets={})
         self._vars = known
         self._open: set[str] = set()
+        self._partial: dict[tuple[str, bool], str | None] = {}
 
     def field(self, name: str, kind: FieldType, value: Any) -> Any:
         """Return a field of a template so that filling it in gives the guess."""
@@ -171,9 +172,10 @@ class _Guess:
             if isinstance(part, str):
                 out += part
                 continue
-            value = self._known(part)
+            head = path and not out
+            value = None if (part.name, head) in self._partial else self._known(part)
             if value is None:
-                value = self._partly(part, path=path and not out)
+                value = self._partly(part, path=head)
             if value is not None:
                 out += value
             elif path and not out:
@@ -191,14 +193,18 @@ class _Guess:
 
     def _partly(self, reference: Reference, *, path: bool) -> str | None:
         """Return a variable that the runbook gives with a host's value in it: what stands around that is known."""
-        value = self._vars.get(reference.name)
-        if reference.path or not isinstance(value, str) or reference.name in self._open:
+        name, value = reference.name, self._vars.get(reference.name)
+        if reference.path or not isinstance(value, str) or name in self._open:
             return None
-        self._open.add(reference.name)
-        try:
-            return self.text(value, path=path)
-        finally:
-            self._open.remove(reference.name)
+        if (name, path) not in self._partial:  # each once: variables that hold each other twice grow fast
+            self._open.add(name)
+            try:
+                self._partial[name, path] = self.text(value, path=path)
+            except BadRunbook:
+                self._partial[name, path] = None
+            finally:
+                self._open.remove(name)
+        return self._partial[name, path]
 
 
 def takes_a_tree(action: Step | Template | Assert) -> bool:
