@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "tok-REAL-0123456789abcdef"
 HELD = "held-secret-77665544"
-START_S = 40.0
+START_S = 90.0
 
 
 def require_bottles() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.conftest import SYSTEM_DIRS
 from tests.parts.waiting import eventually_now
 
-START_S = 60.0
+START_S = 90.0
 STOP_S = 40.0
 
 
