@@ -242,9 +242,16 @@ def _launch(
             whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person, host)
             code = asyncio.run(attend(whole))
         if directory.exists():
-            kept_manifests.keep(directory, loaded)
             state.write(dataclasses.replace(running, phase="stopped"))
+            _keep(directory, loaded)
     return code
+
+
+def _keep(directory: Path, loaded: Loaded) -> None:
+    try:
+        kept_manifests.keep(directory, loaded)
+    except OSError as error:
+        say(f"warning: what the manifests say isn't kept ({error.strerror}): a resume reads them from the start")
 
 
 class Refusals:
