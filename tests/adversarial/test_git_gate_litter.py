@@ -43,8 +43,9 @@ def quarantines(site: GitGate) -> list[Path]:
 
 
 def temporary(site: GitGate) -> list[Path]:
-    """Everything in the mirror that isn't there for good."""
-    return [path for path in mirror(site).rglob("*") if path.name.startswith("tmp_") or path.suffix == ".lock"]
+    """Everything in the mirror that isn't there for good; os.walk goes on where a directory goes meanwhile."""
+    found = [Path(place, name) for place, folders, files in os.walk(mirror(site)) for name in (*folders, *files)]
+    return [path for path in found if path.name.startswith("tmp_") or path.suffix == ".lock"]
 
 
 def blob_pack() -> bytes:

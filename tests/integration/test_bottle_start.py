@@ -298,7 +298,8 @@ def test_a_killed_launcher_leaves_no_process_and_no_credential(bottles: Bottles,
     ]
     assert json.loads(bottles.command("list", "--json").stdout)["bottles"] == []
     if bottles.engine is not None:
-        assert bottles.engine.labelled("ps", f"bottle.identity={identity}") == []
+        engine = bottles.engine  # it has the end of its container's processes told to it, a moment later
+        eventually_now(lambda: not engine.labelled("ps", f"bottle.identity={identity}"), within_s=20, what="its end")
     assert f"removed {identity}" in bottles.command("cleanup", "--all").stdout
     assert not bottles.state(identity).exists()
     if bottles.engine is not None:

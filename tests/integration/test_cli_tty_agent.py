@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,18 +86,23 @@ def test_a_hosts_recording_is_replayed_from_anywhere_and_steers_nothing(
     shown = cli.run("replay", ops_agent.url, recorded)
     assert (shown.returncode, shown.stdout) == (0, b"onetwo\r\n")
     assert time.monotonic() - begun > 1
-    drawn_out(ops_agent.state / "recordings" / f"{recorded}.cast")
-    for options in (("--from", "1:30"), ("--speed", "1000"), ("--max-idle", "0.01")):
-        begun = time.monotonic()
-        assert cli.run("replay", ops_agent.url, recorded, *options).stdout == b"onetwo\r\n"
-        assert time.monotonic() - begun < PAUSE_S
+    with drawn_out(ops_agent.state / "recordings" / f"{recorded}.cast"):
+        for options in (("--from", "1:30"), ("--speed", "1000"), ("--max-idle", "0.01")):
+            begun = time.monotonic()
+            assert cli.run("replay", ops_agent.url, recorded, *options).stdout == b"onetwo\r\n"
+            assert time.monotonic() - begun < PAUSE_S
 
 
-def drawn_out(recording: Path) -> None:
-    """Let PAUSE_S pass before the second word."""
-    (second,) = [line for line in recording.read_text().splitlines()[1:] if "two" in line]
-    longer = json.dumps([PAUSE_S, *json.loads(second)[1:]])
-    recording.write_text(recording.read_text().replace(second, longer))
+@contextmanager
+def drawn_out(recording: Path) -> Iterator[None]:
+    """Let PAUSE_S pass before the second word, for as long as this lasts."""
+    kept = recording.read_text()
+    (second,) = [line for line in kept.splitlines()[1:] if "two" in line]
+    recording.write_text(kept.replace(second, json.dumps([PAUSE_S, *json.loads(second)[1:]])))
+    try:
+        yield
+    finally:
+        recording.write_text(kept)
 
 
 def test_a_recording_is_verified_and_a_forged_one_found_out(cli: Cli, ops_agent: OpsAgent, recorded: str) -> None:
