@@ -102,15 +102,19 @@ class OpsAgent:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start it, and wait until it serves; what it does after that, its end included, is its test's to look at."""
         before = self.said().count("serving")
+
+        def served() -> bool:
+            return self.said().count("serving") > before
+
         self.begin()
         eventually_now(
-            lambda: self.said().count("serving") > before or self._process is None or self._process.poll() is not None,
+            lambda: served() or self._process is None or self._process.poll() is not None,
             within_s=DEATH_S,
             what="the agent serves",
         )
-        if self._process is not None and self._process.poll() is not None:
+        if not served():
             raise AssertionError(f"the agent ended: {self.said()}")
 
     def begin(self) -> None:
