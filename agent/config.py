@@ -58,7 +58,7 @@ class AgentTable(Table):
     socket_mode: str = Field(default="0660", pattern=r"^0[0-7]{3}$")
     socket_group: str | None = None
     container_sockets: list[str] | None = None
-    nice: int = Field(default=-10, ge=-20, le=0)
+    nice: int = Field(default=0, ge=-20, le=0)
 
     @field_validator("listen")
     @classmethod

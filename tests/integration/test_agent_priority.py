@@ -54,13 +54,14 @@ def _usual() -> Iterator[None]:
 
 
 @pytest.mark.anyio
-async def test_the_agent_goes_first_and_what_it_starts_does_not() -> None:
-    with OpsAgent() as agent:
+@pytest.mark.parametrize("nice", [-10, USUAL])
+async def test_the_agent_goes_first_and_what_it_starts_does_not(nice: int) -> None:
+    with OpsAgent(nice=nice) as agent:
         async with rpc(agent) as ex:
             program = await ex.run(Exec(["/bin/cat", "/proc/self/stat"]))
             child = await ex.run(Exec(["/bin/sh", "-c", "cat /proc/self/stat; true"]))
         own = nice_in(Path(f"/proc/{agent.pid}/stat").read_text())
-    assert own == -10
+    assert own == nice
     assert nice_in(program.text) == nice_in(child.text) == USUAL
 
 

@@ -50,6 +50,7 @@ class OpsAgent:
         tables: str = "",
         program: Sequence[str] = ("-m", "agent"),
         bottles: Sequence[str] = (),
+        nice: int = 0,
         **limits: float,
     ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="ops-agent-")
@@ -60,6 +61,7 @@ class OpsAgent:
         self.config = self.directory / "config.toml"
         self.log = self.directory / "stderr"
         self.mode = mode
+        self.nice = nice
         self.bottles = {name: self.directory / "bottles" / name / "agent.sock" for name in bottles}
         self.tailscaled = tailscaled
         self.tailnet_port = tailnet_port
@@ -77,7 +79,7 @@ class OpsAgent:
         listen = [f"unix:{self.socket}", *([f"tailnet:{self.tailnet_port}"] if self.tailscaled_socket else [])]
         listen += [f"bottle:{name}:{path}" for name, path in self.bottles.items()]
         lines = ["[agent]", f"listen = {json.dumps(listen)}", f'state_dir = "{self.state}"']
-        lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"']
+        lines += [f'socket_mode = "{self.mode}"', 'name = "agent-under-test"', f"nice = {self.nice}"]
         if self.tailscaled_socket is not None:
             lines += ["[tailnet]", f'socket = "{self.tailscaled_socket}"']
         lines.append("[limits]")
