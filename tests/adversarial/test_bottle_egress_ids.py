@@ -1,4 +1,7 @@
-"""What an agent tries to get past the egress gate with: one bottle tries it all, the upstream tells what arrived."""
+"""What an agent tries to get past the egress gate with: one bottle tries it all, and the upstream tells what arrived.
+
+It is tried on each backend: over a socket in the same file system, and over the network of a container engine.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from typing import Any
 import pytest
 
 from opsexec.far.known_values import spellings
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, require_bottles
+from tests.parts.bottle_backends import BACKENDS, scene
+from tests.parts.bottle_running import HELD, TOKEN, Bottles
 from tests.parts.upstream_tls import Arrived, RequestHandler, Upstream, plain_handler
 
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
 NAMES = ("api.test", "second.test", "open.test", "read.test", "forge.test", "inside.test")
-GRANTED = "pipelock: {ssrf_ip_allowlist: [127.0.0.7]}"
+GRANTED = "pipelock: {ssrf_ip_allowlist: [ADDRESS]}"
 BOTTLE = f"""env:
   HELD: ${{MY_HELD}}
 egress:
@@ -60,7 +65,7 @@ def handler(upstream: Upstream) -> type[RequestHandler]:
                     "evil": "https://evil.test/",
                     "inside": "https://inside.test/",
                     "cleartext": "http://open.test/",
-                    "address": f"https://127.0.0.7:{upstream.port}/",
+                    "address": f"https://{upstream.address}:{upstream.port}/",
                 }
                 self.say(302, b"", location=places[part])
             elif part == "expired":
@@ -125,20 +130,18 @@ class Tried:
         return found
 
 
-@pytest.fixture(scope="module")
-def bottles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), NAMES, handler=handler) as upstream:
-        root = HomeRoot(tmp_path_factory.mktemp("home") / "root")
-        root.bottle("dev", BOTTLE)
-        root.agent("worker", "bottle: dev\n")
-        yield Bottles(root, upstream)
+@pytest.fixture(scope="module", params=BACKENDS)
+def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bottles]:
+    with scene(request, request.param, tmp_path_factory.mktemp("upstream"), NAMES, handler) as stage:
+        found = stage.bottles(tmp_path_factory.mktemp("home") / "root", dev=BOTTLE)
+        found.root.agent("worker", "bottle: dev\n")
+        yield found
 
 
 @pytest.fixture(scope="module")
 def tried(bottles: Bottles) -> Tried:
     upstream = bottles.upstream
-    ended = bottles.script("worker", SCRIPT.replace("PORT", str(upstream.port)))
+    ended = bottles.script("worker", SCRIPT.replace("ADDRESS", upstream.address).replace("PORT", str(upstream.port)))
     assert ended.code == 0, ended.stderr
     denied = [each for each in bottles.audit(ended.identity) if each["decision"] == "deny"]
     said = ended.stdout + ended.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from tests.parts.bottle_engine import DOCKERFILE, OUTSIDE, BottleEngine
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import Bottles, require_bottles
-from tests.parts.upstream_tls import Upstream
+from tests.parts.upstream_tls import RequestHandler, Upstream
 
 Name = Literal["bwrap", "docker"]
 BACKENDS: tuple[Name, ...] = ("bwrap", "docker")
@@ -49,15 +49,21 @@ class Scene:
 
 
 @contextmanager
-def scene(request: pytest.FixtureRequest, backend: Name, directory: Path, names: tuple[str, ...]) -> Iterator[Scene]:
+def scene(
+    request: pytest.FixtureRequest,
+    backend: Name,
+    directory: Path,
+    names: tuple[str, ...],
+    handler: Callable[[Upstream], type[RequestHandler]] | None = None,
+) -> Iterator[Scene]:
     """Make the scene of a backend; skips, or fails under REQUIRE_ALL, where its parts are missing."""
     require_bottles()
     if backend == "bwrap":
-        with Upstream(directory, names, LOOPBACK) as upstream:
+        with Upstream(directory, names, LOOPBACK, handler=handler) as upstream:
             yield Scene(backend, upstream)
         return
     engine: BottleEngine = request.getfixturevalue("bottle_engine")
-    upstream = Upstream(directory, names, OUTSIDE)
+    upstream = Upstream(directory, names, OUTSIDE, handler=handler)
     engine.within(upstream.__enter__)
     try:
         yield Scene(backend, upstream, engine)
