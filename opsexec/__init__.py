@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opsexec.capability import Capability, CapabilitySet, Requirement
     from opsexec.connect import connect
     from opsexec.errors import (
+        AddressesTaken,
         AuditUnavailable,
         BadCapability,
         BadInventory,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
         HostUnreachable,
         HostUnsuitable,
         LimitExceeded,
+        MadeDifferently,
         OpsError,
+        PathNotFound,
         PrivilegeDenied,
         ProgramNotFound,
         ProtocolError,
@@ -67,9 +70,10 @@ _HOME = {
     "opsexec.audit": "AuditLog NullAudit",
     "opsexec.capability": "Capability CapabilitySet Requirement",
     "opsexec.connect": "connect",
-    "opsexec.errors": "AuditUnavailable BadCapability BadInventory BadRunbook BadStep CapabilityDenied ConnectionLost "
-    "ConsentDenied HostKeyRejected HostUnreachable HostUnsuitable LimitExceeded OpsError PrivilegeDenied "
-    "ProgramNotFound ProtocolError RecordingFailed StepFailed StepTimeout UsageError",
+    "opsexec.errors": "AddressesTaken AuditUnavailable BadCapability BadInventory BadRunbook BadStep CapabilityDenied "
+    "ConnectionLost ConsentDenied HostKeyRejected HostUnreachable HostUnsuitable LimitExceeded MadeDifferently "
+    "OpsError PathNotFound PrivilegeDenied ProgramNotFound ProtocolError RecordingFailed StepFailed StepTimeout "
+    "UsageError",
     "opsexec.executor": "Executor LogSink RunOutput SyncOpts",
     "opsexec.inventory": "Inventory",
     "opsexec.local": "LocalExec",
@@ -84,14 +88,14 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 __version__ = "0.1.0"
 __all__ = [
-    "AgentRpc", "AuditLog", "AuditUnavailable", "BadCapability", "BadInventory", "BadRunbook", "BadStep",
-    "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink", "ConnectionLost", "ConsentDenied", "Exec",
-    "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "HostUnsuitable", "Inventory", "LimitExceeded",
-    "LineSink", "Link", "LocalExec", "LogSink", "MakeDir", "MoveFile", "NullAudit", "Observe", "OpsError",
-    "PrivilegeDenied", "ProgramNotFound", "ProtocolError", "Pull", "Push", "ReadFile", "RecordingFailed",
-    "RemoveFile", "Requirement", "RunOutput", "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode",
-    "Shell", "SshExec", "Stat", "Step", "StepFailed", "StepTimeout", "SyncOpts", "Tty", "UsageError", "WriteFile",
-    "connect",
+    "AddressesTaken", "AgentRpc", "AuditLog", "AuditUnavailable", "BadCapability", "BadInventory", "BadRunbook",
+    "BadStep", "Capability", "CapabilityDenied", "CapabilitySet", "CollectSink", "ConnectionLost",
+    "ConsentDenied", "Exec", "Executor", "Facts", "HostKeyRejected", "HostUnreachable", "HostUnsuitable",
+    "Inventory", "LimitExceeded", "LineSink", "Link", "LocalExec", "LogSink", "MadeDifferently", "MakeDir",
+    "MoveFile", "NullAudit", "Observe", "OpsError", "PathNotFound", "PrivilegeDenied", "ProgramNotFound",
+    "ProtocolError", "Pull", "Push", "ReadFile", "RecordingFailed", "RemoveFile", "Requirement", "RunOutput",
+    "Runbook", "Secret", "ServiceControl", "ServiceStatus", "SetMode", "Shell", "SshExec", "Stat", "Step",
+    "StepFailed", "StepTimeout", "SyncOpts", "Tty", "UsageError", "WriteFile", "connect",
 ]  # fmt: skip
 
 

@@ -58,9 +58,13 @@ class BadInventory(UsageError):
 
 
 class BadRunbook(UsageError):
-    """A runbook file that can't be read as one; the message starts with file:line."""
+    """A runbook file that can't be read as one; `placed`: its message starts with file:line."""
 
     code = "bad_runbook"
+
+    def __init__(self, message: str, *, host: str | None = None, hint: str | None = None, placed: bool = False) -> None:
+        super().__init__(message, host=host, hint=hint)
+        self.placed = placed
 
 
 class CapabilityDenied(OpsError):
@@ -125,6 +129,24 @@ class ProgramNotFound(StepFailed):
     """None of the places where the program could be has it."""
 
     code = "program_not_found"
+
+
+class PathNotFound(StepFailed):
+    """What the Step's path names isn't there, or the directory above it isn't."""
+
+    code = "not_found"
+
+
+class MadeDifferently(StepFailed):
+    """What has the name (a container, a network) was made from something else than the Step says."""
+
+    code = "made_differently"
+
+
+class AddressesTaken(StepFailed):
+    """Somebody else has the addresses that a network asks for."""
+
+    code = "addresses_taken"
 
 
 class StepTimeout(StepFailed):

@@ -22,7 +22,7 @@ from bottle.errors import BadManifest
 from bottle.git_gate import WORK_BYTES
 from bottle.limits import MOST_CPUS
 from bottle.plan import BUNDLE, GUEST_HOME, BottlePlan
-from opsexec.errors import OpsError
+from opsexec.errors import AddressesTaken, MadeDifferently, OpsError
 from opsexec.steps import (
     ContainerExec,
     ContainerRemove,
@@ -94,7 +94,7 @@ def elsewhere(error: OpsError) -> bool:
     """True for an error that another attempt may not meet: somebody else has that network's addresses, or this bottle's
     own network was left by a launch that had found others.
     """
-    return "overlaps" in error.message or "was made from something else" in error.message
+    return isinstance(error, (AddressesTaken, MadeDifferently))
 
 
 def _owners(place: Place) -> tuple[str | None, str | None]:

@@ -51,8 +51,9 @@ def parse_markdown(text: str, where: str) -> Document:
     try:
         root = parse_nodes(head, where)
     except BadRunbook as error:
-        hint = error.hint if error.hint and "runbook" not in error.hint else "front matter is plain keys and values"
-        raise BadManifest(error.message.replace("the runbook", "the front matter"), hint=hint) from error
+        raise BadManifest(error.message, hint=error.hint) from error
+    if root is None:
+        raise BadManifest(f"{where}:1: the front matter is empty", hint="write key: value, or leave its lines out")
     if root.kind != "map":
         raise BadManifest(f"{where}:{root.line}: the front matter is {root.what}", hint="write key: value")
     places: dict[Path, int] = {(): 2}

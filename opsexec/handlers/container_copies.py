@@ -11,7 +11,7 @@ from opsexec.capability import clean_path
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.crossing import Given, Output
 from opsexec.engine.tar_check import END, TarCheck
-from opsexec.errors import LimitExceeded, OpsError, StepFailed
+from opsexec.errors import LimitExceeded, OpsError, PathNotFound
 from opsexec.handlers.container_found import existing
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import require_within_limit
@@ -65,7 +65,7 @@ async def copy_out(step: ContainerCopyOut, engine: Engine, context: Context) -> 
             await engine.carry(get)
         except EngineRefused as error:
             if error.status == 404:
-                raise StepFailed(f"there is no {step.path} in {step.name}", host=engine.host) from error
+                raise PathNotFound(f"there is no {step.path} in {step.name}", host=engine.host) from error
             raise
     return Outcome(value={"entries": checker.entries, "bytes": checker.size, "left_out": checker.left_out})
 

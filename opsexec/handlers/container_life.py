@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsexec.engine.answers import Made, shaped
 from opsexec.engine.client import CALL_S, Engine, EngineRefused
-from opsexec.errors import StepFailed
+from opsexec.errors import MadeDifferently, StepFailed
 from opsexec.handlers.container_config import CONFIG_LABEL, JSON_FILE, config_of, digest_of
 from opsexec.handlers.container_found import container_of, existing
 from opsexec.handlers.container_run import attach_to_networks, looked_at, remove_by_id, run_by, sources_of, to_the_end
@@ -31,7 +31,7 @@ async def create(step: ContainerCreate, engine: Engine, context: Context) -> Out
         if (there.config.labels or {}).get(CONFIG_LABEL) == digest:
             return Outcome(value={"id": there.id})
         hint = "remove it first: a container can't be changed"
-        raise StepFailed(f"container {step.name} was made from something else", host=engine.host, hint=hint)
+        raise MadeDifferently(f"container {step.name} was made from something else", host=engine.host, hint=hint)
     if context.check:
         return Outcome(changed=True, diff=f"make container {step.name}\n" if context.diff else None)
     config["Labels"][CONFIG_LABEL] = digest

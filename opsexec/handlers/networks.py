@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsexec.engine.answers import Network, Pool, shaped
 from opsexec.engine.client import Engine, EngineRefused
-from opsexec.errors import StepFailed
+from opsexec.errors import AddressesTaken, MadeDifferently
 from opsexec.handlers.container_config import CONFIG_LABEL, digest_of
 from opsexec.handlers.container_found import network_of
 from opsexec.handlers.container_run import to_the_end
@@ -28,7 +28,8 @@ async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outco
     if there is not None:
         if (there.labels or {}).get(CONFIG_LABEL) == digest:
             return Outcome(value=_value(there))
-        raise StepFailed(f"network {step.name} was made from something else", host=engine.host, hint="remove it first")
+        text = f"network {step.name} was made from something else"
+        raise MadeDifferently(text, host=engine.host, hint="remove it first")
     diff = f"make network {step.name}\n" if context.diff else None
     if context.check:
         return Outcome(changed=True, diff=diff)
@@ -47,9 +48,13 @@ async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outco
         )
         return client.inspect_network(made["Id"])
 
-    return Outcome(
-        changed=True, diff=diff, value=_value(shaped(await to_the_end(engine.ask(make)), Network, engine.host))
-    )
+    try:
+        made = await to_the_end(engine.ask(make))
+    except EngineRefused as error:
+        if step.subnet and "overlap" in error.message:  # an engine has words for it, and no status of its own
+            raise AddressesTaken(error.message, host=error.host, hint="name another subnet") from error
+        raise
+    return Outcome(changed=True, diff=diff, value=_value(shaped(made, Network, engine.host)))
 
 
 async def remove(step: NetworkRemove, engine: Engine, context: Context) -> Outcome:

@@ -9,6 +9,7 @@ from opsexec.errors import (
     CapabilityDenied,
     HostUnsuitable,
     OpsError,
+    PathNotFound,
     PrivilegeDenied,
     ProgramNotFound,
     ProtocolError,
@@ -73,6 +74,8 @@ def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None
         return HostUnsuitable(text, host=host, hint=details[0] if details else None)
     if code == "not_found" and details and details[0].startswith("/"):
         return ProgramNotFound(text, host=host, hint="install it; looked for " + ", ".join(details[:8]))
+    if code == "not_found":
+        return PathNotFound(text, host=host, hint=HINTS[code])
     if code in HINTS:
         return StepFailed(text, host=host, hint=HINTS[code])
     hint = "both sides must be the same version"

@@ -17,9 +17,9 @@ from opsexec.errors import (
     HostKeyRejected,
     HostUnreachable,
     OpsError,
+    PathNotFound,
     StepFailed,
 )
-from opsexec.hosts.answers import HINTS
 from opsexec.runbook.expression import parse_condition
 from opsexec.runbook.foreseen import Foreseen
 from opsexec.runbook.foreseen_files import assumed_diff
@@ -262,7 +262,7 @@ class HostRun:
                 raise
             except OpsError as error:
                 self._reached |= _was_reached(error)
-                missing = options.check and isinstance(error, StepFailed) and error.hint == HINTS["not_found"]
+                missing = options.check and isinstance(error, PathNotFound)
                 unmade = self._foreseen.explains_missing(made) if missing else None
                 if unmade is not None:
                     return self._assume(made, unmade)

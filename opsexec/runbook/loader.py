@@ -15,7 +15,7 @@ from opsexec.runbook.loader_steps import StepReader
 from opsexec.runbook.model import Runbook, Tier
 from opsexec.runbook.node_reader import NodeReader
 from opsexec.runbook.secrecy import refuse_misplaced_secrets
-from opsexec.runbook.yaml_nodes import MAX_BYTES, Node, parse_nodes
+from opsexec.runbook.yaml_nodes import MAX_BYTES, Node, fault, parse_nodes
 from opsexec.secret_source import secret_source
 
 TOP_KEYS = ("name", "hosts", "capabilities", "vars", "max_failures", "tiers", "steps", "always")
@@ -46,6 +46,8 @@ def load_runbook(path: str | os.PathLike[str]) -> Runbook:
 def parse_runbook(text: str, file: str = "runbook.yaml", *, base_dir: str | None = None) -> Runbook:
     """Parse a runbook's text; raises BadRunbook with file:line."""
     root = parse_nodes(text, file)
+    if root is None:
+        fault(file, 1, "the runbook is empty", "it needs name, hosts and steps")
     reader = NodeReader(file)
     entries = reader.entries(root, TOP_KEYS, required=("name", "hosts", "steps"))
     steps = StepReader(reader, base_dir)

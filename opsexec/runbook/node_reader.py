@@ -23,10 +23,10 @@ class NodeReader:
         try:
             yield
         except OpsError as error:
-            if isinstance(error, BadRunbook) and error.message.startswith(f"{self.file}:"):
+            if isinstance(error, BadRunbook) and error.placed:
                 raise
             kind = type(error) if isinstance(error, BadRunbook) else BadRunbook
-            raise kind(f"{self.file}:{line}: {error.message}", hint=error.hint) from error
+            raise kind(f"{self.file}:{line}: {error.message}", hint=error.hint, placed=True) from error
 
     def map(self, node: Node) -> dict[str, Entry]:
         """Return a map's entries."""

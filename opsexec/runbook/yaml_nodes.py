@@ -65,13 +65,13 @@ class _Open:
         self.weight = 1
 
 
-def parse_nodes(text: str, file: str) -> Node:
-    """Parse one YAML document; raises BadRunbook with file:line."""
+def parse_nodes(text: str, file: str) -> Node | None:
+    """Parse one YAML document, None for an empty one; raises BadRunbook with file:line."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        fault(file, 1, f"over {MAX_BYTES >> 10} KiB", "a runbook is short; push data as files")
+        fault(file, 1, f"over {MAX_BYTES >> 10} KiB", "keep data in files of its own")
     builder = _Builder(file)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
@@ -80,22 +80,20 @@ def parse_nodes(text: str, file: str) -> Node:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
         raise BadRunbook(
-            f"{file}:{line}: not YAML: {error.problem or error.context}", hint="check quotes and indent"
-        ) from (error)
-    except YAMLError as error:
-        raise BadRunbook(f"{file}:1: not YAML: {str(error).partition(chr(10))[0]}", hint="save it as UTF-8") from error
-    except _STUMBLES as error:
-        raise BadRunbook(
-            f"{file}:{builder.line}: not YAML ({type(error).__name__})", hint="check quotes and %"
+            f"{file}:{line}: not YAML: {error.problem or error.context}", hint="check quotes and indent", placed=True
         ) from error
-    if builder.root is None:
-        fault(file, 1, "the runbook is empty", "it needs name, hosts and steps")
+    except YAMLError as error:
+        said = str(error).partition("\n")[0]
+        raise BadRunbook(f"{file}:1: not YAML: {said}", hint="save it as UTF-8", placed=True) from error
+    except _STUMBLES as error:
+        text = f"{file}:{builder.line}: not YAML ({type(error).__name__})"
+        raise BadRunbook(text, hint="check quotes and %", placed=True) from error
     return builder.root
 
 
 def fault(file: str, line: int, message: str, hint: str | None = None) -> NoReturn:
     """Raise BadRunbook at a line."""
-    raise BadRunbook(f"{file}:{line}: {message}", hint=hint)
+    raise BadRunbook(f"{file}:{line}: {message}", hint=hint, placed=True)
 
 
 class _Builder:
@@ -112,10 +110,10 @@ class _Builder:
         self.line = event.start_mark.line + 1 if event.start_mark is not None else self.line
         name = type(event).__name__
         if getattr(event, "tag", None) not in (None, "!"):
-            fault(self.file, self.line, f"a YAML tag ({str(event.tag)[:40]})", "runbooks are plain data")
+            fault(self.file, self.line, f"a YAML tag ({str(event.tag)[:40]})", "only plain data is read")
         anchor = getattr(event, "anchor", None)
         if name == "DocumentStartEvent" and self.root is not None:
-            fault(self.file, self.line, "a second document", "one file holds one runbook")
+            fault(self.file, self.line, "a second document", "one file holds one document")
         if name == "ScalarEvent":
             if any("\ud800" <= character <= "\udfff" for character in event.value):
                 fault(self.file, self.line, "a lone surrogate is no character", "write the character itself")
@@ -132,7 +130,7 @@ class _Builder:
             self._add(node, None)
         elif name in ("SequenceStartEvent", "MappingStartEvent"):
             if len(self._stack) >= MAX_DEPTH:
-                fault(self.file, self.line, f"nested over {MAX_DEPTH} deep", "a runbook needs about six levels")
+                fault(self.file, self.line, f"nested over {MAX_DEPTH} deep", "about six levels are enough")
             self._stack.append(_Open("list" if name[0] == "S" else "map", self.line, anchor))
         elif name in ("SequenceEndEvent", "MappingEndEvent"):
             done = self._stack.pop()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec.errors import CapabilityDenied, OpsError, StepFailed
+from opsexec.errors import AddressesTaken, CapabilityDenied, MadeDifferently, OpsError, StepFailed
 from opsexec.secret import Secret
 from opsexec.steps import (
     Attachment,
@@ -137,7 +137,7 @@ async def test_a_container_lives_on_between_its_steps(way, ways):
         made = await ex.run(create)
         again = await ex.run(create)
         assert (made.changed, again.changed, made.value == again.value) == (True, False, True)
-        with pytest.raises(StepFailed, match="made from something else"):
+        with pytest.raises(MadeDifferently, match="made from something else"):
             await ex.run(ContainerCreate(name="lives", image=TINY, labels=labels, argv=sh("true")))
         assert (await ex.run(ContainerStart(name="lives", labels=labels))).changed
         assert not (await ex.run(ContainerStart(name="lives", labels=labels))).changed
@@ -280,6 +280,19 @@ async def test_a_network_without_a_gateway_reaches_its_members_and_nobody_else(l
             listener.accept()
     finally:
         listener.close()
+
+
+async def test_a_name_and_addresses_that_are_taken_are_errors_of_their_own_kinds(way):
+    labels = {**OURS, "way": way.name}
+    async with way.connect() as ex:
+        await ex.run(NetworkCreate(name="first", labels=labels, subnet="10.89.203.0/24"))
+        try:
+            with pytest.raises(AddressesTaken):
+                await ex.run(NetworkCreate(name="second", labels=labels, subnet="10.89.203.128/25"))
+            with pytest.raises(MadeDifferently):
+                await ex.run(NetworkCreate(name="first", labels=labels, subnet="10.89.204.0/24"))
+        finally:
+            await ex.run(NetworkRemove(name="first", labels=labels))
 
 
 async def test_what_others_made_is_left_alone(local, ways):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import CapabilityDenied, ReadFile, StepFailed, WriteFile
+from opsexec import CapabilityDenied, PathNotFound, ReadFile, StepFailed, WriteFile
 from opsexec.secret import Secret
 from opsexec.sinks import LineSink
 from opsexec.steps import Facts, Link, MakeDir, MoveFile, Observe, RemoveFile, SetMode, Stat
@@ -76,6 +76,19 @@ async def test_bytes_of_any_kind_and_length_arrive(target: Target, shared_dir: P
         assert (await ex.run(ReadFile(path=path))).stdout_bytes == len(body)
         with pytest.raises(StepFailed, match="longer than"):
             await ex.run(ReadFile(path=path, max_bytes=len(body) - 1))
+
+
+async def test_a_path_that_is_not_there_is_an_error_of_its_own_kind(target: Target, shared_dir: Path) -> None:
+    path = str(shared_dir / "nothing")
+    async with target.connect() as ex:
+        for step in (ReadFile(path), SetMode(path, mode="0600"), WriteFile(path + "/f", content="x")):
+            with pytest.raises(PathNotFound, match="nothing") as caught:
+                await ex.run(step)
+            assert caught.value.host == ex.host
+        (shared_dir / "file").touch()
+        with pytest.raises(StepFailed) as other:
+            await ex.run(ReadFile(str(shared_dir / "file/f")))
+        assert not isinstance(other.value, PathNotFound)
 
 
 async def test_a_link_out_of_the_grant_is_denied_by_the_host(target: Target, shared_dir: Path) -> None:
