@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottle.errors import CredentialMissing
+from bottle.host_keys import HostKeys
 from bottle.manifest.kinds import Repository
 from bottle.plan import BottlePlan
 from bottle.providers.base import HostFacts
@@ -57,7 +58,7 @@ def gather(
             if value.text not in source:
                 raise CredentialMissing(f"env {name} wants ${value.text}, which isn't set", hint=f"export {value.text}")
             env[name] = Secret(source[value.text])
-    keys = {name: Secret(_key(name, each)) for name, each in plan.repositories.items()}
+    keys = {name: Secret(_key(name, each, plan.host_keys.get(name))) for name, each in plan.repositories.items()}
     # A person is asked last: nobody types a secret for a launch that then lacks a variable.
     for name, value in plan.env.items():
         if value.kind == "prompt":
@@ -70,12 +71,14 @@ def too_short(secrets: Credentials) -> list[str]:
     return [name for name, value in secrets.env.items() if len(reveal(value).encode("utf-8", "replace")) < MIN_TOKEN]
 
 
-def _key(name: str, repository: Repository) -> str:
+def _key(name: str, repository: Repository, host: HostKeys | None) -> str:
     """Return the private key for an upstream; without a host key to hold that upstream to, none is read."""
     where = f"git-gate.repos {name}"
-    if not repository.host_key:
-        hint = "ssh-keyscan shows it; compare it with what the host's operator says before it stands in a manifest"
-        raise CredentialMissing(f"{where} has no host_key, so nobody could tell the upstream from another", hint=hint)
+    if host is None or not host.keys:
+        why = f" ({host.problem})" if host is not None else ""
+        at = repository.upstream
+        hint = f"`ssh-keyscan -p {at.port} {at.host}` shows it: add it once it is compared with what its operator says"
+        raise CredentialMissing(f"{where} has no host_key, and none is known{why}", hint=hint)
     path = Path(repository.identity).expanduser()
     if not path.is_absolute():
         raise CredentialMissing(

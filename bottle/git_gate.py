@@ -38,7 +38,7 @@ def configuration(
             name: {
                 "url": repository.url,
                 "identity": reveal(secrets.keys[name]),
-                "host_key": repository.host_key or "",
+                "host_key": "\n".join(plan.host_keys[name].keys) if name in plan.host_keys else "",
                 "policy": repository.policy.rendered(),
             }
             for name, repository in plan.repositories.items()

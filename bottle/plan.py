@@ -11,6 +11,7 @@ from bottle.backends.names import BACKENDS as BACKENDS
 from bottle.backends.names import Backend as Backend
 from bottle.egress import EffectiveEgress, effective_egress
 from bottle.errors import BadManifest
+from bottle.host_keys import MANIFEST, HostKeys, declared
 from bottle.images import AgentImage
 from bottle.limits import Limits
 from bottle.manifest.extends import merge_user
@@ -67,6 +68,7 @@ class BottlePlan:
     `image`: what the agent's image is built of, None where the backend needs none. `again`: the agent's words when it
     goes on. `host_trees`: directories of the host that it reads, each at its own path. `supervise_wait_s`: how long one
     of its questions waits for a decision. `skill_copies`: directories of the launcher and where the guest has them.
+    `host_keys`: what each repository's upstream is held to; one that isn't there has no key, and can't be started.
     """
 
     identity: str
@@ -92,6 +94,7 @@ class BottlePlan:
     host_trees: tuple[str, ...] = ()
     supervise_wait_s: float = 30.0
     skill_copies: tuple[tuple[str, str], ...] = ()
+    host_keys: Mapping[str, HostKeys] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -105,6 +108,7 @@ class BottlePlan:
             *([self.image.digest] if self.image else []),
             *self.limits.words,
             *self.host_trees,
+            *(key for each in self.host_keys.values() if each.where != MANIFEST for key in each.keys),
         ]
         return hashlib.sha256("\0".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -158,6 +162,7 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
     egress = effective_egress(provided.routes, bottle.egress.routes if bottle.egress else ())
     claimed = loaded.agent.git_gate.user if loaded.agent.git_gate else None
     gate = bottle.git_gate
+    repositories = dict(gate.repos or {}) if gate else {}
     warnings = list(egress.warnings)
     if not loaded.source.trusted:
         warnings.append(f"the agent comes from {loaded.source.where}, not from your own manifests")
@@ -174,7 +179,8 @@ def make_plan(loaded: Loaded, intent: Intent) -> BottlePlan:
         egress=egress,
         git_user=merge_user(gate.user if gate else None, claimed),
         git_user_claimed=claimed is not None,
-        repositories=dict(gate.repos or {}) if gate else {},
+        repositories=repositories,
+        host_keys={name: keys for name, each in repositories.items() if (keys := declared(each)) is not None},
         skills=loaded.agent.skills,
         workspace=workspace,
         supervise=bool(bottle.supervise),

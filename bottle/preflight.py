@@ -36,6 +36,8 @@ def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
         upstream = repository.upstream
         where = f"{upstream.host}:{upstream.port}{_policy(repository)} [as {upstream.user}: /{upstream.path}]"
         rows.append(("git", f"{name} -> {where}"))
+        if name in plan.host_keys:
+            rows.append(("git host key", f"{name} {plan.host_keys[name].told}"))
     if not plan.repositories:
         rows.append(("git", "none"))
     rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]

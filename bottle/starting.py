@@ -18,6 +18,7 @@ from bottle.attended import Attended, Through, attend
 from bottle.authority import NOBODY
 from bottle.backends.base import Place, all_steps, backend
 from bottle.errors import BadManifest, CredentialMissing, HostUnready
+from bottle.host_keys import known
 from bottle.images import agent_image
 from bottle.limits import held_here, limits
 from bottle.manifest import kept as kept_manifests
@@ -104,8 +105,14 @@ def _intent(
 
 
 def planned(loaded: Loaded, intent: Intent) -> BottlePlan:
-    """Return the plan of a launch, with the Dockerfile that its image is built of where the backend needs one."""
+    """Return the plan of a launch, with the Dockerfile that its image is built of where the backend needs one.
+
+    An upstream whose host key the manifest doesn't name is held to what the launcher's own known hosts hold.
+    """
     plan = make_plan(loaded, intent)
+    if plan.repositories.keys() - plan.host_keys.keys():
+        keys = {name: plan.host_keys.get(name) or known(each.upstream) for name, each in plan.repositories.items()}
+        plan = dataclasses.replace(plan, host_keys=keys)
     if plan.backend != "docker":
         return plan
     image = agent_image(loaded.bottle.agent_provider, plan.provider.dockerfile, home_root())
@@ -156,7 +163,7 @@ def resume(arguments: argparse.Namespace) -> int:
         path = plan.workspace.path
         plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, workdir=path))
     if plan.digest != metadata.digest:
-        say("note: the manifests or the agent's words changed since this bottle ran; the summary shows them as now")
+        say("note: manifests, host keys or the agent's words changed since this bottle ran: see the summary")
     metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time(), limits=plan.limits.words)
     return _launch(plan, loaded, facts, metadata, arguments, resume=True)
 

@@ -91,7 +91,10 @@ class GatePolicy(msgspec.Struct, frozen=True):
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """One git upstream behind the gate. `identity`: the key file on the launcher; `host_key`: its known_hosts line."""
+    """One git upstream behind the gate. `identity`: the key file on the launcher; `host_key`: its known_hosts line.
+
+    Without one, the launcher's own known hosts tell the upstream from others.
+    """
 
     url: str
     identity: str

@@ -14,6 +14,7 @@ from tests.conftest import require
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import HELD, TOKEN, Bottles, Ended, gone, require_bottles, written_with
 from tests.parts.git_gate import GitGate, find_gitleaks
+from tests.parts.host_key import ssh_keygen
 from tests.parts.sshd import Sshd
 from tests.parts.upstream_tls import Upstream
 
@@ -198,6 +199,40 @@ def test_a_bottle_is_refused_before_it_starts_where_its_key_or_host_key_is_missi
         assert said in ended.stderr, ended.stderr
         assert "Traceback" not in ended.stderr
         assert ended.identity == ""
+
+
+def test_an_upstream_is_held_to_the_operator_s_known_hosts_where_the_manifest_names_no_key(
+    bottles: Bottles, behind: GitGate, sshd: Sshd, tmp_path: Path
+) -> None:
+    """Hashed, as Debian's ssh keeps them; with another key there than the upstream's, nothing comes through."""
+    gate = {
+        "user": {"email": "bot@x"},
+        "repos": {"site": {"url": url(behind), "identity": str(tmp_path / "id_upstream")}},
+    }
+    bottles.root.bottle("dev", f"git-gate: {json.dumps(gate)}\n")
+    bottles.env["HOME"] = str(tmp_path)
+    known = tmp_path / ".ssh" / "known_hosts"
+    known.parent.mkdir(mode=0o700)
+    known.write_text("\n".join(sshd.known_hosts_lines()) + "\n")
+    ssh_keygen("-H", "-f", str(known))
+    told = f"git host key  site {sshd.host_fingerprint()} (ssh-ed25519) from ~/.ssh/known_hosts"
+    assert told in bottles.command("info", "worker").stdout
+    push = "cd site && git commit -q --allow-empty -m e && git push -q origin HEAD:refs/heads/work"
+    program = ["/bin/sh", "-c", f"cd; test -d site || git clone -q {url(behind)} site; {push}"]
+    ended = bottles.run("worker", program)
+    assert ended.code == 0, ended.stderr
+    assert told in ended.stderr
+    assert "refs/heads/work" in behind.upstream_refs("site")
+    with Sshd() as stranger:
+        key, other = stranger.known_hosts_lines()[0].partition(" ")[2], stranger.host_fingerprint()
+    known.write_text("".join(f"{line.partition(' ')[0]} {key}\n" for line in sshd.known_hosts_lines()))
+    before = behind.upstream_refs("site")
+    again = bottles.command("resume", ended.identity, "-y", *bottles.reaching())
+    assert again.returncode != 0
+    assert f"since it ran: - {told}" in again.stderr
+    assert f"since it ran: + git host key  site {other}" in again.stderr
+    assert "Host key verification failed" in again.stderr
+    assert behind.upstream_refs("site") == before
 
 
 def test_a_dry_run_shows_the_gate_and_reads_no_key(bottles: Bottles, behind: GitGate, tmp_path: Path) -> None:

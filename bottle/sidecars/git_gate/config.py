@@ -77,7 +77,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One repository as the manifest declares it. `identity`: the private key itself; `host_key`: the host's."""
+    """One repository as the manifest declares it. `identity`: the private key itself; `host_key`: the host's keys."""
 
     url: str
     identity: str
@@ -148,15 +148,19 @@ def declare(config: GateConfig, name: str) -> Path:
 
 
 def known_hosts(url: str, host_key: str) -> str:
-    """Return the known_hosts text for an upstream: `host_key` may be such a line, or the key alone. Empty for none."""
-    words = host_key.split()
-    if not words or "\n" in host_key.strip():
-        return ""
-    if _KEY_TYPE.match(words[0]):
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 22
-        words = [host if port == 22 else f"[{host}]:{port}", *words]
-    return " ".join(words) + "\n"
+    """Return the known_hosts text for an upstream: a line of `host_key` may be such a line, or a key alone.
+
+    Empty for none.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 22
+    name = host if port == 22 else f"[{host}]:{port}"
+    lines = []
+    for line in host_key.splitlines():
+        words = line.split()
+        if words:
+            lines.append(" ".join([name, *words] if _KEY_TYPE.match(words[0]) else words) + "\n")
+    return "".join(lines)
 
 
 def _write(path: Path, text: str) -> None:
