@@ -44,7 +44,7 @@ def load(agent: str, warn: bool = True) -> Loaded:
     manifests = load_directories(home_root(), Path.cwd())
     if warn:
         for warning in manifests.warnings:
-            say(f"warning: {warning}")
+            say(f"warning: {shown(warning)}")  # it names files, and a repository's are anybody's
     return manifests.load(agent)
 
 
@@ -191,9 +191,10 @@ def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
     for text in texts:
         host, equals, target = text.partition("=")
         address, colon, port = target.rpartition(":")
-        if not (equals and colon and host and address and port.isdigit() and 0 < int(port) < 65536):
-            raise UsageError(f"--resolve {text!r} is not HOST=ADDRESS:PORT")
-        found[host.lower()] = (address.strip("[]"), int(port))
+        number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+        if not (equals and colon and host and address and 0 < number < 65536):
+            raise UsageError(f"--resolve {text[:80]!r} is not HOST=ADDRESS:PORT", hint="like api.test=127.0.0.7:8443")
+        found[host.lower()] = (address.strip("[]"), number)
     return found
 
 
@@ -238,7 +239,9 @@ def _launch(
     directory = state.directory(plan.identity)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.held(plan.identity):
-        metadata = dataclasses.replace(metadata, phase="launching", launcher=this_process(), host=hosting.kept(host))
+        # A bottle that ran before is no leftover, whatever becomes of this launch: its home holds the agent's work.
+        phase = metadata.phase if resume else "launching"
+        metadata = dataclasses.replace(metadata, phase=phase, launcher=this_process(), host=hosting.kept(host))
         state.write(metadata)
         running = dataclasses.replace(metadata, phase="running")
         changed.keep(directory, document)

@@ -49,6 +49,7 @@ def commands(at: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Argume
         (["policy", "check", "worker", "open.test"], "is not a URL with a scheme and a host"),
         (["policy", "check", "worker", "https://open.test/v1", "get"], "hint: GET"),
         (["info", "wroker"], "did you mean 'worker'?"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=127.0.0.7:8²", "--", "x"], "is not HOST=ADDRESS:PORT"),
         (["start", "worker", "--backend", "smolmachines", "--dry-run", "--", "true"], "hint: known: bwrap, docker"),
     ],
 )
@@ -98,6 +99,16 @@ def test_nothing_is_an_empty_object_too(
 ) -> None:
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out) == object_
+
+
+def test_a_repository_s_file_names_steer_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agents = tmp_path / ".bot-bottle" / "agents"
+    agents.mkdir(parents=True)
+    (agents / "\x1b]0;anything\x07.md").write_text("x")
+    assert main(["info", "worker"]) == 0
+    said = capsys.readouterr().err
+    assert "\\x1b]0;anything\\x07.md: left out" in said
+    assert all(line.isprintable() for line in said.splitlines())
 
 
 def test_an_empty_list_says_so_to_a_person(capsys: pytest.CaptureFixture[str]) -> None:
