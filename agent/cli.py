@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from agent.services import change_cli
 from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
+from opsexec.cli.ending import await_children, ended
 
 T = TypeVar("T")
 
@@ -63,13 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    await_children()
     try:
         return _run(parser, arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
-        from opsexec.cli.ending import ended
-
         return ended(error, "ops-agent")
 
 

@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     if own == [ASK]:
         return complete(rest, whole)
+    from opsexec.cli.ending import INTERRUPTED, await_children, ended, tell
+
+    await_children()
     try:
         arguments = whole.parse_args(own)
         if arguments.version:
@@ -62,11 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, _, name = COMMANDS[arguments.command].partition(":")
         return int(getattr(import_module(module), name)(arguments))
     except KeyboardInterrupt:
-        from opsexec.cli.ending import INTERRUPTED, tell
-
         tell("interrupted", program="bottle")
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
-        from opsexec.cli.ending import ended
-
         return ended(error, "bottle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def guarded(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    await_children()
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -48,6 +50,12 @@ def guarded(argv: Sequence[str] | None) -> int:
         say(OutputFailed(error))
         return COULD_NOT_RUN
     return code
+
+
+def await_children() -> None:
+    """Have the kernel keep what a child's end says, also where who started this program had it thrown away."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -174,6 +182,7 @@ __all__ = [
     "USAGE",
     "OpsError",
     "UsageError",
+    "await_children",
     "ended",
     "guarded",
     "say",

@@ -170,7 +170,7 @@ class LocalHost:
 
     async def _end(self, process: LocalProcess, run: str) -> None:
         """End the whole tree; scanning /proc is done in a thread, waiting here."""
-        end = TreeEnd(run, process.pid, frames.GRACE_S, reaped=process.status is not None)
+        end = TreeEnd(run, process.pid, frames.GRACE_S, reaped=process.reaped)
         loop = asyncio.get_running_loop()
         try:
             while (wait := await loop.run_in_executor(None, end.step)) is not None:

@@ -11,8 +11,10 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from opsexec.errors import OpsError
 from opsexec.far.drain import SILENCE_S, Drain
 from opsexec.hosts.local_start import BLOCK, widen
 
@@ -22,15 +24,21 @@ if TYPE_CHECKING:
     from opsexec.hosts.poller import Poller
     from opsexec.recorder import Recorder
 
+LOST = "wait for your own children by their pid, and don't ignore SIGCHLD"
+
 
 class LocalProcess:
-    """A started process. `status` is its exit code, or minus the signal's number, once `wait` returned."""
+    """A started process. `status` is its exit code, or minus the signal's number, once `wait` returned.
+
+    `reaped`: its pid may be another process's by now.
+    """
 
     def __init__(self, started: Started, launch: Launch, recorder: Recorder, poller: Poller) -> None:
         self._child = started.child
         self._pidfd = started.pidfd
         self.pid = started.child.pid
         self.status: int | None = None
+        self.reaped = False
         self.why: BaseException | None = None
         self._recorder = recorder
         self._loop = poller.loop
@@ -103,7 +111,11 @@ class LocalProcess:
         self._poller.remove(pidfd)
         os.close(pidfd)
         self._pidfd = -1
-        self.status = self._child.wait()
+        self.reaped = True
+        try:
+            self.status = self._child.wait()
+        except ChildProcessError:
+            self.stop(OpsError("the program ended; with what status, another part of this process knows", hint=LOST))
         for fd in list(self._open):
             if fd not in self._paused:
                 self._readable(fd)
@@ -146,7 +158,8 @@ class LocalProcess:
             self._poller.remove(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-            self.status = self._child.poll()
+            with suppress(ChildProcessError):  # what ends it here has said why
+                self.status = self._child.poll()
 
     # -- input ----------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,10 @@ Streams = tuple[int, int, int]
 
 
 class Child(Protocol):
-    """A started process that this process reaps."""
+    """A started process that this process reaps.
+
+    Both raise ChildProcessError where its status is lost: another part of this program took it, or ignores SIGCHLD.
+    """
 
     pid: int
 
@@ -44,7 +47,7 @@ class Child(Protocol):
 
 
 class SpawnedChild:
-    """A process that `posix_spawn` started."""
+    """As `Child`, by waitpid(2)."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -52,7 +55,9 @@ class SpawnedChild:
 
     def wait(self) -> int:
         """As `Child.wait`."""
-        return self._reap(0) or 0
+        status = self._reap(0)
+        assert status is not None
+        return status
 
     def poll(self) -> int | None:
         """As `Child.poll`."""
@@ -78,7 +83,7 @@ def start(program: str, argv: Sequence[str], environment: Mapping[str, str], cwd
             pid = library.spawn(program, argv, environment, cwd, streams)
             if pid:
                 return SpawnedChild(pid)
-    return subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
+    process = subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
         list(argv),
         executable=program,
         stdin=streams[0],
@@ -89,6 +94,8 @@ def start(program: str, argv: Sequence[str], environment: Mapping[str, str], cwd
         start_new_session=True,
         bufsize=0,
     )
+    process.returncode = 0  # not Popen's to wait for: of a status that is lost, it would say 0
+    return SpawnedChild(process.pid)
 
 
 class _Library:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,9 @@ class Watchdog:
     _starting = threading.Lock()
 
     def __init__(self) -> None:
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            text = "this process ignores SIGCHLD, so that how a program ended would be lost"
+            raise HostUnsuitable(text, hint="signal.signal(signal.SIGCHLD, signal.SIG_DFL) before the first local step")
         root = str(Path(__file__).parent.parent.parent)
         memory = os.memfd_create("opsexec-runs", os.MFD_CLOEXEC)
         os.ftruncate(memory, SLOT.size * SLOTS)
