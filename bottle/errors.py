@@ -23,6 +23,18 @@ class NoSuchBottle(UsageError):
     code = "no_such_bottle"
 
 
+class BottleUnreadable(NoSuchBottle):
+    """There is a bottle of this identity, and what is kept of it can't be read: its home may hold work all the same."""
+
+    code = "bottle_unreadable"
+
+
+class BottleRunning(OpsError):
+    """Somebody holds this bottle already."""
+
+    code = "bottle_running"
+
+
 class LaunchFailed(OpsError):
     """A bottle didn't come up, or ended before its agent did."""
 

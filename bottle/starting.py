@@ -237,7 +237,8 @@ def _launch(
         least = credentials.MIN_TOKEN
         say(f"warning: env {name} holds fewer than {least} characters: the gates won't know it in what leaves")
     directory = state.directory(plan.identity)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not resume:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with state.held(plan.identity):
         # A bottle that ran before is no leftover, whatever becomes of this launch: its home holds the agent's work.
         phase = metadata.phase if resume else "launching"

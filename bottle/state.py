@@ -16,15 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from bottle.errors import BadManifest, NoSuchBottle
+import msgspec
+
+from bottle.errors import BadManifest, BottleRunning, BottleUnreadable, NoSuchBottle
 from opsexec.errors import OpsError
 
 IDENTITY = re.compile(r"[a-z][a-z0-9-]{0,63}-[0-9a-f]{8}\Z")
 METADATA = "metadata.json"
 LOCK = "lock"
 POLL_S = 0.02
+LOCK_S = 0.25
+"""How long a lock is asked for: whoever looks if a bottle is alive has it for a moment."""
 
 Phase = Literal["launching", "running", "stopped"]
 
@@ -80,18 +84,20 @@ class State:
         beside.replace(path)
 
     def read(self, identity: str) -> Metadata:
-        """Return a bottle's metadata; raises NoSuchBottle when there is none that can be read."""
+        """Return a bottle's metadata; raises NoSuchBottle, and BottleUnreadable where there is something else.
+
+        What a later version writes beside them is left alone.
+        """
         path = self.directory(identity) / METADATA
+        hint = "`bottle cleanup --all` removes it, with its home"
         try:
-            found: Any = json.loads(path.read_text("utf-8"))
-            lists = {name: tuple(found.get(name, ())) for name in ("arguments", "limits")}
-            metadata = Metadata(**{**found, **lists})
+            metadata = msgspec.json.decode(path.read_bytes(), type=Metadata)
         except FileNotFoundError:
             raise NoSuchBottle(f"there is no bottle {identity}", hint="`bottle list --all` shows them") from None
-        except (OSError, ValueError, TypeError) as error:
-            raise NoSuchBottle(f"{path} can't be read: {error}", hint="`bottle cleanup` removes it") from error
+        except (OSError, UnicodeDecodeError, RecursionError, msgspec.MsgspecError) as error:
+            raise BottleUnreadable(f"{path} can't be read: {error}", hint=hint) from error
         if metadata.identity != identity:
-            raise NoSuchBottle(f"{path} is another bottle's", hint="`bottle cleanup` removes it")
+            raise BottleUnreadable(f"{path} is another bottle's", hint=hint)
         return metadata
 
     def identities(self) -> list[str]:
@@ -103,13 +109,21 @@ class State:
 
     @contextmanager
     def held(self, identity: str) -> Iterator[None]:
-        """Hold a bottle's lock: as long as this lasts it counts as running. Raises OpsError when someone else does."""
-        fd = os.open(self.directory(identity) / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Hold a bottle's lock: as long as this lasts it counts as running.
+
+        Raises BottleRunning when someone else does, NoSuchBottle where its directory is gone.
+        """
+        path = self.directory(identity) / LOCK
+        gone = NoSuchBottle(f"bottle {identity} was removed just now", hint="by `bottle cleanup`? start another one")
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OpsError(f"bottle {identity} is running already", hint=f"bottle stop {identity}") from None
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            raise gone from None
+        try:
+            if not _locked(fd):
+                raise BottleRunning(f"bottle {identity} is running already", hint=f"bottle stop {identity}")
+            if os.fstat(fd).st_nlink == 0:  # whoever held it before took all of it away
+                raise gone
             yield
         finally:
             os.close(fd)
@@ -155,6 +169,20 @@ class State:
                 raise OpsError(f"bottle {identity} still runs after {within_s:g} s", hint="is its host hanging?")
             time.sleep(POLL_S)
         return True
+
+
+def _locked(fd: int) -> bool:
+    """Take a lock, unless somebody has it for longer than a look takes."""
+    end = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_S / 4)
+        else:
+            return True
 
 
 def this_process() -> dict[str, int]:

@@ -95,7 +95,7 @@ def logs(arguments: argparse.Namespace) -> int:
 
 def cleanup(arguments: argparse.Namespace) -> int:
     """Remove what launches that never came up, or with --all every stopped bottle, left behind."""
-    from bottle.errors import NoSuchBottle
+    from bottle.errors import BottleRunning, BottleUnreadable, NoSuchBottle
     from bottle.hosting import removed_there
     from bottle.leftovers import sweep
     from bottle.manifest.store import home_root
@@ -113,21 +113,27 @@ def cleanup(arguments: argparse.Namespace) -> int:
         if state.alive(identity):
             continue
         try:
-            found = state.read(identity)
-        except NoSuchBottle:
-            found = None
-        if found is not None and found.phase != "launching" and not arguments.all:
-            continue
-        with state.held(identity):
-            try:
-                if found is not None:
+            with state.held(identity):  # from here on nobody starts it
+                try:
+                    found = state.read(identity)
+                    if found.phase != "launching" and not arguments.all:
+                        continue
                     asyncio.run(removed_there(found))
-            except OpsError as error:
-                # Its record stays: it is all that tells where the rest of it is.
-                say(f"{identity} stays: its host can't be cleaned: {error}")
-                kept.append(identity)
-                continue
-            asyncio.run(remove(state, identity))
+                except BottleUnreadable as error:
+                    if not arguments.all:  # it may have run: its home may hold an agent's work
+                        say(f"{identity} stays: {error}; --all removes it")
+                        kept.append(identity)
+                        continue
+                except NoSuchBottle:
+                    pass  # killed before it was written down
+                except OpsError as error:
+                    # Its record stays: it is all that tells where the rest of it is.
+                    say(f"{identity} stays: its host can't be cleaned: {error}")
+                    kept.append(identity)
+                    continue
+                asyncio.run(remove(state, identity))
+        except (BottleRunning, NoSuchBottle):
+            continue
         removed.append(identity)
         tell(f"removed {identity}")
     if arguments.json:
