@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from opsexec.errors import ConnectionLost, HostUnreachable, OpsError, UsageError
@@ -18,6 +19,13 @@ SOCKET_VARIABLE = "OPSEXEC_TAILSCALED_SOCKET"
 """Names the socket of another tailscaled than the machine's own."""
 
 CONNECT_S = 10.0
+"""Seconds for tailscaled to say where a node is, and to reach one that isn't online by the control server's word."""
+WAKE_S = 45.0
+"""Seconds to reach one that is. After minutes without traffic, or once tailscaled was started again there, WireGuard
+may send with keys that the other side doesn't have: it makes new ones after 15 s without an answer, or when the old
+ones are 180 s old (its whitepaper, section 6)."""
+AGAIN_S = 4.0
+"""Seconds until a connection that isn't made yet gets another beside it: TCP itself asks again ever more rarely."""
 KNOWN_S = 15.0
 """Seconds that a node's address and name are taken as they were found."""
 
@@ -87,16 +95,21 @@ class TailnetWay:
         self._found: _Found | None = None
 
     async def open(self, host: str) -> AgentLink:
-        """Find the node, have tailscaled say who is at its address, and connect; raises HostUnreachable."""
+        """Find the node, have tailscaled say who is at its address, and connect; raises HostUnreachable.
+
+        Finding it takes CONNECT_S seconds at most, and so does connecting; WAKE_S to a node that is online.
+        """
+        within_s = CONNECT_S
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(within_s) as deadline:
                 found = await self._find()
-                if found.status.kernel:
-                    return await self._connect(host, found)
-                return await self._dial(host, found)
+                within_s = WAKE_S if found.node.online else CONNECT_S
+                deadline.reschedule(asyncio.get_running_loop().time() + within_s)
+                way = self._connect if found.status.kernel else self._dial
+                return await self._first(lambda: way(host, found))
         except TimeoutError as error:
             hint = "is the node online, does ops-agent listen on tailnet: there, does the tailnet's policy let you?"
-            raise HostUnreachable(f"no connection within {CONNECT_S:g} s", host=host, hint=hint) from error
+            raise HostUnreachable(f"no connection within {within_s:g} s", host=host, hint=hint) from error
         except OpsError as error:
             error.host = error.host or host
             raise
@@ -136,6 +149,20 @@ class TailnetWay:
         raise HostUnreachable(
             f"no node of the tailnet has {self._wanted.address}", hint="`tailscale status` lists them"
         )
+
+    async def _first(self, connect: Callable[[], Coroutine[Any, Any, AgentLink]]) -> AgentLink:
+        """Connect, and again beside it every AGAIN_S seconds: the first that is made, or that fails, is the answer."""
+        tries: set[asyncio.Task[AgentLink]] = set()
+        done: set[asyncio.Task[AgentLink]] = set()
+        try:
+            while not done:
+                tries.add(asyncio.create_task(connect()))
+                done, _ = await asyncio.wait(tries, timeout=AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            taken = done.pop()
+            tries.remove(taken)
+            return taken.result()
+        finally:
+            await _given_up(tries)
 
     async def _connect(self, host: str, found: _Found) -> AgentLink:
         loop = asyncio.get_running_loop()
@@ -185,6 +212,15 @@ class TailnetWay:
     def _refused(self, found: _Found, reason: str) -> HostUnreachable:
         hint = "does ops-agent listen on tailnet: there, and does the tailnet's policy let you?"
         return HostUnreachable(f"can't connect to {endpoint(found.address, self._wanted.port)}: {reason}", hint=hint)
+
+
+async def _given_up(tries: set[asyncio.Task[AgentLink]]) -> None:
+    """End connections that nobody waits for any more, also those that were made by now."""
+    for each in tries:
+        each.cancel()
+    for outcome in await asyncio.gather(*tries, return_exceptions=True):
+        if isinstance(outcome, AgentLink):
+            outcome.abort(ConnectionLost("another connection was made first"))
 
 
 class Dial(asyncio.Protocol):

@@ -18,7 +18,7 @@ from agent.config import TailnetTable
 from agent.errors import AgentUnable
 from agent.tailscaled import Tailscaled
 from opsexec import AgentRpc, CapabilitySet, NullAudit
-from opsexec.errors import HostUnreachable, OpsError
+from opsexec.errors import ConnectionLost, HostUnreachable, OpsError
 from opsexec.hosts.local_api import LocalApi, TailnetUnavailable
 from tests.parts.fake_localapi import FakeLocalApi, whois_answer
 from tests.parts.free_port import free_port
@@ -250,6 +250,14 @@ async def test_a_program_that_others_can_change_is_not_asked(tmp_path: Path, mod
 
 # -- the caller's side ----------------------------------------------------------------------------------------------
 
+
+def web_behind(fake: FakeLocalApi) -> AgentRpc:
+    """The way to a node called web, by what this tailscaled says."""
+    return AgentRpc(
+        "tailnet://web", capabilities=CapabilitySet.nothing(), audit=NullAudit(), tailscaled_socket=str(fake.path)
+    )
+
+
 WEB = {"ID": "n-web", "DNSName": "web.tail.test.", "TailscaleIPs": ["100.64.0.4"], "Online": True}
 
 
@@ -287,19 +295,37 @@ async def test_a_caller_speaks_to_nobody_but_the_node_it_asked_for(
         assert any("dial" in each for each in fake.asked) == knows
 
 
-async def test_a_caller_waits_no_longer_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("online", [True, False])
+async def test_a_caller_waits_no_longer_than_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: bool
+) -> None:
     monkeypatch.setattr("opsexec.hosts.agent_tailnet.CONNECT_S", 0.5)
+    monkeypatch.setattr("opsexec.hosts.agent_tailnet.WAKE_S", 0.75)
+    dialled_s = "0.75" if online else "0.5"
+    async with FakeLocalApi(tmp_path / "s").serving() as fake:
+        fake.status = {**fake.status, "Peer": {"k": {**WEB, "Online": online}}}
+        known = whois_answer(StableID="n-web", Name="web.tail.test.")
+        for fake.whois, fake.dial, within_s in [("hang", 502, "0.5"), (known, "hang", dialled_s)]:
+            async with web_behind(fake) as ex:
+                with pytest.raises(OpsError, match=f"no connection within {within_s} s"):
+                    await ex.whoami()
+
+
+async def test_a_connection_that_is_not_made_gets_another_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WireGuard sets out with keys that nobody has any more, and TCP's own next question is half a minute away."""
+    monkeypatch.setattr("opsexec.hosts.agent_tailnet.AGAIN_S", 0.1)
     async with FakeLocalApi(tmp_path / "s").serving() as fake:
         fake.status = {**fake.status, "Peer": {"k": WEB}}
-        for fake.whois, fake.dial in [("hang", 502), (whois_answer(StableID="n-web", Name="web.tail.test."), "hang")]:
-            async with AgentRpc(
-                "tailnet://web",
-                capabilities=CapabilitySet.nothing(),
-                audit=NullAudit(),
-                tailscaled_socket=str(fake.path),
-            ) as ex:
-                with pytest.raises(OpsError, match="no connection within"):
-                    await ex.whoami()
+        fake.whois = whois_answer(StableID="n-web", Name="web.tail.test.")
+        fake.dials = ["hang", "hang"]
+        fake.dial = b"HTTP/1.1 101 x\r\n\r\n"  # and then it closes, which shows that this one was taken
+        async with web_behind(fake) as ex:
+            with pytest.raises(ConnectionLost):
+                await ex.whoami()
+            await eventually(lambda: fake.left == 2, within_s=10, what="both that hung are closed")
+        assert sum("dial" in each for each in fake.asked) == 3
 
 
 async def test_without_tailscaled_a_caller_is_told(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ def whois_answer(**changes: Any) -> dict[str, Any]:
 
 
 class FakeLocalApi:
-    """One socket. `whois` is what is answered about everybody: JSON, bytes as they are, a status, or a time to hang."""
+    """One socket. `whois` is what is answered about everybody: JSON, bytes as they are, a status, or a time to hang.
+
+    `dials`: what the first dials are answered, before `dial` holds; `left`: how many hung ones their caller has left.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,6 +43,8 @@ class FakeLocalApi:
         self.status: dict[str, Any] = {"BackendState": "Running", "TUN": False, "Self": SELF, "Peer": {}}
         self.status |= {"CurrentTailnet": {"MagicDNSSuffix": "tail.test"}}
         self.dial: Any = 502
+        self.dials: list[Any] = []
+        self.left = 0
         self.asked: list[str] = []
         self.released = asyncio.Event()
 
@@ -52,9 +57,10 @@ class FakeLocalApi:
                 answer: Any = 403
             else:
                 known = {"status": self.status, "whois": self.whois, "dial": self.dial}
-                answer = known[target.partition("?")[0].rpartition("/")[2]]
+                asked = target.partition("?")[0].rpartition("/")[2]
+                answer = self.dials.pop(0) if asked == "dial" and self.dials else known[asked]
             if answer == "hang":
-                await self.released.wait()
+                await self._hang(reader)
                 return
             writer.write(answer if isinstance(answer, bytes) else _http(answer))
             await writer.drain()
@@ -62,6 +68,15 @@ class FakeLocalApi:
             return  # who asked went away
         finally:
             writer.close()
+
+    async def _hang(self, reader: asyncio.StreamReader) -> None:
+        """Say nothing until the caller leaves, or this ends."""
+        leaving = asyncio.ensure_future(reader.read(1))
+        released = asyncio.ensure_future(self.released.wait())
+        await asyncio.wait([leaving, released], return_when=asyncio.FIRST_COMPLETED)
+        self.left += leaving.done()
+        for each in (leaving, released):
+            each.cancel()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[FakeLocalApi]:
