@@ -74,7 +74,9 @@ def _run(argv: Sequence[str]) -> int:
         raise
     except SystemExit as left:  # how argparse ends after --help
         return int(left.code or 0)
-    except Exception as error:  # noqa: BLE001  # the last resort: the traceback goes to a file, the sentence to the person
+    except Exception as error:  # the last resort: the traceback goes to a file, the sentence to the person
+        if isinstance(error, OSError) and error.errno in NO_ROOM and not error.filename:
+            raise  # a write, to no file that has a name: the output
         return _crashed(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import subprocess
 import sys
@@ -105,3 +106,23 @@ def test_a_defect_of_another_program_leaves_its_traceback_in_a_file(
     said = capsys.readouterr().err
     assert said.startswith("bottle: internal error: RuntimeError: unforeseen; the traceback is in")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [["schema", "runbook"], ["hosts", "--json"], ["exec", "local:", "--", "echo", "hi"]])
+def test_output_that_has_no_room_is_told_in_a_sentence_by_every_command(words: list[str], tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.toml"
+    inventory.write_text('[hosts.here]\nurl = "local:"\n')
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "opsexec.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OPSEXEC_INVENTORY": str(inventory), "XDG_STATE_HOME": str(tmp_path)},
+            cwd=Path(__file__).parent.parent.parent,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert "the output can't be written: No space left on device" in done.stderr
+    assert "hint: " in done.stderr
+    assert not list((tmp_path / "opsexec").glob("crash-*"))
