@@ -24,6 +24,9 @@ KINDS = {
 KEPT_XATTRS = ("system.posix_acl_access", "security.selinux")
 """Extended attributes a replaced file keeps, beside `user.*`: they decide who may read it."""
 
+LAST_ID = (1 << 32) - 2
+"""The greatest number of a user or group: to chown(2), the one above it says "leave as it is"."""
+
 
 def kind_of(info: os.stat_result) -> str:
     """Return what a path is: file, directory, link, fifo, socket or device."""
@@ -62,7 +65,7 @@ def _number(name: bytes, what: str, look_up: Callable[[str], int]) -> int | None
     try:
         return look_up(text)
     except KeyError:
-        if text.isascii() and text.isdigit():
+        if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= LAST_ID:
             return int(text)
         raise FarError("no_such_user", f"no {what} {text!r} on this host") from None
 

@@ -188,6 +188,14 @@ def test_a_user_the_host_does_not_have_is_an_error_before_anything_changes(base,
     assert (base / "f").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("number", ["4294967295", "99999999999999", "9" * 5000])
+def test_a_number_that_no_user_can_have_is_an_error_before_anything_changes(base, far, number) -> None:
+    (base / "f").write_bytes(b"old")
+    assert code_of(far.set_mode, base / "f", "0777", number) == "no_such_user"
+    assert code_of(far.write, base / "f", b"new", group=number) == "no_such_user"
+    assert (base / "f").read_bytes() == b"old"
+
+
 def test_a_missing_path_has_no_mode_to_set(base, far):
     assert code_of(far.set_mode, base / "none", "0644") == "not_found"
 
