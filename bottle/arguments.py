@@ -23,7 +23,11 @@ exit status: the agent's own; 1 the work failed, 2 usage, 3 could not run"""
 
 
 EXAMPLES = {
-    "start": ("start reviewer --cwd", "start builder --dry-run --json -- make test", "start reviewer -y -- -p 'look'"),
+    "start": (
+        "start reviewer --cwd",
+        "start builder --dry-run --json -- make test",
+        "start reviewer -y --json -- -p 'look' | jq -r .stdout",
+    ),
     "info": ("info reviewer", "info reviewer --backend docker --json"),
     "capabilities": ("capabilities reviewer --cwd", "capabilities reviewer --host agent+ssh://build1 --json"),
     "policy": ("policy check reviewer https://api.example.com/v1/models",),
@@ -33,10 +37,10 @@ EXAMPLES = {
     ),
     "list": ("list", "list --all --json"),
     "stop": ("stop reviewer-1f2e3d4c",),
-    "resume": ("resume reviewer-1f2e3d4c", "resume reviewer-1f2e3d4c -y --limit memory=8g"),
-    "logs": ("logs reviewer-1f2e3d4c", "logs reviewer-1f2e3d4c egress"),
+    "resume": ("resume reviewer-1f2e3d4c", "resume reviewer-1f2e3d4c -y --limit memory=8g --json"),
+    "logs": ("logs reviewer-1f2e3d4c egress", "logs reviewer-1f2e3d4c --json | jq -r .source"),
     "restart": ("restart reviewer-1f2e3d4c pipelock",),
-    "exec": ("exec reviewer-1f2e3d4c -- bash", "exec reviewer-1f2e3d4c -- git log --oneline"),
+    "exec": ("exec reviewer-1f2e3d4c -- bash", "exec reviewer-1f2e3d4c --json -- git log --oneline"),
     "audit": ("audit reviewer-1f2e3d4c --refused", "audit reviewer-1f2e3d4c --last 20 --json"),
     "verify": ("verify reviewer-1f2e3d4c", "verify reviewer-1f2e3d4c --json"),
     "doctor": ("doctor", "doctor --backend docker --json"),
@@ -94,7 +98,6 @@ def parser() -> Parser:
     start.add_argument("--cwd", action="store_true", help="copy this directory into the bottle and work there")
     _host(start)
     start.add_argument("--dry-run", action="store_true", help="show the summary and every step; start nothing")
-    start.add_argument("--json", action="store_true", help="print one JSON object; with --dry-run")
     _launching(start)
     start.set_defaults(arguments=[])
 
@@ -127,6 +130,7 @@ def parser() -> Parser:
     logs = commands.add_parser("logs", help="show what a bottle's daemons said")
     logs.add_argument("identity", metavar="ID")
     logs.add_argument("daemon", metavar="DAEMON", nargs="?")
+    logs.add_argument("--json", action="store_true", help="print one JSON object a line")
     again = commands.add_parser("restart", help="end one of a bottle's daemons and start it again, with the same CA")
     again.add_argument("identity", metavar="ID")
     again.add_argument("daemon", metavar="DAEMON")
@@ -136,6 +140,7 @@ def parser() -> Parser:
     )
     beside.add_argument("identity", metavar="ID")
     _tty(beside)
+    beside.add_argument("--json", action="store_true", help="print one JSON object, at the end")
     beside.set_defaults(arguments=[])
     trail = commands.add_parser("audit", help="verify a bottle's audit and show it; exits 1 when it isn't whole")
     trail.add_argument("identity", metavar="ID")
@@ -224,6 +229,7 @@ def _host(command: argparse.ArgumentParser) -> None:
 
 def _launching(command: argparse.ArgumentParser) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    command.add_argument("--json", action="store_true", help="print one JSON object, at the end")
     _tty(command)
     command.add_argument("--record", metavar="FILE", help="record the agent's screen into a new file (asciicast v3)")
     command.add_argument(

@@ -31,10 +31,19 @@ def size() -> terminal.Size:
     return terminal.Size(columns, rows, os.environ.get("TERM") or "xterm-256color")
 
 
+def require_none(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where a terminal is asked for beside --json, which keeps what would be drawn for the end."""
+    for option, asked in (("--tty", arguments.tty), ("--record", getattr(arguments, "record", None))):
+        if asked:
+            raise UsageError(
+                f"--json is for programs without a terminal, and {option} is for one", hint="leave one out"
+            )
+
+
 @contextmanager
 def on_screen(arguments: argparse.Namespace, plan: BottlePlan) -> Iterator[Screen | None]:
     """The screen of a launch, closed after it; None where the agent gets no terminal. Raises UsageError."""
-    wants = arguments.tty if arguments.tty is not None else is_there()
+    wants = False if arguments.json else arguments.tty if arguments.tty is not None else is_there()
     if (wants or arguments.record) and not is_there():
         raise UsageError("a terminal for the agent needs one here, on both input and output", hint="leave --tty out")
     if not wants:

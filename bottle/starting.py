@@ -17,6 +17,7 @@ from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
 from bottle.authority import NOBODY
 from bottle.backends.base import Place, all_steps, backend
+from bottle.commands.outcome import of_a_bottle
 from bottle.errors import BadManifest, CredentialMissing, HostUnready
 from bottle.host_keys import known
 from bottle.images import agent_image
@@ -27,7 +28,7 @@ from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
 from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
-from bottle.screen import on_screen
+from bottle.screen import on_screen, require_none
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from bottle.supervise import wait_s
 from bottle.tools import with_tools
@@ -128,8 +129,6 @@ def start(arguments: argparse.Namespace) -> int:
     identity = new_identity(arguments.agent)
     intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
     plan = dataclasses.replace(planned(loaded, intent), limits=limits(arguments.limit))
-    if arguments.json and not arguments.dry_run:
-        raise UsageError("--json is for --dry-run: an agent's own output has stdout to itself", hint="leave one out")
     if arguments.dry_run:
         return _dry_run(plan, arguments)
     metadata = Metadata(
@@ -208,6 +207,8 @@ def _launch(
     resume: bool,
 ) -> int:
     backend(plan.backend)
+    if arguments.json:
+        require_none(arguments)
     plan = dataclasses.replace(plan, supervise_wait_s=wait_s(os.environ))
     trust, resolved = _trust(arguments.upstream_ca), resolve_option(arguments.resolve)
     state = State(home_root().resolve())
@@ -239,7 +240,7 @@ def _launch(
     directory = state.directory(plan.identity)
     if not resume:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with state.held(plan.identity):
+    with of_a_bottle(state, plan.identity, asked=arguments.json) as outcome, state.held(plan.identity):
         # A bottle that ran before is no leftover, whatever becomes of this launch: its home holds the agent's work.
         phase = metadata.phase if resume else "launching"
         metadata = dataclasses.replace(metadata, phase=phase, launcher=this_process(), host=hosting.kept(host))
@@ -249,9 +250,11 @@ def _launch(
         plan = skills.kept(kept(plan, directory), given, directory)
         with on_screen(arguments, plan) as person:
             tell = say if person is None else person.say
-            output = Through() if person is None else person
+            output = outcome or person or Through()
             whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person, host)
             code = asyncio.run(attend(whole))
+        if outcome is not None:
+            outcome.exit_code = code
         if directory.exists():
             state.write(dataclasses.replace(running, phase="stopped"))
             _keep(directory, loaded)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottle.commands.told import print_json
+
+if TYPE_CHECKING:
+    from bottle.state import State
 
 STOP_S = 15.0
 
 
 def list_bottles(arguments: argparse.Namespace) -> int:
     """Show the bottles that run, or with --all every one of which there is a trace."""
-    from bottle.errors import NoSuchBottle
     from bottle.manifest.store import home_root
     from bottle.preflight import shown
     from bottle.state import State
@@ -22,38 +24,40 @@ def list_bottles(arguments: argparse.Namespace) -> int:
     state = State(home_root().resolve())
     rows: list[dict[str, Any]] = []
     alive = {each.identity for each in state.running()}
-    for identity in state.identities():
-        if identity not in alive and not arguments.all:
-            continue
-        try:
-            found = state.read(identity)
-        except NoSuchBottle as error:
-            rows.append(
-                {"identity": identity, "state": "unreadable", "agent": "", "started_at": 0.0, "why": str(error)}
-            )
-            continue
-        how = "running" if identity in alive else "left behind" if found.phase == "launching" else "stopped"
-        rows.append(
-            {
-                "identity": identity,
-                "state": how,
-                "agent": found.agent,
-                "backend": found.backend,
-                "started_at": found.started_at,
-                "host": found.host.get("url"),
-            }
-        )
-    rows.sort(key=lambda row: (row["started_at"], row["identity"]))
+    rows += [row(state, each, each in alive) for each in state.identities() if each in alive or arguments.all]
+    rows.sort(key=lambda each: (each["started_at"], each["identity"]))
     if arguments.json:
         print_json({"bottles": rows})
         return 0
     if not rows:
         none = "there is no bottle" if arguments.all else "no bottle runs; --all shows stopped ones"
         print(f"bottle: {none}", file=sys.stderr)
-    for row in rows:
-        where = f"  on {shown(row['host'])}" if row.get("host") else ""
-        print(f"{row['identity']:<40} {row['state']:<12} {row['agent']}{where}")
+    for each in rows:
+        where = f"  on {shown(each['host'])}" if each.get("host") else ""
+        print(f"{each['identity']:<40} {each['state']:<12} {each['agent']}{where}")
     return 0
+
+
+def row(state: State, identity: str, alive: bool) -> dict[str, Any]:
+    """Return what there is to say of one bottle, for programs. `directory`: where its audit, log and home are kept."""
+    from bottle.errors import NoSuchBottle
+
+    directory = str(state.directory(identity))
+    try:
+        found = state.read(identity)
+    except NoSuchBottle as error:
+        unknown = {"identity": identity, "state": "unreadable", "agent": "", "started_at": 0.0, "why": str(error)}
+        return {**unknown, "directory": directory}
+    how = "running" if alive else "left behind" if found.phase == "launching" else "stopped"
+    return {
+        "identity": identity,
+        "state": how,
+        "agent": found.agent,
+        "backend": found.backend,
+        "started_at": found.started_at,
+        "host": found.host.get("url"),
+        "directory": directory,
+    }
 
 
 def stop(arguments: argparse.Namespace) -> int:
@@ -84,9 +88,13 @@ def logs(arguments: argparse.Namespace) -> int:
     said: set[str] = set()
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            daemon, bar, _ = line.partition(" | ")
+            daemon, bar, text = line.rstrip("\n").partition(" | ")
             said |= {daemon} if bar else set()
-            if arguments.daemon in (None, daemon):
+            if arguments.daemon not in (None, daemon):
+                continue
+            if arguments.json:
+                print_json({"source": daemon, "text": text} if bar else {"source": None, "text": daemon})
+            else:
                 print(shown(line.rstrip("\n")))
     if arguments.daemon is not None and arguments.daemon not in said:
         raise UsageError(f"no daemon {arguments.daemon[:60]!r} said a word", hint="said: " + ", ".join(sorted(said)))

@@ -12,6 +12,8 @@ from typing import Any
 
 from bottle import screen
 from bottle.attended import Through
+from bottle.commands.outcome import Outcome
+from bottle.commands.told import print_json
 from bottle.control import connect, frame, read_frame
 from bottle.errors import HostUnready, LaunchFailed
 from bottle.manifest.store import home_root
@@ -27,6 +29,8 @@ def execute(arguments: argparse.Namespace) -> int:
     argv = tuple(arguments.arguments)
     if not argv:
         raise UsageError("there is no program to run", hint="bottle exec ID -- PROGRAM ARGUMENTS")
+    if arguments.json:
+        return _one_object(arguments, argv)
     wants = arguments.tty if arguments.tty is not None else screen.is_there()
     if wants and not screen.is_there():
         raise UsageError("--tty needs a terminal on both input and output", hint="leave it out")
@@ -37,10 +41,34 @@ def execute(arguments: argparse.Namespace) -> int:
         return asyncio.run(run(arguments.identity, argv, shown, shown.frames(), screen.size()))
 
 
+def _one_object(arguments: argparse.Namespace, argv: tuple[str, ...]) -> int:
+    """Run it to its end and print what became of it; where it couldn't be run, that."""
+    screen.require_none(arguments)
+    outcome, told = Outcome(), {"identity": arguments.identity}
+    try:
+        ended = asyncio.run(_ended(arguments.identity, argv, outcome, _stdin()))
+    except OpsError as error:
+        print_json(told | outcome.as_json(error))
+        raise
+    outcome.exit_code, outcome.signal = ended.get("exit_code"), ended.get("signal")
+    print_json(told | outcome.as_json())
+    return _status(ended)
+
+
 async def run(
     identity: str, argv: tuple[str, ...], sink: LogSink, stdin: AsyncIterator[bytes], size: Any = None
 ) -> int:
-    """Have a bottle's launcher run a program; raises NoSuchBottle where none runs, LaunchFailed when it goes away."""
+    """Have a bottle's launcher run a program; returns its exit status, 128 and the number for a signal.
+
+    Raises NoSuchBottle where none runs, LaunchFailed when it goes away.
+    """
+    return _status(await _ended(identity, argv, sink, stdin, size))
+
+
+async def _ended(
+    identity: str, argv: tuple[str, ...], sink: LogSink, stdin: AsyncIterator[bytes], size: Any = None
+) -> dict[str, Any]:
+    """Have it run; returns what the launcher says of its end."""
     state = State(home_root().resolve())
     state.read(identity)
     reader, writer = await connect(state.directory(identity))
@@ -58,7 +86,7 @@ async def run(
             told = json.loads(data)
             if kind == b"f":
                 raise failure(told)
-            return _status(told)
+            return dict(told)
         raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
     finally:
         giving.cancel()

@@ -45,7 +45,9 @@ def commands(at: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Argume
         (["list", "--", "x"], "words after -- are for start and exec only"),
         (["start", "worker", "--cw"], "unrecognized arguments: --cw"),
         (["audit", "x", "--last", "many"], "'many' is no number"),
-        (["start", "worker", "--json", "--", "true"], "--json is for --dry-run"),
+        (["start", "worker", "--json", "--tty", "--", "true"], "--json is for programs without a terminal, and --tty"),
+        (["start", "worker", "--json", "--record", "x.cast", "--", "true"], "without a terminal, and --record"),
+        (["exec", "worker-00000001", "--json", "--tty", "--", "true"], "without a terminal, and --tty is for one"),
         (["policy", "check", "worker", "open.test"], "is not a URL with a scheme and a host"),
         (["policy", "check", "worker", "https://open.test/v1", "get"], "hint: GET"),
         (["info", "wroker"], "did you mean 'worker'?"),
@@ -130,6 +132,9 @@ def test_the_log_of_a_daemon_that_there_is_none_of_is_no_empty_log(
     log.write_text("egress | one\ninit | two\negress | three | four\n")
     assert main(["logs", "worker-00000001", "egress"]) == 0
     assert capsys.readouterr().out == "egress | one\negress | three | four\n"
+    assert main(["logs", "worker-00000001", "egress", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [{"source": "egress", "text": "one"}, {"source": "egress", "text": "three | four"}]
     assert main(["logs", "worker-00000001", "egres"]) == 2
     assert "hint: said: egress, init" in capsys.readouterr().err
 
