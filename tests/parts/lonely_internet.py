@@ -23,6 +23,34 @@ _CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 
 
+def inside(netns: str, work: Callable[[], T]) -> T:
+    """Do something in a network namespace: sockets that it opens, and threads that it starts, stay there.
+
+    `netns`: the file that stands for the namespace.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            finally:
+                os.close(fd)
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 # handed to the caller's own thread
+            failed.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
 @dataclass
 class LonelyInternet:
     """`name`: the namespace's."""
@@ -31,27 +59,7 @@ class LonelyInternet:
 
     def within(self, work: Callable[[], T]) -> T:
         """Do something in there: sockets that it opens, and threads that it starts, stay there."""
-        done: list[T] = []
-        failed: list[BaseException] = []
-
-        def enter() -> None:
-            try:
-                fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET) != 0:
-                        raise OSError(ctypes.get_errno(), "setns")
-                finally:
-                    os.close(fd)
-                done.append(work())
-            except BaseException as error:  # noqa: BLE001 # handed to the caller's own thread
-                failed.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-        return done[0]
+        return inside(f"/run/netns/{self.name}", work)
 
 
 @contextmanager
