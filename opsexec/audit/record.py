@@ -79,6 +79,9 @@ class Line(msgspec.Struct, frozen=True):
     hash: str
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a line raises that the log didn't write: it isn't JSON, not UTF-8, or nested without end."""
+
 _line_decoder = msgspec.json.Decoder(Line)
 
 
@@ -196,7 +199,7 @@ def parse(line: bytes) -> Line | None:
     """Return what the chain needs of a line without its newline; None when it isn't an audit line."""
     try:
         return _line_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -207,8 +210,19 @@ def computed_hash(line: bytes) -> str | None:
 
 
 def maintenance_step(line: bytes) -> dict[str, Any] | None:
-    """Return the step of a line that the log added about itself, None for every other line."""
+    """Return the step of a line that the log added about itself, None for every other line.
+
+    Raises ValueError for one that the log would not have written so.
+    """
     if b'"type":"audit.' not in line:
         return None
-    step = _envelope_decoder.decode(line).step
-    return step if isinstance(step, dict) and step.get("type") in MAINTENANCE else None
+    try:
+        step = _envelope_decoder.decode(line).step
+    except UNREADABLE as error:
+        raise ValueError("not JSON") from error
+    if not isinstance(step, dict) or step.get("type") not in (ROTATE, REPAIR):
+        return None
+    wanted = {"oldest_seq": int} if step["type"] == ROTATE else {"file": str, "sha256": str}
+    if any(type(step.get(name)) is not kind for name, kind in wanted.items()):
+        raise ValueError(f"a line of type {step['type']} without {', '.join(wanted)}")
+    return step

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from opsexec.audit.record import AuditBroken, parse
+from opsexec.audit.record import UNREADABLE, AuditBroken, parse
 from opsexec.audit.segment import closed_name, first_seq, is_active, lines_backwards, snapshot
 from opsexec.errors import AuditUnavailable
 
@@ -53,9 +53,10 @@ def _tail(path: Path, n: int, follow: bool) -> Generator[dict[str, Any]]:
             while True:
                 while chunk := _whole_lines(fd, offset, path):
                     offset += len(chunk)
-                    for line in chunk.splitlines():
+                    for line in chunk[:-1].split(b"\n"):
                         record = _decode(line, path)
-                        last_seq = record["seq"]
+                        chained = parse(line)
+                        last_seq = last_seq if chained is None else chained.seq
                         yield record
                 if is_active(path, fd):
                     time.sleep(POLL_S)
@@ -122,7 +123,7 @@ def _open_next(path: Path, seq: int) -> int:
 def _decode(line: bytes, path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise AuditBroken(
             f"the audit log {path} has a line that is not JSON", hint=f"see `opsexec audit verify {path}`"
         ) from error

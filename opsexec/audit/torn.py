@@ -40,11 +40,17 @@ def repair_step(path: Path, last_line: bytes) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     digest = hashlib.sha256(data).hexdigest()
-    last = maintenance_step(last_line) if last_line else None
+    prefix = f"{path.name}.torn-"
+    try:
+        last = maintenance_step(last_line) if last_line else None
+    except ValueError:  # whoever wrote that: `verify` tells of it
+        last = None
     if last is not None and last["type"] == REPAIR and last["sha256"] == digest:
-        name_pending(path, last["file"])
-        return None
-    name = f"{path.name}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        name: str = last["file"]
+        if name.startswith(prefix) and "/" not in name:
+            name_pending(path, name)
+            return None
+    name = f"{prefix}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     return {"type": REPAIR, "file": name, "bytes": len(data), "sha256": digest}
 
 

@@ -119,7 +119,10 @@ class _Walk:
             raise _Broken("bad_json", "not an audit line")
         if computed_hash(raw) != line.hash:
             raise _Broken("hash", "the line was changed after it was written: its hash is another")
-        step = maintenance_step(raw)
+        try:
+            step = maintenance_step(raw)
+        except ValueError as error:
+            raise _Broken("bad_json", f"not a line that the log writes about itself: {error}") from error
         if named_seq is not None and line.seq != named_seq:
             raise _Broken("seq", f"expected line number {named_seq}, as the file's name says, got {line.seq}")
         self._check_place(line, begins_segment=step is not None and step["type"] == ROTATE)

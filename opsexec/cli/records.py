@@ -13,9 +13,9 @@ def in_words(record: dict[str, Any]) -> str:
     """Return one record on one line: when, what was decided or how it ended, where, who, what."""
     when, host, run = str(record.get("ts"))[:19].replace("T", " "), record.get("host") or "-", record.get("run")
     step, outcome = record.get("step"), record.get("outcome")
-    parts = [when, record.get("decision") or ("done" if outcome is not None else "note"), host]
+    parts = [when, str(record.get("decision") or ("done" if outcome is not None else "note")), str(host)]
     if isinstance(step, dict):
-        parts += [record.get("principal") or "", str(step.get("type")), about(step, record)]
+        parts += [str(record.get("principal") or ""), str(step.get("type")), about(step, record)]
     if record.get("decision") != "allow" and record.get("reason"):
         parts.append(str(record.get("reason") or ""))
     if isinstance(outcome, dict):
@@ -34,13 +34,19 @@ def about(step: dict[str, Any], record: dict[str, Any]) -> str:
     for name in ("action", "path", "dest", "name"):
         if step.get(name):
             return str(step[name])
-    return " ".join(map(str, record.get("requires") or ()))
+    requires = record.get("requires")
+    return " ".join(map(str, requires)) if isinstance(requires, list) else ""
 
 
 def _ended(outcome: dict[str, Any]) -> str:
     how = outcome.get("error") or outcome.get("signal") or f"exit {outcome.get('exit_code')}"
-    sizes = (outcome.get("stdout_bytes") or 0) + (outcome.get("stderr_bytes") or 0)
-    return f"{how}, {outcome.get('duration_s') or 0:.3f} s, {sizes} B"
+    sizes = _number(outcome.get("stdout_bytes")) + _number(outcome.get("stderr_bytes"))
+    return f"{how}, {_number(outcome.get('duration_s')):.3f} s, {sizes} B"
+
+
+def _number(value: object) -> int | float:
+    """Return what stands where a number should; 0 for what is none."""
+    return value if isinstance(value, int | float) and abs(value) < 1 << 63 else 0
 
 
 def print_details(records: Sequence[dict[str, Any]]) -> None:
