@@ -10,6 +10,7 @@ from opsexec.cli.arguments import add_host, add_json, add_timeout, add_user
 from opsexec.cli.command import Command, count, seconds
 from opsexec.cli.drive import drive
 from opsexec.cli.json_text import json_text
+from opsexec.errors import ProtocolError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 AGENTS = ("agent+", "tailnet:")
 """Schemes of hosts that tell what happens to them by themselves."""
+
+NO_SAMPLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError, RecursionError)
+"""What showing a line raises in which the host wrote something else than a sample; OSError: a time out of the world."""
 
 
 def _arguments(parser: Parser) -> None:
@@ -104,11 +108,14 @@ class Samples:
         from opsexec.sinks import LineSink
 
         async def show(stream: Stream, line: bytes) -> None:
-            sample = json.loads(line)
-            if self._json:
-                text = json_text({"host": host, **sample})
-            else:
-                text = f"{f'{host} | ' if several else ''}{in_words(sample)}"
+            try:
+                sample = json.loads(line)
+                if self._json:
+                    text = json_text({"host": host, **sample})
+                else:
+                    text = f"{f'{host} | ' if several else ''}{in_words(sample)}"
+            except NO_SAMPLE as error:
+                raise ProtocolError("what the host told is no sample", host=host) from error
             await output.write("stdout", text.encode("utf-8", "backslashreplace") + b"\n")
 
         return LineSink(show)

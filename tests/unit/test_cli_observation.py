@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import json
 
 import pytest
 
-from opsexec.errors import CapabilityDenied, ConnectionLost
+from opsexec.cli.facts import Samples
+from opsexec.errors import CapabilityDenied, ConnectionLost, ProtocolError
 from opsexec.observation import WAITING, Observation
 from opsexec.steps import Observe
 
@@ -60,3 +63,45 @@ async def test_a_reader_that_is_slow_or_gone_stops_the_host() -> None:
     assert fake_executor.ended
     with pytest.raises(StopAsyncIteration):
         await anext(observation)
+
+
+class TakenOutput:
+    """Where samples are shown: kept."""
+
+    def __init__(self) -> None:
+        self.shown: list[bytes] = []
+
+    async def write(self, stream: str, data: bytes) -> None:
+        self.shown.append(data)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("line", [b"[1]", b"{", b"9", b"[" * 100_000])
+async def test_a_line_that_is_no_sample_is_the_hosts_fault_and_said_so(line: bytes, as_json: bool) -> None:
+    output = TakenOutput()
+    sink = Samples(argparse.Namespace(json=as_json)).of_host("web1", output, several=False)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match=r"web1: .*no sample"):
+        await sink.write("stdout", line + b"\n")
+    assert output.shown == []
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {},
+        {"ts": 1e300},
+        {"ts": 1e17},
+        {"ts": "now"},
+        {"ts": 0, "load": 3},
+        {"ts": 0, "load": {"load1": "1"}},
+        {"ts": 0, "disks": [3]},
+        {"ts": 0, "services": {"failed": 3}},
+        {"ts": 0, "event": "run"},
+        {"ts": 0, "event": ["run"]},
+        {"ts": 0, "memory": {"total_bytes": "1", "available_bytes": 2}},
+    ],
+)
+async def test_a_sample_of_other_kinds_than_samples_have_is_the_hosts_fault(sample: object) -> None:
+    sink = Samples(argparse.Namespace(json=False)).of_host("web1", TakenOutput(), several=False)  # type: ignore[arg-type]
+    with contextlib.suppress(ProtocolError):
+        await sink.write("stdout", json.dumps(sample).encode() + b"\n")
