@@ -19,6 +19,7 @@ from bottle.control import Beside, served
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
 from bottle.hosting import Host
+from bottle.outlet import Outlet
 from bottle.plan import BottlePlan
 from bottle.restarting import Restarting
 from bottle.screen import Screen
@@ -143,17 +144,11 @@ class Through:
     """A sink that hands the agent's output to this process's own; to a terminal only what draws on it."""
 
     def __init__(self) -> None:
-        self._screens = {
-            name: SafeScreen() for name, target in (("stdout", sys.stdout), ("stderr", sys.stderr)) if target.isatty()
-        }
+        targets = (("stdout", sys.stdout), ("stderr", sys.stderr))
+        self._screens = {name: SafeScreen() for name, target in targets if target.isatty()}
+        self._outlets = {name: Outlet(target.fileno()) for name, target in targets}
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Hand on a block."""
-        target = sys.stdout if stream == "stdout" else sys.stderr
         screen = self._screens.get(stream)
-        await asyncio.to_thread(_write, target.buffer, data if screen is None else screen.pass_on(data))
-
-
-def _write(target: Any, data: bytes) -> None:
-    target.write(data)
-    target.flush()
+        await self._outlets[stream].write(data if screen is None else screen.pass_on(data))

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from bottle.arguments import parser
     from bottle.commands.completion import ASK, complete
+    from bottle.streams import stand_in
 
+    stand_in()
     whole = parser()
     words = list(sys.argv[1:] if argv is None else argv)
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])

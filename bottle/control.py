@@ -145,12 +145,13 @@ class _Door:
         assert task is not None
         self._tasks.add(task)
         try:
-            if len(self._tasks) > MAX_AT_ONCE:
-                raise OpsError(f"{MAX_AT_ONCE} programs run beside the agent already", hint="wait for one to end")
-            await self._serve(reader, writer)
-        except OpsError as error:
-            told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            writer.write(frame(b"f", json.dumps(told).encode()))
+            try:
+                if len(self._tasks) > MAX_AT_ONCE:
+                    raise OpsError(f"{MAX_AT_ONCE} programs run beside the agent already", hint="wait for one to end")
+                await self._serve(reader, writer)
+            except OpsError as error:
+                told = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+                await _say_last(reader, writer, frame(b"f", json.dumps(told).encode()))
         except ConnectionError:  # whoever asked is gone; so is what it started
             return
         finally:
@@ -171,12 +172,13 @@ class _Door:
                     listening.result()
                 return
             out = running.result()
-            writer.write(frame(b"x", json.dumps({"exit_code": out.exit_code, "signal": out.signal}).encode()))
-            await writer.drain()
         finally:
             for task in (running, listening, going):
                 task.cancel()
-            await asyncio.wait([running, listening, going])
+            # How the others end is no news by now.
+            await asyncio.gather(running, listening, going, return_exceptions=True)
+        told = {"exit_code": out.exit_code, "signal": out.signal}
+        await _say_last(reader, writer, frame(b"x", json.dumps(told).encode()))
 
     async def end(self) -> None:
         """End what still runs."""
@@ -185,6 +187,18 @@ class _Door:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def _say_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Say the last word, and take what is still sent until whoever asked goes.
+
+    Closed under somebody who writes, a socket takes along what that one hasn't read yet (unix(7), ECONNRESET).
+    """
+    writer.write(data)
+    await writer.drain()
+    writer.write_eof()
+    while await reader.read(MAX_FRAME):
+        continue
 
 
 def _require_owner(writer: asyncio.StreamWriter) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from bottle import terminal
+from bottle.outlet import Outlet
 from bottle.plan import BottlePlan
 from opsexec.cli.screen import Escape, Modes, keys, raw_mode, size_of
 from opsexec.errors import UsageError
@@ -78,6 +79,7 @@ class Screen:
         self._recording = recording
         self._safe = SafeScreen()
         self._modes = Modes()
+        self._outlet = Outlet(sys.stdout.fileno())
         self._held: list[str] = []
         self.joined = False
 
@@ -109,7 +111,7 @@ class Screen:
             self._recording.output(data)
         shown = self._safe.pass_on(data)
         self._modes.watch(shown)
-        await asyncio.to_thread(_write, shown)
+        await self._outlet.write(shown)
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield what is typed and each new size; ends when the person leaves with `~.`, or the terminal is gone."""
@@ -141,8 +143,3 @@ class Screen:
             loop.remove_signal_handler(signal.SIGWINCH)
             typing.cancel()
             turning.cancel()
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 from bottle import screen
@@ -90,7 +91,8 @@ async def _ended(
         raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
     finally:
         giving.cancel()
-        await asyncio.wait([giving])
+        # What it was given up at is no news: the program has ended, or its launcher has.
+        await asyncio.gather(giving, return_exceptions=True)
         writer.close()
 
 
@@ -129,7 +131,12 @@ async def _stdin() -> AsyncIterator[bytes]:
                 data = os.read(0, BLOCK)
             except OSError:
                 data = b""
-            asyncio.run_coroutine_threadsafe(queue.put(data), loop).result()
+            handing = queue.put(data)
+            try:
+                asyncio.run_coroutine_threadsafe(handing, loop).result()
+            except (RuntimeError, CancelledError):  # the program has ended, and the loop: nobody takes it
+                handing.close()
+                return
             if not data:
                 return
 

@@ -1,7 +1,11 @@
-"""What becomes of a bottle that has ended: its home is kept, whatever goes wrong with the next launch of it."""
+"""The end of a bottle, and what it leaves: it comes whoever listens, and its home is kept for the next launch."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import struct
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import Bottles, require_bottles
 from tests.parts.upstream_tls import Upstream
+from tests.parts.waiting import eventually_now
 
 WORK = "[ -e note ] && exec cat note; echo kept > note"
 
@@ -36,3 +41,24 @@ def test_a_resume_that_fails_leaves_a_bottle_that_cleanup_keeps(bottles: Bottles
     assert bottles.command("cleanup").stdout == ""
     again = bottles.command("resume", identity, "-y")
     assert (again.returncode, again.stdout) == (0, "kept\n"), again.stderr
+
+
+def waiting_in(fd: int) -> int:
+    """How many bytes of a pipe nobody has read (pipe(7), FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def test_a_bottle_whose_output_nobody_reads_is_stopped(bottles: Bottles) -> None:
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", "yes | head -c 4000000; exec sleep 600"])
+    try:
+        assert launcher.stdout is not None
+        said = launcher.stdout.fileno()
+        full = fcntl.fcntl(said, fcntl.F_GETPIPE_SZ)
+        eventually_now(lambda: waiting_in(said) == full, within_s=60, what="a pipe that takes no more")
+        (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
+        stopped = bottles.command("stop", row["identity"])
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert launcher.wait(60) == 143
+    finally:
+        launcher.kill()
+        launcher.communicate()

@@ -1,0 +1,63 @@
+"""Writing to this process's own output beside the loop: who doesn't read it keeps the agent waiting, and no bottle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+from queue import SimpleQueue
+
+Work = tuple[bytes, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class Outlet:
+    """One descriptor. A write that is given up is left to a thread of its own, for which nobody waits at the end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._work: SimpleQueue[Work] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Write a block whole, behind those before it; raises OSError."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        if self._thread is None:
+            # asyncio's own threads are waited for when the loop ends, however long that takes.
+            self._thread = threading.Thread(target=self._write, name=f"output {self._fd}", daemon=True)
+            self._thread.start()
+        self._work.put((data, loop, done))
+        await done
+
+    def _write(self) -> None:
+        while True:
+            data, loop, done = self._work.get()
+            failed: OSError | None = None
+            try:
+                _write_all(self._fd, data)
+            except OSError as error:
+                failed = error
+            try:
+                loop.call_soon_threadsafe(_settle, done, failed)
+            except RuntimeError:  # the loop has been closed meanwhile: nobody waits for it
+                return
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    # Not through Python's own buffer: its lock would be missed when the interpreter ends with a write under way.
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # somebody else set the terminal so
+            select.select((), (fd,), ())
+
+
+def _settle(done: asyncio.Future[None], failed: OSError | None) -> None:
+    if done.done():
+        return
+    if failed is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failed)
