@@ -20,7 +20,12 @@ MAX_LOG = 16 << 20
 
 
 MAX_AUDIT = 1 << 30
-"""Bytes of decisions that one launch may add to a bottle's audit: what an agent can have written has a bound, too."""
+"""Bytes of decisions that one launch may add to a bottle's audit: what an agent can have written has a bound, too.
+
+The log keeps twice that: no agent can push out how its own bottle was started.
+"""
+CHAIN = 256
+"""Bytes that the log adds to a record: its number, its time, two hashes, and the names of these."""
 
 
 class BundleOutput:
@@ -66,12 +71,13 @@ class BundleOutput:
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
-            self._audit_room -= len(line)
+            made = record(self._identity, event)
+            self._audit_room -= len(json.dumps(made)) + CHAIN  # several times the line that says it
             if self._audit_room < 0:
                 raise AuditUnavailable(
                     f"this bottle's decisions are over {MAX_AUDIT >> 20} MiB", hint=f"bottle resume {self._identity}"
                 )
-            self._audit.append(record(self._identity, event))
+            self._audit.append(made)
             if kind != "step":
                 self._seen(event)
             return

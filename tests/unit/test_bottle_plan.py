@@ -310,17 +310,19 @@ async def test_what_daemons_say_is_taken_apart_and_bounded(tmp_path: Path) -> No
 
 @pytest.mark.anyio
 async def test_what_an_agent_can_have_audited_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ES7: no audit, no run: the bundle's end is the agent's."""
+    """ES7: no audit, no run: the bundle's end is the agent's. What counts is what the log holds."""
     from bottle import bundle_output
+    from opsexec.audit import AuditLog
     from opsexec.errors import AuditUnavailable
 
-    monkeypatch.setattr(bundle_output, "MAX_AUDIT", 1000)
-    audit = MemoryAudit()
-    with (tmp_path / "log").open("w") as log:
+    monkeypatch.setattr(bundle_output, "MAX_AUDIT", 100_000)
+    line = b'egress | {"event":"egress","decision":"deny","reason":"no readable HTTP request"}\n'
+    path = tmp_path / "audit.jsonl"
+    with (tmp_path / "log").open("w") as log, AuditLog.open(path) as audit:
         said = bundle_output.BundleOutput("a-1", {"egress"}, audit, log, lambda _: None)
         with pytest.raises(AuditUnavailable, match="over 0 MiB"):
-            await said.write("stdout", b'egress | {"event":"egress","decision":"deny","host":"x"}\n' * 40)
-    assert 10 < len(audit.records) < 20
+            await said.write("stdout", line * 2000)
+    assert 50_000 < path.stat().st_size <= 100_000
 
 
 def test_an_egress_event_becomes_a_record_of_the_audit() -> None:
