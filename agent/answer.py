@@ -11,7 +11,7 @@ import msgspec
 
 from agent import http_server as web
 from agent.connection import Connection
-from agent.responses import LAST_CHUNK, MAX_WHOLE, METHODS, ChunkedResponse, WholeResponse, chunk
+from agent.responses import LAST_CHUNK, METHODS, ChunkedResponse, WholeResponse, chunk
 from opsexec.errors import OpsError
 from opsexec.executor import RunOutput, Stream
 from opsexec.wire import (
@@ -178,12 +178,17 @@ class Answer:
             self._keep(data)
             body, self._waiting, self._size = b"".join(self._waiting), [], 0
             response = self._response
-            if response is None and len(body) <= MAX_WHOLE and self._request.method in METHODS:
-                return WholeResponse(self._request, status, self.headers, body)
+            if response is None and self._request.method in METHODS:
+                return WholeResponse(self._request, status, self.headers, body, self._stall_s)
             if response is None:
                 return web.Response(status=status, body=body, headers=self.headers)
-            await response.write(chunk(len(body), [body]) + LAST_CHUNK)
-            await response.write_eof()
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await response.write(chunk(len(body), [body]) + LAST_CHUNK)
+                    await response.write_eof()
+            except TimeoutError:
+                self._drop()
+                raise
             return response
 
     def close(self) -> None:

@@ -85,6 +85,12 @@ class Gate:
         """
         return Connection(self, listener, prove, socket_is)
 
+    def drop_unread(self) -> None:
+        """Drop who has been answered and doesn't read it: there is nothing else to wait for."""
+        for each in self.server.connections:
+            if isinstance(each, Connection) and each.writing_paused and not each.busy and each.transport is not None:
+                each.transport.abort()
+
     async def aclose(self) -> None:
         """Ask no more about anyone."""
         self.hang_ups.close()
@@ -258,8 +264,10 @@ class Connection(web.RequestHandler):
             self._idle = self._clock.call_later(self._gate.limits.idle_timeout_s, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self.busy:
+        transport = self.transport
+        if not self.busy and transport is not None:
             self.force_close()
+            self._clock.call_later(self._gate.limits.stall_timeout_s, transport.abort)  # what is unread keeps it open
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back; aiohttp cancels what runs for it."""

@@ -1,7 +1,8 @@
-"""The two shapes of an answer: short and whole in one write, or in chunks that are copied once on their way."""
+"""The two shapes of an answer: whole in one write, or in chunks that are copied once on their way."""
 
 from __future__ import annotations
 
+import asyncio
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -11,27 +12,30 @@ from agent import http_server as web
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MAX_WHOLE = 64 << 10
-"""Bytes over which an answer is written piece by piece, at its reader's pace."""
-
 METHODS = frozenset(("GET", "POST"))
 """Methods whose answers always have a body."""
 
 
 class WholeResponse(web.StreamResponse):
-    """Its head is put together by hand: aiohttp's way, made for every kind of answer, takes four times as long."""
+    """Its head is put together by hand: aiohttp's way, made for every kind of answer, takes four times as long.
 
-    def __init__(self, request: web.BaseRequest, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    Who doesn't read it is answered nothing more, and dropped after `stall_s` seconds.
+    """
+
+    def __init__(
+        self, request: web.BaseRequest, status: int, headers: Mapping[str, str], body: bytes, stall_s: float
+    ) -> None:
         super().__init__(status=status)
         self._asked = request
         self._fields = headers
         self._whole = body
+        self._stall_s = stall_s
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Nothing: `write_eof` does it all."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Write it; raises ConnectionResetError when the client is gone."""
+        """Write it, and wait for a reader who is behind; raises ConnectionResetError when the client is gone."""
         if self._eof_sent:
             return
         keep = self._asked.keep_alive if self._keep_alive is None else self._keep_alive
@@ -42,6 +46,14 @@ class WholeResponse(web.StreamResponse):
         self._eof_sent = True
         head = _head(self.status, tuple(self._fields.items()), bool(keep))
         transport.write(b"%b%d\r\n\r\n%b" % (head, len(self._whole), self._whole))
+        protocol = self._asked.protocol
+        if protocol.writing_paused:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await protocol._drain_helper()  # as its own writer does
+            except TimeoutError as error:
+                transport.abort()
+                raise ConnectionResetError("the client doesn't read its answers") from error
 
 
 @lru_cache(64)

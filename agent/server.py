@@ -188,6 +188,7 @@ class Agent:
         for active in list(self.desk.active.values()):
             active.end(ConnectionLost("the agent was stopped, and with it this run", hint="look, then resume"))
         self._gate.server.pre_shutdown()
+        self._gate.drop_unread()
         await self._gate.server.shutdown(STOP_S)
         await self._gate.aclose()
 

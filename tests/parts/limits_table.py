@@ -23,6 +23,7 @@ TITLES = {
     "strangers": "Users without a grant take every connection",
     "bottle-audit": "A bottle asks without end",
     "body-over-limit": "A body over the limit",
+    "unread": "Answers that nobody reads",
     "concurrent-runs": "200 runs at once",
     "no-descriptors": "More connections than file descriptors",
     "flood": "A user without a grant asks without end",
