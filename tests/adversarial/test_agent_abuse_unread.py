@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ ASK = b"GET /v1/whoami HTTP/1.1\r\nHost: agent\r\n\r\n"
 STALL_S = 2
 
 
-def telling(bytes_of_answer: int, **limits: float) -> OpsAgent:
+def telling(bytes_of_answer: int, **limits: Any) -> OpsAgent:
     """An agent whose answer to whoami has about so many bytes."""
     capabilities = [f"fs.read:/srv/{'x' * 80}/{number}" for number in range(bytes_of_answer // 100)]
     capabilities.append("exec:**")
