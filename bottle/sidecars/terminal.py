@@ -16,12 +16,15 @@ import signal
 import struct
 import sys
 import termios
+import time
 
 BLOCK = 65536
 MAX_WAITING = 262144
 """Bytes of keys that the program hasn't taken; more are left on stdin until it does."""
 NOT_STARTED = 127
 DRAIN_S = 1.0
+HANG_UP_S = 10.0
+"""How long a program has to end once it was hung up on, before it is ended: whoever left waits for that."""
 
 
 def resize(fd: int, columns: int, rows: int) -> None:
@@ -122,6 +125,16 @@ class Relay:
                 return
 
 
+def end(pid: int) -> None:
+    """End a program that goes on though nobody is there; it is left for its parent to be waited for."""
+    over = time.monotonic() + HANG_UP_S
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > over:
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
 def main(argv: list[str]) -> int:
     """Run a program on a terminal; returns its status, 128 and the number for a signal."""
     columns, rows, term = int(argv[0]), int(argv[1]), argv[2]
@@ -130,12 +143,15 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(telling)
     pid, leader = start(argv[4:], columns, rows, term)
+    relay = Relay(leader)
     try:
-        Relay(leader).run(ended)
+        relay.run(ended)
     except (BrokenPipeError, ConnectionError):
         os.close(leader)
         return NOT_STARTED
     os.close(leader)
+    if not relay.listening:
+        end(pid)
     _, status = os.waitpid(pid, 0)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
