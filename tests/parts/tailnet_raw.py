@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from tests.parts.ops_agent import TAILNET_PORT
 from tests.parts.tailscaled import Tailscaled
 
+WAY_S = 60
+"""Seconds until there is a connection: after minutes without traffic WireGuard may first have to make new keys."""
+
 
 @asynccontextmanager
 async def dialled(
@@ -22,7 +25,7 @@ async def dialled(
             b"Upgrade: ts-dial\r\nDial-Network: tcp\r\n"
             + f"Dial-Host: {to.addresses[0]}\r\nDial-Port: {TAILNET_PORT}\r\nContent-Length: 0\r\n\r\n".encode()
         )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAY_S)
         assert head.startswith(b"HTTP/1.1 101 "), head
         yield reader, writer
     finally:
