@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Any
+
+import msgspec
 
 from bottle.commands.exec import run
+from bottle.commands.told import print_json
 from bottle.errors import LaunchFailed
 from bottle.manifest.store import home_root
 from bottle.preflight import shown
 from bottle.state import State
 from bottle.terminal import PYTHON
-from bottle.workspace.copy_in import Kept
+from opsexec.executor import Stream
 
-LINES = 37
-"""How many attempts there are at least: an agent that could stop the battery early would pass by that."""
+MAX_SAID = 256 << 10
+"""Bytes that the battery may say: an agent that speaks in its place has none of the launcher's memory."""
+
+
+class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was tried, and what came of it."""
+
+    id: str
+    tried: str
+    held: bool
+    came: str
+
+
+class Said:
+    """A sink that keeps what the battery says; raises LaunchFailed for too much."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    async def write(self, stream: Stream, data: bytes) -> None:
+        """Keep a block of stdout."""
+        if stream == "stdout":
+            self.data += data
+            if len(self.data) > MAX_SAID:
+                raise LaunchFailed(f"the battery said over {MAX_SAID >> 10} KiB", hint=NOT_ALONE)
+
+
+NOT_ALONE = "something in the bottle speaks in its place, or stops it: `bottle audit` shows what the bottle did"
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -27,29 +54,44 @@ def verify(arguments: argparse.Namespace) -> int:
 
     state = State(home_root().resolve())
     script = files("bottle.sidecars").joinpath("battery.py").read_text("utf-8")
-    kept = Kept()
+    kept = Said()
     argv = (PYTHON, "-I", "-S", "-c", script)
     status = asyncio.run(run(arguments.identity, argv, kept, _nothing()))
-    tried = [json.loads(line) for line in bytes(kept.data).decode("utf-8", "replace").splitlines() if line[:1] == "{"]
-    if status != 0 or len(tried) < LINES:
+    tried = attempts(bytes(kept.data))
+    if status != 0:
         raise LaunchFailed(
             f"the battery didn't run to its end in {arguments.identity} (status {status}, {len(tried)} attempts)",
             hint=f"it needs {PYTHON} in the bottle",
         )
+    if [(each.id, each.tried) for each in tried] != expected():
+        raise LaunchFailed(f"not each attempt was made in {arguments.identity}, or another one", hint=NOT_ALONE)
     log = verify_log(state.directory(arguments.identity) / "audit.jsonl")
     whole = log.problem is None
-    held = whole and all(each["held"] is True for each in tried)
+    held = whole and all(each.held for each in tried)
     if arguments.json:
-        found: dict[str, Any] = {"identity": arguments.identity, "held": held, "attempts": tried, "audit": whole}
-        print(json.dumps(found))
+        rows = [msgspec.structs.asdict(each) for each in tried]
+        print_json({"identity": arguments.identity, "held": held, "attempts": rows, "audit": whole})
         return 0 if held else 1
     for each in tried:
-        print(
-            f"{'held' if each['held'] is True else 'OPEN':<5} {each['id']:<5} {each['tried']:<42} {shown(each['came'])}"
-        )
+        print(f"{'held' if each.held else 'OPEN':<5} {each.id:<5} {each.tried:<42} {shown(each.came)}")
     print(f"{'held' if whole else 'OPEN':<5} {'LG3':<5} {'the audit is whole':<42} {shown(str(log.problem or log))}")
-    print(f"{sum(each['held'] is True for each in tried) + whole} of {len(tried) + 1} held")
+    print(f"{sum(each.held for each in tried) + whole} of {len(tried) + 1} held")
     return 0 if held else 1
+
+
+def attempts(said: bytes) -> list[Attempt]:
+    """Return what stands in the lines of JSON; raises LaunchFailed for one that no battery says."""
+    try:
+        return [msgspec.json.decode(line, type=Attempt) for line in said.split(b"\n") if line[:1] == b"{"]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LaunchFailed("the battery said what isn't its own", hint=NOT_ALONE) from error
+
+
+def expected() -> list[tuple[str, str]]:
+    """Return the attempts there are, by id and name, in their order."""
+    from bottle.sidecars.battery import ATTEMPTS, FIRST
+
+    return [FIRST, *((name, what) for name, what, _ in ATTEMPTS)]
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -262,6 +262,9 @@ SOCKETS = ("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock"
            "/run/dbus/system_bus_socket", "/run/tailscale/tailscaled.sock", "/tmp/.X11-unix")  # fmt: skip
 VARIABLES = ("SSH_AUTH_SOCK", "GPG_AGENT_INFO", "DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST")
 
+FIRST = ("IP2", "a route out")
+"""What is looked at before anything is tried."""
+
 ATTEMPTS: tuple[tuple[str, str, Callable[[], tuple[bool, str]]], ...] = (
     ("IP1", "an address, without the gate", lambda: connects(socket.AF_INET, (NOBODY, 443))),
     ("IP3", "an IPv6 address", lambda: connects(socket.AF_INET6, ("2001:db8::1", 443))),
@@ -309,7 +312,7 @@ ATTEMPTS: tuple[tuple[str, str, Callable[[], tuple[bool, str]]], ...] = (
 def main() -> None:
     """Try them all. Where a packet could leave, what would send one is not tried, and counts as not held."""
     closed, routes = no_route()
-    print(json.dumps({"id": "IP2", "tried": "a route out", "held": closed, "came": routes}), flush=True)
+    print(json.dumps({"id": FIRST[0], "tried": FIRST[1], "held": closed, "came": routes[:200]}), flush=True)
     for name, what, attempt in ATTEMPTS:
         if not closed and name[:2] in ("IP", "DN", "NB"):
             held, came = False, "not tried: there is a route out"
