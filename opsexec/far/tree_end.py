@@ -153,6 +153,10 @@ class TreeEnd:
             os.killpg(self.leader, signal.SIGKILL)
         except ProcessLookupError:
             return None
+        except PermissionError:  # nothing in it is ours; or, where some was, no more than its zombies are left
+            self.survivors = 0 if self._asked else 1
+            return None
+        self._asked.add(self.leader)
         return 0.02 if time.monotonic() < self._give_up_at else None
 
 

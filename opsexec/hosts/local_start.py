@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError
 from opsexec.far.spawn import pipes
+from opsexec.far.tree_end import end_now
 from opsexec.hosts.local_spawn import Child, Streams, start
 
 BLOCK = 64 << 10
@@ -37,6 +37,7 @@ class Start:
     """
 
     def __init__(self, launch: Launch, kept: Mapping[str, str]) -> None:
+        self.run = launch.run
         self._launch = launch
         self._kept = kept
         self._program = launch.program()
@@ -74,8 +75,8 @@ class Start:
         try:
             pidfd = os.pidfd_open(child.pid)
         except OSError as error:
-            end(child)
             self.close()
+            end(child, self.run)
             raise self.explained(error) from error
         self._close(self._theirs)
         for fd in (self._out, self._err, self._in):
@@ -102,10 +103,17 @@ class Start:
                 os.close(fd)
 
 
-def end(child: Child) -> None:
-    """End a process that was just started, with what shares its session, and reap it."""
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+def end(child: Child, run: str) -> int:
+    """End the tree of a process that was just started, and reap it; returns how many of it could not be ended.
+
+    Blocks for some ms; for two seconds where a program became another user, whom this one may not signal.
+    """
+    survivors = end_now([(run, child.pid)], 0.0)
+    if survivors:
+        child.poll()
+    else:
+        child.wait()
+    return survivors
 
 
 def widen(pipe: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,17 @@ class _Job:
         elif self.over is not None and not self.over.done():
             self.over.set_result(None)
         elif self.kept is False:  # else who asked, cancelled in this turn of the loop, has it or is about to look
-            self.discard()
+            threading.Thread(target=self.discard, name="opsexec-late-start", daemon=True).start()
 
     def discard(self) -> None:
-        """Nobody wants it any more."""
-        if self.child is not None:
-            end(self.child)
+        """End it: nobody wants it any more. Blocks; what can't be ended is told to the loop, since nobody waits."""
         self.start.close()
+        survivors = end(self.child, self.start.run) if self.child is not None else 0
+        if survivors:
+            loop = self.answer.get_loop()
+            text = f"{survivors} processes of run {self.start.run}, which began after it was given up, can't be ended"
+            with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+                loop.call_soon_threadsafe(loop.call_exception_handler, {"message": text})
 
 
 class Spawner:

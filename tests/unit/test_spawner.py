@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,19 @@ from opsexec.hosts.local_start import Start, end
 from opsexec.hosts.port import ProcessSpec
 from opsexec.hosts.spawner import Spawner
 from opsexec.recorder import Recorder
+from tests.conftest import require
+from tests.parts.process_tree import processes_with_argument
+from tests.parts.unix_user import unix_user
 
 pytestmark = pytest.mark.anyio
 
 BOUND_S = 30.0
+RUN = f"spawner-test-{os.getpid()}"
+"""Of this worker alone: whatever carries it is ended."""
 
 
 def launch(*argv: str, cwd: str = "") -> Launch:
-    return Launch("spawner-test", (argv[0],), (argv[0],), argv, {}, cwd, b"", False, "", 0, 0)
+    return Launch(RUN, (argv[0],), (argv[0],), argv, {}, cwd, b"", False, "", 0, 0)
 
 
 class HeldStart(Start):
@@ -72,6 +78,12 @@ def open_fds() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+def pipes() -> set[str]:
+    """The pipes that this process holds."""
+    links = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in open_fds()]
+    return {link for link in links if "/pipe:[" in link}
+
+
 async def test_what_a_thread_starts_comes_back_as_a_child() -> None:
     spawner = Spawner()
     start = Start(launch("/bin/sh", "-c", "exit 7"), {})
@@ -108,7 +120,7 @@ async def test_a_cancelled_wait_brings_the_child_with_the_cancellation() -> None
     child, cancelled = await asked
     assert isinstance(cancelled, asyncio.CancelledError)
     assert child.poll() is None
-    end(child)
+    assert end(child, RUN) == 0
     start.close()
     spawner.close()
 
@@ -133,7 +145,7 @@ async def test_a_cancellation_just_as_it_is_there_leaves_the_child_to_who_asked(
     await asyncio.sleep(0)
     assert isinstance(cancelled, asyncio.CancelledError)
     assert child.poll() is None
-    end(child)
+    assert end(child, RUN) == 0
     start.close()
     spawner.close()
 
@@ -183,6 +195,94 @@ async def test_a_start_that_takes_too_long_is_ended_when_it_is_there(monkeypatch
     spawner.close()
 
 
+@pytest.fixture
+def somebody() -> Iterator[str]:
+    require(os.geteuid() == 0, "needs root: it makes unix users")
+    with unix_user(home=False) as name:
+        yield name
+
+
+def sleeping(seconds: str) -> list[str]:
+    """The processes that are `sleep SECONDS` itself, and not what is about to become it."""
+    found = [Path(f"/proc/{pid}/comm") for pid in processes_with_argument(seconds)]
+    return [str(each) for each in found if each.exists() and each.read_text() == "sleep\n"]
+
+
+class LateStart(HeldStart):
+    """A held start whose thread comes back, once it is let, when `sleep SECONDS` has begun."""
+
+    def __init__(self, seconds: str, *argv: str) -> None:
+        super().__init__(*argv)
+        self.seconds = seconds
+        self.there = threading.Event()
+        self.back = threading.Event()
+
+    def spawn(self) -> Child:
+        child = super().spawn()
+        deadline = time.monotonic() + BOUND_S
+        while not sleeping(self.seconds):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        self.there.set()
+        assert self.back.wait(BOUND_S)
+        return child
+
+
+async def given_up(spawner: Spawner, start: LateStart) -> None:
+    """Ask for a start, give it up, and let it begin then."""
+    asked = asyncio.create_task(spawner.spawn(start))
+    await until(start.begun.is_set)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    start.let.set()
+    await until(start.there.is_set)
+
+
+async def test_a_late_program_that_became_another_user_in_another_session_is_ended(
+    monkeypatch: pytest.MonkeyPatch, somebody: str
+) -> None:
+    monkeypatch.setattr(spawning, "LATE_S", 0.05)
+    spawner = Spawner()
+    # runuser -c waits in its own session for the other user's shell in a new one.
+    seconds = f"{os.getpid()}.73"  # another worker's may sleep beside it
+    start = LateStart(seconds, "/usr/sbin/runuser", somebody, "-c", f"sleep {seconds}; true")
+    await given_up(spawner, start)
+    start.back.set()
+    await until(lambda: start.child is not None and is_gone(start.child))
+    await until(lambda: not sleeping(seconds))
+    spawner.close()
+
+
+async def test_a_late_program_that_can_not_be_ended_is_told_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, somebody: str
+) -> None:
+    monkeypatch.setattr(spawning, "LATE_S", 0.05)
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["message"]))
+    spawner = Spawner()
+    before = pipes()
+    seconds = f"{os.getpid()}.74"
+    start = LateStart(seconds, "/usr/sbin/runuser", "-u", somebody, "--", "sleep", seconds)
+    await given_up(spawner, start)
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)  # as a plain user's program that sudo made another's
+    try:
+        start.back.set()
+        turns = 0
+        deadline = time.monotonic() + BOUND_S
+        while not told and time.monotonic() < deadline:
+            turns += 1
+            await asyncio.sleep(0.005)
+    finally:
+        os.seteuid(0)
+    assert "".join(told).startswith(f"1 processes of run {RUN}")
+    assert turns > 5, "the loop went on meanwhile"
+    await until(lambda: not pipes() - before)
+    assert start.child is not None
+    assert end(start.child, RUN) == 0
+    spawner.close()
+
+
 def test_a_start_that_outlives_its_loop_is_ended() -> None:
     start = HeldStart("/bin/sleep", "60")
 
@@ -216,7 +316,7 @@ async def test_many_at_once_each_have_their_own_output_and_status() -> None:
     async def one(number: int) -> tuple[int | None, bytes]:
         recorder = Recorder()
         ended = await host.run_process(
-            spec("/bin/sh", "-c", f"echo {number}; exit {number}", run=f"many-{number}"), recorder
+            spec("/bin/sh", "-c", f"echo {number}; exit {number}", run=f"{RUN}-many-{number}"), recorder
         )
         return ended.exit_code, recorder.tail(0)
 
@@ -227,11 +327,11 @@ async def test_many_at_once_each_have_their_own_output_and_status() -> None:
 
 async def test_cancelled_at_any_moment_nothing_is_left() -> None:
     host = LocalHost()
-    keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run="spawner-busy"), Recorder()))
+    keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"{RUN}-busy"), Recorder()))
     await until(lambda: host._processes)
     before = open_fds()
     for turns in range(40):
-        task = asyncio.create_task(host.run_process(spec("/bin/sleep", "61", run=f"spawner-{turns}"), Recorder()))
+        task = asyncio.create_task(host.run_process(spec("/bin/sleep", "61", run=f"{RUN}-{turns}"), Recorder()))
         for _ in range(turns // 4):
             await asyncio.sleep(0)
         task.cancel()
@@ -248,7 +348,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
 async def test_closing_ends_what_is_being_started() -> None:
     host = LocalHost()
     many = [
-        asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"closing-{number}"), Recorder()))
+        asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"{RUN}-closing-{number}"), Recorder()))
         for number in range(20)
     ]
     await until(lambda: host._processes)
