@@ -10,6 +10,7 @@ who watches how large the screen is from there on.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from collections.abc import Callable
@@ -48,6 +49,8 @@ BULK = frozenset((STDIN, OUT, ERR))
 MAX_BULK_FRAME = 1 << 20
 MAX_ANSWER_FRAME = 16 << 20
 """Bytes a RESULT or ERROR may have: a diff and a typed answer, never output."""
+MAX_VALUE_DEPTH = 64
+"""How deep the typed answer in a RESULT may be nested; none of this project's is half as deep."""
 
 BEAT_S = 5.0
 """Seconds of silence after which the agent says that it is still there; a client gives up after four of them."""
@@ -290,7 +293,20 @@ def decode_result(data: bytes) -> Result:
         raise ProtocolError(f"not a result: {error}") from error
     if (result.exit_code is None) == (result.signal is None):
         raise ProtocolError("a result must have an exit code or a signal, and not both")
+    if not _is_json(result.value, MAX_VALUE_DEPTH) or not _is_json(result.duration_s, 0):
+        raise ProtocolError("a result's value is not plain JSON data")
     return result
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    """Whether it is what JSON can say, at most `depth` deep: msgpack also has bytes, NaN, and names of any kind."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(name, str) and _is_json(each, depth - 1) for name, each in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_json(each, depth - 1) for each in value)
+    return value is None or isinstance(value, str | int)
 
 
 def require_same_major(version: str | None) -> None:

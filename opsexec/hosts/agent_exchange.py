@@ -161,6 +161,9 @@ class Exchange:
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         if headers.get("content-type") != FRAMES_TYPE:
             raise ProtocolError(f"the agent answered HTTP {status} without frames", hint="is this ops-agent's socket?")
+        begins = headers.get(OFFSET_HEADER.lower(), "0")
+        if not (begins.isascii() and begins.isdigit() and len(begins) < 20):
+            raise ProtocolError(f"the agent's log begins at no byte: {begins[:80]!r}")
         self.headers = headers
 
     def _take(self, kind: int, data: bytes) -> None:

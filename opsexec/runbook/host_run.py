@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from opsexec.runbook.variables import Scope
     from opsexec.steps.base import Step
 
-_FATAL = (JournalUnavailable, AuditUnavailable)
-"""What ends the whole run: nothing may happen that can't be recorded."""
-
 RUN_AGAIN = "was started before, but not finished: run again"
 Keyed = tuple[str, RunbookStep]
 
@@ -126,7 +123,7 @@ class HostRun:
                     raise
                 await self._always(steps, always, stack)
         except OpsError as error:
-            if isinstance(error, _FATAL):
+            if _is_fatal(error):
                 raise
             # Every step has its record already: what failed is the transport's own goodbye.
             self._flags["failed"] = True
@@ -258,9 +255,9 @@ class HostRun:
                 if options.check and output.changed:
                     self._foreseen.took(made)
                 return self._judge(step, output)
-            except _FATAL:
-                raise
             except OpsError as error:
+                if _is_fatal(error):
+                    raise
                 self._reached |= _was_reached(error)
                 missing = options.check and isinstance(error, PathNotFound)
                 unmade = self._foreseen.explains_missing(made) if missing else None
@@ -339,6 +336,11 @@ def _failed(error: OpsError, output: RunOutput | None = None) -> _Made:
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
     result = registered(output, failed=True, error=error.message)
     return _Made(status, output, output is not None and output.changed, text, result)
+
+
+def _is_fatal(error: OpsError) -> bool:
+    """True for what ends the whole run: nothing may happen that is not recorded here. A host tells of its own audit."""
+    return isinstance(error, JournalUnavailable) or (isinstance(error, AuditUnavailable) and error.host is None)
 
 
 def _was_reached(error: OpsError) -> bool:

@@ -12,7 +12,10 @@ import msgspec
 import pytest
 
 from agent.cli import main as ops_agent
+from opsexec import Facts, Inventory, Runbook
 from opsexec.cli import main as opsexec
+from opsexec.inventory import InventoryHost
+from opsexec.runbook import RunbookStep
 from opsexec.wire import ERROR, NOTE, OUT, RESULT, SCREEN, STARTED, Result, encode_result, frame
 from tests.parts.fake_agent import FakeAgent, http, raw_result, result
 
@@ -71,6 +74,11 @@ VALUES: dict[str, object] = {
     "links": {"links": [{"bytes": -1, "link": -1, "head": "zz", "final": 1}]},
     "a status": {"status": 10**18},
     "a report": {"ok": True, "problem": ESCAPES, "signed": ESCAPES, "records": -5},
+    "bytes": {"ok": b"\xff"},
+    "no number": {"ok": [NAN]},
+    "names that are none": {"ok": {1: 2, b"x": 3}},
+    "a moment": {"ok": msgspec.msgpack.Ext(-1, bytes(4))},
+    "another kind": {"ok": msgspec.msgpack.Ext(5, b"abc")},
 }
 
 ANSWERS: dict[str, bytes] = (
@@ -96,6 +104,12 @@ ANSWERS: dict[str, bytes] = (
             frame(NOTE, ESCAPES.encode()) * 5 + encode_result(Result(run="a", exit_code=0, value={"status": 3}))
         ),
         "output that was not made": http(frame(OUT, b"{}\n[\n\xff") + encode_result(Result(run="a", exit_code=0))),
+        **{
+            f"a log that begins at {offset!r}": http(
+                frame(OUT, b"x") + encode_result(Result(run="a", exit_code=0)), offset=offset
+            )
+            for offset in ("x", "-1", "", "9" * 5000, "0x3")
+        },
         "two ends": http(encode_result(Result(run="a", exit_code=0)) * 2),
         "half a frame": http(frame(OUT, b"12345678")[:7]),
         "nothing at all": b"",
@@ -172,3 +186,18 @@ def test_no_answer_breaks_a_command_or_reaches_the_terminal_raw(
         assert took < SLOW_S, (what, took)
         if code:
             assert f"{name}: " in err or out, (what, code, err)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("what", sorted(ANSWERS))
+async def test_no_answer_of_one_host_ends_a_run_for_the_others(
+    hostile: FakeAgent, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    hostile.says = ANSWERS[what]
+    hosts = [InventoryHost(name="hostile", url=f"agent+unix://{hostile.path}"), InventoryHost(name="own", url="local:")]
+    report = await Runbook(name="t", hosts="all", steps=[RunbookStep(Facts(names=("kernel",)), register="found")]).run(
+        Inventory(hosts)
+    )
+    assert report.hosts["own"].status == "ok"
+    assert set(report.hosts) == {"own", "hostile"}

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,16 @@ class FakeAgent:
             self._thread.join(20)
 
 
-def http(body: bytes, status: str = "200 OK") -> bytes:
+def http(body: bytes, status: str = "200 OK", offset: str = "0") -> bytes:
     """An answer of frames."""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {FRAMES_TYPE}\r\nOps-Protocol: 1.0\r\nOps-Offset: 0\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {FRAMES_TYPE}\r\nOps-Protocol: 1.0\r\nOps-Offset: {offset}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def result(value: Any, **fields: Any) -> bytes:
-    """A step's whole answer with this value."""
-    return http(encode_result(Result(**{"run": "0123456789abcdef", "exit_code": 0, "value": value, **fields})))
+    """A step's whole answer with this value, and no output."""
+    good = {"run": "0123456789abcdef", "exit_code": 0, "digest": f"sha256:{sha256().hexdigest()}"}
+    return http(encode_result(Result(**{**good, "value": value, **fields})))
 
 
 def raw_result(fields: Any) -> bytes:
