@@ -53,18 +53,18 @@ def kernel() -> dict[str, str]:
     return found | {"clock": str(abs(time.time() - time.monotonic()) // 3600)}
 
 
-SCRIPT = """
-found['out'] = escapes({abstract!r})
+OUT = "\nfound['out'] = escapes({abstract!r})\n"
+AFTER = "found['after'] = get('https://api.test/after')[0]\n"
+USING_UP = """
 found['before'] = get('https://api.test/before')[0]
 found['bomb'], pids = bomb({most})
-found['during'] = tried(lambda: socket.create_connection(('127.0.0.1', 8877), 5) and 'open')
+found['during'] = tried(lambda: socket.create_connection(PROXY, 5) and 'open')
 import signal
 for pid in pids: os.kill(pid, signal.SIGKILL)
 for pid in pids: os.waitpid(pid, 0)
 found['memory'] = swallow({memory})
 found['after memory'] = get('https://api.test/memory')[0]
 found['full'] = [fill(place, 600 << 20) for place in ('/tmp', '/dev/shm', '/var/tmp')]
-found['after'] = get('https://api.test/after')[0]
 """
 
 
@@ -89,13 +89,19 @@ def bottles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def tried(bottles: Bottles) -> Iterator[Tried]:
+def using_up() -> str:
+    """What is tried of its bounds, once it has tried to get out."""
+    return USING_UP.format(most=PROCESSES * 3, memory=MEMORY * 2)
+
+
+@pytest.fixture(scope="module")
+def tried(bottles: Bottles, using_up: str) -> Iterator[Tried]:
     outside = f"outside-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0" + outside)
         listener.listen()
         before = kernel()
-        script = SCRIPT.format(abstract=outside, most=PROCESSES * 3, memory=MEMORY * 2)
+        script = OUT.format(abstract=outside) + using_up + AFTER
         ended = bottles.script("worker", INSIDE + script, *LIMITS)
         assert ended.code == 0, ended.stderr[-2000:]
         listener.settimeout(0.05)

@@ -17,18 +17,17 @@ import pytest
 
 from opsexec.audit import verify
 from tests.conftest import require
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, REPOSITORY, TOKEN, Bottles, Ended, require_bottles, written_with
-from tests.parts.upstream_tls import Upstream
+from tests.parts.bottle_backends import BACKENDS, Scene, scene
+from tests.parts.bottle_running import HELD, REPOSITORY, START_S, TOKEN, Bottles, Ended, written_with
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
 BOTTLE = """env:
   HELD: ${MY_HELD}
 egress:
   routes:
     - host: open.test
       auth: {scheme: Bearer, token_ref: API_TOKEN}
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
 """
 INJECTING = r"""
 import threading
@@ -72,23 +71,21 @@ class Written:
     root: Path
 
 
-def bottles_on(root: Path, upstream: Upstream) -> Bottles:
-    home = HomeRoot(root)
-    home.bottle("dev", BOTTLE)
-    home.agent("worker", "bottle: dev\n", "The operator's own words.\n")
-    return Bottles(home, upstream)
+def bottles_on(root: Path, stage: Scene) -> Bottles:
+    made = stage.bottles(root, dev=BOTTLE)
+    made.root.agent("worker", "bottle: dev\n", "The operator's own words.\n")
+    return made
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(request, request.param, tmp_path_factory.mktemp("upstream"), ("open.test",)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def written(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    bottles = bottles_on(tmp_path_factory.mktemp("home") / "root", upstream)
+def written(stage: Scene, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    bottles = bottles_on(tmp_path_factory.mktemp("home") / "root", stage)
     ended = bottles.script("worker", INJECTING)
     assert ended.code == 0, ended.stderr
     path = bottles.state(ended.identity) / "audit.jsonl"
@@ -154,8 +151,10 @@ def test_lg5_no_value_of_the_bottle_is_in_what_is_written_or_said(written: Writt
 
 
 FILLING = """
-import http.client
-made = http.client.HTTPSConnection("127.0.0.1", 8877)
+import http.client, os
+from urllib.parse import urlsplit
+gate = urlsplit(os.environ["https_proxy"])
+made = http.client.HTTPSConnection(gate.hostname, gate.port)
 made.set_tunnel("open.test")
 for at in range(20000):
     made.request("GET", f"/fill/{at}/" + "x" * 1500)
@@ -170,24 +169,28 @@ exit $code
 LATE = 8
 
 
-def test_lg2_without_room_for_its_audit_a_bottle_ends(upstream: Upstream, tmp_path: Path) -> None:
+def test_lg2_without_room_for_its_audit_a_bottle_ends(stage: Scene, tmp_path: Path) -> None:
     """The state directory is a file system of 1 MiB: what can't be written down isn't let on, and is no success."""
     require(os.geteuid() == 0, "needs root, to mount a small file system")
-    bottles = bottles_on(tmp_path / "root", upstream)
+    bottles = bottles_on(tmp_path / "root", stage)
     (tmp_path / "root" / "state").mkdir(mode=0o700)
-    upstream.requests.clear()
     argv = bottles.start_argv("worker", ["/usr/bin/python3", "-c", FILLING])
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", FILLED, str(tmp_path / "root"), *argv],
-        env=bottles.environ(), cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    apart = ["unshare", "-m"] if stage.engine is None else []  # an engine looks for the home itself
+    try:
+        done = subprocess.run(
+            [*apart, "sh", "-c", FILLED, str(tmp_path / "root"), *argv],
+            env=bottles.environ(), cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+    finally:
+        if os.path.ismount(tmp_path / "root" / "state"):
+            subprocess.run(["umount", "-l", str(tmp_path / "root" / "state")], check=True, timeout=20)
     assert done.returncode != 0, done
     assert "Traceback" not in done.stderr.partition("is running")[2]
     assert "almost full" in done.stderr or "No space left" in done.stderr or "audit" in done.stderr
     recorded = int(done.stdout.split()[-1])
     assert recorded > 100
     # One request at a time: what was under way when the bottle ended, and no more, is unrecorded.
-    assert recorded <= len(upstream.requests) + 1 <= recorded + LATE
+    assert recorded <= len(stage.upstream.requests) + 1 <= recorded + LATE
 
 
 ESCAPES = {
@@ -202,14 +205,14 @@ ESCAPES = {
 }
 
 
-def test_lg7_no_escape_reaches_through_to_the_operator_s_terminal(upstream: Upstream, tmp_path: Path) -> None:
-    bottles = bottles_on(tmp_path / "root", upstream)
+def test_lg7_no_escape_reaches_through_to_the_operator_s_terminal(stage: Scene, tmp_path: Path) -> None:
+    bottles = bottles_on(tmp_path / "root", stage)
     leader, follower = pty.openpty()
     try:
         done = subprocess.run(
             bottles.start_argv("worker", ["/usr/bin/printf", r"\n".join(ESCAPES.values())]),
             env=bottles.environ(), stdin=subprocess.DEVNULL, stdout=follower, stderr=subprocess.PIPE,
-            timeout=40, check=False,
+            timeout=START_S, check=False,
         )  # fmt: skip
     finally:
         os.close(follower)
@@ -226,20 +229,21 @@ def test_lg7_no_escape_reaches_through_to_the_operator_s_terminal(upstream: Upst
     assert all(re.fullmatch(rb"a\\{0,2}b", line) for line in lines.values()), lines
 
 
-def test_lg8_what_a_session_leaves_behind_speaks_for_nobody_in_the_next(upstream: Upstream, tmp_path: Path) -> None:
+def test_lg8_what_a_session_leaves_behind_speaks_for_nobody_in_the_next(stage: Scene, tmp_path: Path) -> None:
     """The prompt is the operator's again, whatever was written over it; a poisoned log is shown without its escapes."""
-    bottles = bottles_on(tmp_path / "root", upstream)
+    bottles = bottles_on(tmp_path / "root", stage)
     program = (
         "cat $BOTTLE_PROMPT; env | grep -c HISTORY; rm -f $BOTTLE_PROMPT; echo poisoned > $BOTTLE_PROMPT;"
         " echo 'export HISTORY=poisoned' > ~/.profile; cp ~/.profile ~/.bashrc; cp ~/.profile ~/.bash_profile;"
-        r" printf 'GET http://\033[2Jx/ HTTP/1.1\r\n\r\n' > /dev/tcp/127.0.0.1/8877; exit 0"
+        r" at=${https_proxy#http://};"
+        r" printf 'GET http://\033[2Jx/ HTTP/1.1\r\n\r\n' > /dev/tcp/${at%:*}/${at#*:}; exit 0"
     )
     first = bottles.run("worker", ["/bin/bash", "-c", program])
     assert first.code == 0, first.stderr
     assert first.stdout.splitlines() == ["The operator's own words.", "0"]
     again = subprocess.run(
         bottles.argv("resume", first.identity, "-y", *bottles.reaching()),
-        env=bottles.environ(), cwd=bottles.cwd, capture_output=True, text=True, timeout=40, check=False,
+        env=bottles.environ(), cwd=bottles.cwd, capture_output=True, text=True, timeout=START_S, check=False,
     )  # fmt: skip
     assert again.stdout.splitlines() == ["The operator's own words.", "0"], again.stderr
     logs = bottles.command("logs", first.identity)
