@@ -79,7 +79,7 @@ def _key(name: str, repository: Repository, host: HostKeys | None) -> str:
         at = repository.upstream
         hint = f"`ssh-keyscan -p {at.port} {at.host}` shows it: add it once it is compared with what its operator says"
         raise CredentialMissing(f"{where} has no host_key, and none is known{why}", hint=hint)
-    path = Path(repository.identity).expanduser()
+    path = Path(os.path.expanduser(repository.identity))  # a name that nobody has stays as it is
     if not path.is_absolute():
         raise CredentialMissing(
             f"{where}: identity {repository.identity} is no absolute path", hint="or begin it with ~/"

@@ -352,6 +352,8 @@ async def _end(task: asyncio.Task[Any]) -> None:
     if not task.done():
         task.cancel()
     await asyncio.wait([task], timeout=LEAVE_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # the first error is the one that is raised: another is looked at, so that nobody prints it
 
 
 async def _undo(launch: Launch, ex: Executor, work: Sequence[tuple[str, Sequence[Step]]]) -> None:

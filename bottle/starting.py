@@ -256,14 +256,15 @@ def _launch(
         if outcome is not None:
             outcome.exit_code = code
         if directory.exists():
-            state.write(dataclasses.replace(running, phase="stopped"))
-            _keep(directory, loaded)
+            _keep(state, dataclasses.replace(running, phase="stopped"), loaded)
     return code
 
 
-def _keep(directory: Path, loaded: Loaded) -> None:
+def _keep(state: State, ended: Metadata, loaded: Loaded) -> None:
+    """Write down how a bottle was left. Without room for that it can be resumed all the same, and its status stays."""
     try:
-        kept_manifests.keep(directory, loaded)
+        state.write(ended)
+        kept_manifests.keep(state.directory(ended.identity), loaded)
     except OSError as error:
         say(f"warning: what the manifests say isn't kept ({error.strerror}): a resume reads them from the start")
 

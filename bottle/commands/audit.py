@@ -37,8 +37,9 @@ def audit(arguments: argparse.Namespace) -> int:
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of every file of the log, the oldest first; a line that is none is left to `verify`."""
-    rotated = sorted(path.parent.glob(f"{path.name}.*"), key=lambda each: each.stat().st_mtime)
-    for file in [each for each in rotated if each.suffix != ".lock"] + [path]:
+    from opsexec.audit.segment import closed_segments
+
+    for file in [*(each for _, each in closed_segments(path)), path]:
         if not file.is_file():
             continue
         with open(file, "rb") as stream:

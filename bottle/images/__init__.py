@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def agent_image(settings: AgentProvider | None, shipped: str, root: Path) -> Age
         from importlib.resources import files
 
         return AgentImage(f"the {shipped} of this program", (files(__name__) / shipped).read_text("utf-8"))
-    path = root / Path(named).expanduser()
+    path = root / os.path.expanduser(named)  # a name that nobody has stays as it is
     try:
         return AgentImage(str(path), read_ours(path, MAX_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:

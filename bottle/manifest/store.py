@@ -141,9 +141,15 @@ def _source(document: Document | Text, trusted: bool) -> Source:
 
 
 def home_root() -> Path:
-    """Return `$BOT_BOTTLE_ROOT`, else `~/.bot-bottle`."""
+    """Return `$BOT_BOTTLE_ROOT`, else `~/.bot-bottle`; raises BadManifest for who has no home."""
     named = os.environ.get("BOT_BOTTLE_ROOT")
-    return Path(named) if named else Path.home() / DIRECTORY
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / DIRECTORY
+    except RuntimeError:
+        text = f"there is no home directory for uid {os.geteuid()}, so no place for manifests"
+        raise BadManifest(text, hint="set BOT_BOTTLE_ROOT, or HOME") from None
 
 
 def load_directories(root: Path | None = None, cwd: Path | None = None) -> Manifests:

@@ -99,4 +99,6 @@ def _answer(
             if time.monotonic() > end + ANSWER_S or not (withdrawn or state.alive(bottle)):
                 break
         wait(POLL_S)
+    if outcome is None and not withdrawn:
+        outcome = queue.outcome(decision)  # it may have been the launcher's last word
     return outcome, withdrawn

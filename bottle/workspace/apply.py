@@ -27,6 +27,9 @@ def needs(directory: str) -> list[str]:
 async def apply(ex: Executor, directory: str, found: Review) -> int:
     """Write the changes; returns how many. Raises Conflict, before anything is written, where one wouldn't fit."""
     here = await list_tree(ex, ListTree(path=directory, excludes=OBJECTS, max_entries=2 * MAX_ENTRIES))
+    if not here.whole:
+        text = f"not all of {directory} could be seen, so nobody can tell what would be overwritten"
+        raise Conflict(text, hint="`bottle pull -o FILE` writes the patch, for `git apply --3way FILE`")
     changes = found.compared.changes
     going = {change.path for change in changes if change.new is None}
     conflicts = [(change.path, why) for change in changes if (why := conflict(change, here, going))]

@@ -1,0 +1,181 @@
+"""What goes wrong beside a bottle's end, or beside what a person asked for: told, and no more than it is."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import json
+import os
+import pwd
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottle import credentials, launch, starting
+from bottle.cli import main
+from bottle.errors import BadManifest, CredentialMissing
+from bottle.host_keys import HostKeys
+from bottle.manifest.store import home_root, load_object
+from bottle.operator.attending import attending
+from bottle.operator.deciding import reject
+from bottle.operator.queue import Queue
+from bottle.operator.shown import show
+from bottle.plan import BottlePlan, Intent, make_plan
+from bottle.providers.base import HostFacts
+from bottle.state import Metadata, State
+from bottle.workspace import apply as applying
+from bottle.workspace.changes import Change, Compared
+from bottle.workspace.review import Review
+from bottle.workspace.tree import Entry
+from opsexec.audit import AuditLog
+from opsexec.capability import CapabilitySet
+from opsexec.local import LocalExec
+from tests.parts.attendants import POLICY, Kept, ask, attended
+from tests.parts.bottle_manifests import HomeRoot
+
+IDENTITY = "worker-00000001"
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    root = HomeRoot(tmp_path / "home")
+    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(root.path))
+    monkeypatch.chdir(tmp_path)
+    found = State(root.path)
+    found.make(Metadata(IDENTITY, "worker", "/", False, 1.0, "bwrap", phase="running"))
+    return found
+
+
+def plan(**bottle: object) -> BottlePlan:
+    manifest = {"bottles": {"dev": bottle}, "agents": {"worker": {"bottle": "dev", "prompt": ""}}}
+    return make_plan(load_object(manifest).load("worker"), Intent(IDENTITY, arguments=("true",)))
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No file of this process's grows any more (setrlimit(2), RLIMIT_FSIZE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_without_room_the_end_of_a_bottle_is_told_and_it_is_there_to_be_resumed(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_object({"bottles": {"dev": {}}, "agents": {"worker": {"bottle": "dev"}}}).load("worker")
+    ended = dataclasses.replace(state.read(IDENTITY), phase="stopped")
+    with no_room():
+        starting._keep(state, ended, loaded)
+    assert "File too large" in capsys.readouterr().err
+    assert state.read(IDENTITY).phase == "running"
+    starting._keep(state, ended, loaded)
+    assert state.read(IDENTITY).phase == "stopped"
+
+
+@pytest.mark.anyio
+async def test_without_room_what_waits_at_the_end_takes_no_status_along(tmp_path: Path) -> None:
+    said: list[str] = []
+    with ExitStack() as until_it_is_over:
+        async with attending(plan(supervise=True), tmp_path, credentials.Credentials(), Kept(), said.append) as made:
+            assert made is not None
+            ask(made, "new.test")
+            until_it_is_over.enter_context(no_room())
+    assert "isn't marked as void" in said[-1]
+
+
+@pytest.mark.anyio
+async def test_a_run_that_failed_beside_another_one_is_told_of_by_nobody_else() -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def fails() -> None:
+        raise OSError("no")
+
+    task = asyncio.create_task(fails())
+    await asyncio.sleep(0)
+    await launch._end(task)
+    del task
+    gc.collect()
+    await asyncio.sleep(0)
+    assert told == []
+
+
+def test_segments_of_an_audit_are_shown_in_their_order_whatever_the_clock_said(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = state.directory(IDENTITY)
+    with AuditLog.open(directory / "audit.jsonl", max_bytes=1000) as audit:
+        for at in range(10):
+            audit.append({"host": IDENTITY, "decision": "deny", "reason": str(at)})
+    closed = sorted(directory.glob("audit.jsonl.*"))
+    assert len(closed) > 2
+    for at, path in enumerate(closed):
+        os.utime(path, (1000 - at, 1000 - at))
+    assert main(["audit", IDENTITY, "--refused", "--json"]) == 0
+    shown = [record["reason"] for record in json.loads(capsys.readouterr().out)["records"]]
+    assert shown == [str(at) for at in range(10)]
+
+
+class LastWord(State):
+    """A state whose launcher takes a decision, carries it out, and ends, as soon as somebody looks."""
+
+    def alive(self, identity: str) -> bool:
+        queue = Queue(self.directory(identity))
+        for decision in queue.claim():
+            queue.conclude(decision, True, "done")
+        return False
+
+
+def test_the_last_word_of_a_launcher_is_heard(state: State) -> None:
+    attendant, _ = attended(state.directory(IDENTITY))
+    shown = show(IDENTITY, ask(attendant, "new.test"), POLICY)
+    assert reject(LastWord(state.root.parent), shown, "no") == "done"
+
+
+@pytest.mark.anyio
+async def test_nothing_is_applied_to_a_directory_that_was_not_seen_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(applying, "MAX_ENTRIES", 1)
+    changes = [Change(name, None, Entry(name, "file", 0o644, 6)) for name in ("a", "b", "c", "d")]
+    found = Review(Compared(changes=changes[-1:]), contents={"d": b"theirs"})
+    async with LocalExec(capabilities=CapabilitySet.of(*applying.needs(str(tmp_path)))) as ex:
+        with pytest.raises(applying.Conflict, match="not all of"):
+            await applying.apply(ex, str(tmp_path), found)
+    assert (tmp_path / "d").read_text() == "mine"
+
+
+def test_the_home_of_somebody_who_isn_t_is_a_sentence(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+    repository = {"url": "ssh://git@host.test/site", "identity": "~nobody-of-that-name/key", "host_key": "k"}
+    made = plan(**{"git-gate": {"repos": {"site": repository}}})
+    made = dataclasses.replace(made, host_keys={"site": HostKeys(("ssh-ed25519 AAAA",))})
+    with pytest.raises(CredentialMissing, match="is no absolute path"):
+        credentials.gather(made, HostFacts(), str, {})
+    root = HomeRoot(home_root())
+    root.bottle("dev", "agent_provider: {template: command, dockerfile: ~nobody-of-that-name/Dockerfile}\n")
+    root.agent("worker", "bottle: dev\n")
+    assert main(["info", "worker", "--backend", "docker"]) == 2
+    assert "~nobody-of-that-name/Dockerfile" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "BOT_BOTTLE_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(BadManifest, match="no home directory") as told:
+        home_root()
+    assert told.value.hint == "set BOT_BOTTLE_ROOT, or HOME"
