@@ -75,9 +75,13 @@ class HostKeyCheck(asyncssh.SSHClient):
         self._asked: tuple[str, str, int | None] = ("", "", None)
 
     def lookup(self, host: str, addr: str, port: int | None) -> _KnownHostsResult:
-        """Return what the files say about a host, as asyncssh asks for it."""
+        """Return what the files say about a host, as asyncssh asks for it.
+
+        Nothing where one of them can't be understood: it may say that a key was revoked which another vouches for.
+        """
         self._asked = (host, addr, port)
         found: _KnownHostsResult = ([], [], [], [], [], [], [])
+        doubtful = False
         for name in self.files:
             path = Path(name).expanduser()
             try:
@@ -87,10 +91,13 @@ class HostKeyCheck(asyncssh.SSHClient):
                 continue
             except (ValueError, OSError) as error:
                 self.unreadable = f"{path}: {error}"
+                doubtful |= isinstance(error, ValueError)
                 continue
             parts: tuple[Sequence[object], ...] = known.match(host, addr, port)
             for into, part in zip(cast("tuple[list[object], ...]", found), parts, strict=True):
                 into.extend(part)
+        if doubtful:
+            found = ([], [], [], [], [], [], [])
         self.known = list(found[0])
         self.certified = bool(found[1])
         self.revoked = list(found[2])
@@ -130,7 +137,10 @@ class HostKeyCheck(asyncssh.SSHClient):
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 line = b"\n" + line
-            os.write(fd, line)
+            written = os.write(fd, line)
+            if written != len(line):  # a full disk: taken back, so that nothing stands behind a torn line
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
         return True

@@ -189,6 +189,27 @@ async def test_one_broken_line_does_not_hide_the_others(sshd: Sshd, audit: Audit
         assert (await ex.run(TRUE)).ok
 
 
+async def test_a_file_that_may_revoke_and_can_not_be_understood_leaves_nothing_known(
+    sshd: Sshd, audit: AuditLog, tmp_path: Path
+) -> None:
+    good, broken = tmp_path / "good", tmp_path / "broken"
+    good.write_text("".join(f"{line}\n" for line in sshd.known_hosts_lines()))
+    broken.write_text("@revoked *\n")
+    for policy in ("strict", "accept-new"):
+        async with connect(
+            sshd.endpoint().url,
+            capabilities=CapabilitySet.everything(),
+            audit=audit,
+            identity_files=[str(sshd.endpoint().identity)],
+            known_hosts=[str(good), str(broken)],
+            config_files=(),
+            host_keys=policy,
+        ) as ex:
+            with pytest.raises(HostKeyRejected, match=f"can't be read .{broken}"):
+                await ex.run(TRUE)
+    assert good.read_text().count("\n") == len(sshd.known_hosts_lines())
+
+
 async def test_accept_new_that_can_not_remember_says_so(sshd: Sshd, audit: AuditLog) -> None:
     """Trusting without a memory would be trusting every time."""
     require_root()
