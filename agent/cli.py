@@ -104,11 +104,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         parser.print_usage(sys.stderr)
         print("ops-agent: --config FILE is missing", file=sys.stderr)
         return 2
-    import signal
-
+    from agent import told_early
     from agent.config_child import ConfigCheck
 
-    signal.signal(signal.SIGHUP, lambda *_: None)  # told to reload before it serves, it is about to read it anyway
+    told_early.hold()
     check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
     from agent.server import serve
 

@@ -37,7 +37,8 @@ class ConfigCheck:
         path = [ROOT, *(each for each in sys.path if each)]  # what is loaded here may lie where -I doesn't look
         argv = [sys.executable, "-I", "-c", _START.format(path=path), str(file)]
         try:
-            return cls(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
+            # In a group of its own: a terminal that goes tells the agent's, which takes it as a word to reload.
+            return cls(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0))
         except OSError as error:
             hint = "is the host out of memory?"
             raise AgentUnable(f"the config can't be checked: {error.strerror}", hint=hint) from error

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import told_early
 from agent.address import Address
 from agent.ceiling import Ceiling
 from agent.config_child import ConfigCheck
@@ -103,7 +104,6 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
         sockets: list[tuple[socket.socket, str]] = []
         servers: list[asyncio.Server] = []
         tailnets: list[TailnetDoor] = []
@@ -139,6 +139,9 @@ class Agent:
             gc.freeze()  # what is loaded by now stays: looking through it again and again costs a step 5 % of its time
             self._say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
+            if told_early.taken():  # its config may have changed since it was read
+                self.reload()
             await self._stop.wait()
             notify("STOPPING=1")
         finally:

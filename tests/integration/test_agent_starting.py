@@ -69,10 +69,12 @@ async def test_what_takes_a_restart_is_refused_when_reloading_and_nothing_else_i
 
 
 HASTY = """
-import os, signal, sys
+import os, pathlib, signal, sys
 import agent.server as server
 real = server.open_state
 def told_too_early(*given):
+    file = pathlib.Path(sys.argv[-1])
+    file.write_text(file.read_text().replace("/bin/false", "/bin/true"))
     os.kill(os.getpid(), signal.SIGHUP)
     return real(*given)
 server.open_state = told_too_early
@@ -81,10 +83,36 @@ sys.exit(main())
 """
 
 
-async def test_a_reload_that_is_asked_for_before_it_serves_ends_nothing() -> None:
-    with OpsAgent(program=("-c", HASTY)) as agent:
+async def test_a_reload_that_is_asked_for_before_it_serves_is_taken_once_it_does() -> None:
+    with OpsAgent(grant("exec:/bin/false"), program=("-c", HASTY)) as agent:
+        await eventually(lambda: "reloaded: 1 grants" in agent.said(), within_s=30, what="reload")
+        assert agent.said().index("serving") < agent.said().index("reloaded")
         async with rpc(agent) as ex:
             assert (await ex.run(Exec(["/bin/true"]))).ok
+
+
+def catches_hangups(pid: int) -> bool:
+    """Whether the process has a handler of its own for SIGHUP, number 1 (proc(5): SigCgt)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return bool(int(next(line.split()[1] for line in lines if line.startswith("SigCgt:")), 16) & 1)
+
+
+async def test_an_agent_that_is_still_loading_is_told_to_reload_again_and_again() -> None:
+    agent = OpsAgent(grant("exec:/bin/true"))
+    try:
+        agent.begin()
+        await eventually(lambda: catches_hangups(agent.pid), within_s=30, what="it gets past Python's own start")
+
+        def told_and_serving() -> bool:
+            agent.send(signal.SIGHUP)
+            return "serving" in agent.said()
+
+        await eventually(told_and_serving, within_s=60, what="it serves")
+        await eventually(lambda: "reloaded: 1 grants" in agent.said(), within_s=30, what="reload")
+        async with rpc(agent) as ex:
+            assert (await ex.run(Exec(["/bin/true"]))).ok
+    finally:
+        agent.__exit__(None, None, None)
 
 
 FAILING = """
