@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from agent import http_server as web
 from agent.hangup import HangUps
 from agent.identity import NOBODY, Identity, Prove
 from agent.principal import BOTTLE, peer_principal
+from agent.say import say
 from opsexec.errors import OpsError
 from opsexec.hosts.reading import read_in_blocks
 
@@ -302,7 +302,7 @@ class Connection(web.RequestHandler):
         """Say that something failed, by its kind alone."""
         error = kw.get("exc_info")
         kind = type(error).__name__ if isinstance(error, BaseException) else "an error"
-        print(f"ops-agent: {kind} while serving {self.principal} on {self.listener}", file=sys.stderr, flush=True)
+        say(f"{kind} while serving {self.principal} on {self.listener}")
 
 
 def _is_bottle(principal: str | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sys
+import pwd
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import msgspec
 from agent.asker import LAYER, Asker
 from agent.marked_host import new_mark
 from agent.run_store import LOST, RunRecord, RunStatus, RunStore, whole_frames
+from agent.say import say
 from opsexec.audit_heads.lines import with_outcome
 from opsexec.capability import CapabilitySet
 from opsexec.errors import (
@@ -84,6 +85,7 @@ class Starter(HostExecutor):
         )
         _, base = self._admit(step)
         try:
+            _require_there(user)
             context = Context(run=record.mark, host=self._host, capabilities=self._capabilities, recorder=Recorder())
             launch = as_launch(specify(step, context), streams_stdin=False).pack()
             quota = min(limits.max_run_log_bytes, self._capabilities.max_output_bytes or limits.max_run_log_bytes)
@@ -112,6 +114,14 @@ def _user(run_as: str | None) -> str:
     return run_as
 
 
+def _require_there(user: str) -> None:
+    """Raise PrivilegeDenied for a user this host doesn't know; "" is the agent's own."""
+    try:
+        pwd.getpwnam(user) if user else None
+    except KeyError as error:
+        raise PrivilegeDenied(f"there is no user {user!r}", hint="name an existing user") from error
+
+
 class Detached:
     """All detached runs of one agent: a watch that settles what has ended, also what an earlier agent started."""
 
@@ -124,6 +134,7 @@ class Detached:
         self._work = asyncio.Event()
         self._settled: dict[str, asyncio.Event] = {}
         self._told: dict[str, list[asyncio.Future[RunStatus]]] = {}
+        self._recorded: set[str] = set()
         self.spared: set[str] = set()
         """Runs that are not forgotten however old they are: someone has yet to note how they ended."""
 
@@ -173,13 +184,17 @@ class Detached:
         return await told
 
     async def attend(self) -> None:
-        """Settle runs as they end, for ever. Without an audit they wait for one."""
+        """Settle runs as they end, for ever. Without an audit, room or descriptors they wait for them."""
         while True:
             await self._work.wait()
             for record in list(self._live.values()):
-                status = self.store.status(record.run)
-                if status is not None:
-                    await self._settle(record, status)
+                try:
+                    status = self.store.status(record.run)
+                    if status is not None:
+                        await self._settle(record, status)
+                except (AuditUnavailable, OSError) as error:
+                    say(f"the end of run {record.run} can't be seen to yet: {error}")
+                    await asyncio.sleep(1.0)
             if not self._live:
                 self._work.clear()
                 continue
@@ -188,13 +203,11 @@ class Detached:
     async def _settle(self, record: RunRecord, status: RunStatus) -> None:
         if status == LOST:
             await asyncio.to_thread(end_now, [(record.mark, 0)], GRACE_S)
-        try:
+        if record.run not in self._recorded:
             self._audit.append(self._outcome(record, status))
-            self.store.settle(record.run, status)
-        except (AuditUnavailable, OSError) as error:
-            print(f"ops-agent: run {record.run} ended and can't be recorded yet: {error}", file=sys.stderr, flush=True)
-            await asyncio.sleep(1.0)
-            return
+            self._recorded.add(record.run)  # however often it takes to note so
+        self.store.settle(record.run, status)
+        self._recorded.discard(record.run)
         del self._live[record.run]
         self._settled.pop(record.run).set()
         for told in self._told.pop(record.run, ()):
@@ -203,7 +216,7 @@ class Detached:
         try:
             self.store.prune(self.limits.keep_runs, self.limits.keep_runs_bytes, self.spared)
         except OSError as error:  # tried again when the next run ends
-            print(f"ops-agent: old runs can't be removed: {error}", file=sys.stderr, flush=True)
+            say(f"old runs can't be removed: {error}")
 
     def _outcome(self, record: RunRecord, status: RunStatus) -> dict[str, Any]:
         ended = None if status.status is None or status.error else as_exit(status.status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -15,6 +14,7 @@ from agent.desk import Desk
 from agent.identity import Identity
 from agent.principal import BOTTLE
 from agent.runs import follow_run, list_runs, signal_run
+from agent.say import say
 from agent.schedule.manage import list_schedules, show_schedule
 from agent.steps import copy_step, follow_events, run_step
 from agent.tty.answering import answer_question, list_questions
@@ -121,7 +121,7 @@ class Door:
         """Audit and answer a request that is no HTTP, or whose handling failed in a way nobody foresaw."""
         error: OpsError = ProtocolError(f"the request can't be read as HTTP ({kind})", hint="see docs/agent.md")
         if status >= 500:
-            print(f"ops-agent: {kind} while serving {principal} on {listener}", file=sys.stderr, flush=True)
+            say(f"{kind} while serving {principal} on {listener}")
             error = OpsError(f"the agent failed ({kind})", hint="look at its log; whether the step ran is in its audit")
         try:
             self._desk.refuse(listener, principal, {"type": "request"}, error.message)

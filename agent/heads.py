@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 from agent.asker import LAYER
 from agent.errors import AgentUnable
+from agent.say import say
 from opsexec.audit import AuditEntry, AuditLog
 from opsexec.audit_heads.head import (
     NAMESPACE,
@@ -96,7 +96,7 @@ class HeadSigner:
             await asyncio.to_thread(self._sign, head)
         except (OpsError, OSError) as error:
             if not self._failed:
-                print(f"ops-agent: the audit's head isn't signed: {error}", file=sys.stderr, flush=True)
+                say(f"the audit's head isn't signed: {error}")
             self._failed = True
             return
         self._failed = False
@@ -159,12 +159,12 @@ def open_signer(log: AuditLog, host: str, key: str | None, every_s: float) -> He
         text = f"{path} can't be read, so the audit's heads are not signed"
         if key is not None:
             raise AgentUnable(text, hint="let the agent's user read it, or name another key in [audit] host_key")
-        print(f"ops-agent: {text}", file=sys.stderr, flush=True)
+        say(text)
         return None
     signer = HeadSigner(log, host, path, every_s)
     warning = signer.open()
     if warning is not None:
-        print(f"ops-agent: {warning}", file=sys.stderr, flush=True)
+        say(warning)
         said = {"step": {"type": "audit.heads"}, "decision": "deny", "layer": LAYER, "reason": warning}
         log.append({"host": host, "listener": "agent", **said})
     return signer

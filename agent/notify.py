@@ -18,11 +18,11 @@ def notify(*lines: str) -> None:
         return
     if address[0] == "@":
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.sendto("\n".join(lines).encode(), address)
-        except OSError:
-            return
+    except OSError:  # also for want of a descriptor
+        return
 
 
 def reloading() -> str:

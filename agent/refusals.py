@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.say import say
 from opsexec.errors import AuditUnavailable
 from opsexec.executor import AuditSink
 
@@ -128,7 +128,7 @@ class BoundedRefusals:
             try:
                 self.flush(everything=False)
             except AuditUnavailable as error:
-                print(f"ops-agent: counted refusals wait for the audit: {error}", file=sys.stderr, flush=True)
+                say(f"counted refusals wait for the audit: {error}")
                 await asyncio.sleep(WINDOW_S / 4)
 
 

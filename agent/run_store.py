@@ -7,6 +7,7 @@ the runner to its end.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -108,12 +109,15 @@ class RunStore:
             raise UsageError(text, hint="choose another run id") from error
         except OSError as error:
             raise _unwritable(error) from error
+        fd = -1
         try:
             fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             (path / "log").touch(0o600)
             write_whole(path / "run.json", msgspec.json.encode(record))
         except OSError as error:
+            if fd >= 0:
+                os.close(fd)
             shutil.rmtree(path, ignore_errors=True)
             raise _unwritable(error) from error
         return fd
@@ -204,10 +208,13 @@ class RunStore:
         for record in self.records():
             if record.run in spared or not self.is_settled(record.run):
                 continue
+            path = self.path(record.run)
             kept += 1
-            size += (self.path(record.run) / "log").stat().st_size
+            with contextlib.suppress(FileNotFoundError):  # somebody began to remove it
+                size += (path / "log").stat().st_size
             if kept > keep or size > max_bytes:
-                shutil.rmtree(self.path(record.run))
+                (path / "run.json").unlink()  # first: what a crash leaves of the rest, `clear_unwritten` takes
+                shutil.rmtree(path)
 
     def frame_start(self, run: str, offset: int) -> int:
         """Return where the frame that holds this byte of the log begins; the log's end for what lies beyond."""

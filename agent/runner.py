@@ -28,6 +28,9 @@ BLOCK = 64 << 10
 OUT, ERR = 0x11, 0x12
 """As in opsexec.wire, which this process doesn't load; a test holds the two together."""
 
+STATUS_BYTES = 4096
+"""Kept for the status from the beginning on: how a run ended can be written down on a disk that is full by then."""
+
 _HEAD = struct.Struct(">BI")
 
 
@@ -54,6 +57,7 @@ class Runner:
     def run(self) -> None:
         """Run the program to its end, and write the status."""
         signal.signal(signal.SIGTERM, lambda number, frame: os.write(self._waker, b"x"))
+        self._reserve()
         self._write("runner", f"{os.getpid()} {_start_time()}")
         status: int | None = None
         try:
@@ -214,11 +218,18 @@ class Runner:
         }
         self._write("status", json.dumps(value))
 
+    def _reserve(self) -> None:
+        fd = os.open(f"{self._directory}/status.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(fd, bytes(STATUS_BYTES))
+        os.close(fd)
+
     def _write(self, name: str, text: str) -> None:
-        """Write a file that is there whole or not at all."""
+        """Write a file that is there whole or not at all, into the room that is kept for it."""
         temporary = f"{self._directory}/{name}.new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(fd, text.encode())
+        data = text.encode()
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.write(fd, data)
+        os.ftruncate(fd, len(data))
         os.fsync(fd)
         os.close(fd)
         os.rename(temporary, f"{self._directory}/{name}")

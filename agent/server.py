@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 import traceback
 from contextlib import ExitStack
 from functools import partial
@@ -32,6 +31,7 @@ from agent.notify import beat, notify, reloading
 from agent.principal import BOTTLE
 from agent.priority import go_ahead
 from agent.run_store import RunStore
+from agent.say import say
 from agent.tailnet import Tailnet
 from agent.tailnet_door import TailnetDoor
 from agent.tty.recovery import settle_cut
@@ -122,7 +122,7 @@ class Agent:
             for address in agent.addresses:
                 if address.proves == "tailnet":
                     tailnet = Tailnet(self.desk.config.tailnet, address.port)
-                    door = TailnetDoor(tailnet, partial(self._listen_tcp, address.text, tailnet), self._say)
+                    door = TailnetDoor(tailnet, partial(self._listen_tcp, address.text, tailnet), say)
                     tailnets.append(door)
                     await door.open()
                     background.append(asyncio.create_task(door.attend()))
@@ -137,7 +137,7 @@ class Agent:
             more += f", {taken_up} detached runs taken up" if taken_up else ""
             gc.collect()
             gc.freeze()  # what is loaded by now stays: looking through it again and again costs a step 5 % of its time
-            self._say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
+            say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
             loop.add_signal_handler(signal.SIGHUP, self.reload)
             if told_early.taken():  # its config may have changed since it was read
@@ -214,7 +214,7 @@ class Agent:
             self._require_same_place(config)
             self.desk.allow_self({"type": "agent.reload"}, f"{len(config.grants)} grants")
         except OpsError as error:
-            self._say(f"not reloaded, the old configuration stays: {error}")
+            say(f"not reloaded, the old configuration stays: {error}")
             notify("READY=1", f"STATUS=not reloaded: {error}"[:500].replace("\n", " "))
             return
         self.desk.config = config
@@ -223,7 +223,7 @@ class Agent:
         self.desk.detached.limits = config.limits
         ended = self.desk.judge_again()
         more = f", {ended} runs ended that they don't admit" if ended else ""
-        self._say(f"reloaded: {len(config.grants)} grants{more}")
+        say(f"reloaded: {len(config.grants)} grants{more}")
         notify("READY=1", f"STATUS=serving {len(config.grants)} grants")
 
     def _require_same_place(self, config: Config) -> None:
@@ -231,10 +231,6 @@ class Agent:
         for table in ("agent", "audit", "tailnet"):
             if getattr(config, table) != getattr(old, table):
                 raise AgentUnable(f"[{table}] has changed, which takes a restart", hint="restart ops-agent")
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(f"ops-agent: {text}", file=sys.stderr, flush=True)
 
 
 def _unlink_own(path: str) -> None:

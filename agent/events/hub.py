@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from agent.events.clock import stamp
 from agent.events.feed import Event, Feed
+from agent.say import say
 from opsexec.executor import AuditSink
 
 STEP_TEXT = 200
@@ -108,7 +108,7 @@ def run_event(record: Mapping[str, Any]) -> Event | None:
 
 def _report(working: asyncio.Task[None]) -> None:
     if not working.cancelled() and (error := working.exception()) is not None:
-        print(f"ops-agent: a source of events failed ({type(error).__name__})", file=sys.stderr, flush=True)
+        say(f"a source of events failed ({type(error).__name__})")
 
 
 class TellingAudit:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.asker import LAYER
+from agent.say import say
 from agent.schedule.model import Cause, Ended, Schedule, Turn, jitter, when
 from agent.schedule.store import ScheduleStore, SystemClock
 from agent.schedule.turn import TurnRun
@@ -87,7 +87,7 @@ class Keeper:
             except BadStep as error:  # its time zone was there when it was made
                 self.unreadable[self.store.path(schedule.name).name] = error.message
         for name, why in self.unreadable.items():
-            self._say(f"the schedule {name} is left out: {why}")
+            say(f"the schedule {name} is left out: {why}")
             self._desk.allow_self({"type": "schedule.unreadable", "file": name}, brief(why))
         for entry in self.entries.values():
             self._drop_stale(entry)
@@ -128,7 +128,7 @@ class Keeper:
                 soon = self._consider(entry)
             except (OpsError, OSError) as error:
                 if not entry.troubled:
-                    self._say(f"the schedule {entry.schedule.name} waits: {error}")
+                    say(f"the schedule {entry.schedule.name} waits: {error}")
                 entry.troubled = True
                 soon = RETRY_S
             else:
@@ -213,7 +213,7 @@ class Keeper:
                 schedule.turns.remove(turn)
                 save()
             except (AuditUnavailable, OSError) as error:
-                self._say(f"the schedule {schedule.name} waits: {error}")
+                say(f"the schedule {schedule.name} waits: {error}")
                 await asyncio.sleep(RETRY_S)
             finally:
                 entry.under_way = None
@@ -277,7 +277,3 @@ class Keeper:
             "run": run,
         }
         self._desk.audit.append(line)
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(f"ops-agent: {text}", file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ followed, not started again.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from agent.asker import LAYER, Asker
 from agent.ceiling import effective
 from agent.detached import Starter, end_of, request_digest
 from agent.marked_host import MarkedHost, new_mark
+from agent.say import say
 from agent.schedule.model import Ended, Schedule, State, Turn
 from opsexec.audit import BadRecord
 from opsexec.capability import CapabilitySet
@@ -123,7 +123,7 @@ class TurnRun:
             schedule.turns.remove(self._turn)
             self._save()
         except (OpsError, OSError) as error:
-            print(f"ops-agent: schedule {schedule.name}: its end is not recorded: {error}", file=sys.stderr, flush=True)
+            say(f"schedule {schedule.name}: its end is not recorded: {error}")
 
     def _cause(self) -> str:
         turn, name = self._turn, self._schedule.name
@@ -144,7 +144,8 @@ class TurnRun:
             outcome |= {"error": code, "detail": brief(detail[:1000])}
         desk = self._desk
         desk.audit.append({**self._line(), "outcome": outcome})
-        return Ended(run=turn.run, due=turn.due, state=state, detail=detail[:1000], at=desk.schedules.clock.now())
+        detail = brief(detail[:1000])  # it is kept, as JSON: a host's words may be no text
+        return Ended(run=turn.run, due=turn.due, state=state, detail=detail, at=desk.schedules.clock.now())
 
     def _line(self) -> dict[str, Any]:
         owner = self._schedule.owner

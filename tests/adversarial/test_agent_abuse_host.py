@@ -17,7 +17,7 @@ import pytest
 from opsexec import AgentRpc, CapabilitySet, Exec, NullAudit, Shell
 from opsexec.audit import verify
 from opsexec.audit.segment import closed_segments
-from opsexec.errors import AuditUnavailable, HostUnsuitable, OpsError
+from opsexec.errors import AuditUnavailable, HostUnsuitable, OpsError, StepFailed
 from tests.conftest import require
 from tests.integration.conftest import require_root
 from tests.parts.agent_bytes import Usage
@@ -90,6 +90,31 @@ async def test_without_room_nothing_new_runs_and_the_chain_stays_whole(tmp_path:
         assert "Traceback" not in agent.said()
         saw = f"{refused} of 200 steps and a detached run refused; chain valid; served again once there was room"
         record("disk-full", "a state_dir of 1 MiB filled to the last byte while a step runs", saw)
+
+
+async def test_how_a_detached_run_ended_is_known_also_from_a_disk_that_was_full_by_then(tmp_path: Path) -> None:
+    require_root()
+    agent = OpsAgent()
+    agent.state = tmp_path / "state"
+    agent.write_config([{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING}])
+    waits = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    with small_disk(agent.state, "1m") as disk, agent:
+        async with rpc(agent) as ex:
+            silent = await ex.start(Shell("test.wait", f"{waits}; exit 3"))
+            speaks = await ex.start(Shell("test.wait", f"{waits}; echo something"))
+            begun = [disk / "runs" / run / "runner" for run in (silent, speaks)]
+            await eventually(lambda: all(each.exists() for each in begun), within_s=30, what="both are under way")
+            filler = disk / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * 512)
+            (tmp_path / "go").touch()
+            ended = [each.with_name("status") for each in begun]
+            await eventually(lambda: all(each.exists() for each in ended), within_s=30, what="both have ended")
+            filler.unlink()
+            assert (await ex.attach(silent)).exit_code == 3
+            with pytest.raises(StepFailed, match="its output can't be kept"):
+                await ex.attach(speaks)
 
 
 def ex_active(agent: OpsAgent) -> list[str]:

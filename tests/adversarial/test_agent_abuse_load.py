@@ -224,6 +224,22 @@ def test_without_descriptors_the_agent_waits_for_some() -> None:
         record("no-descriptors", "90 connections where 60 descriptors are allowed", saw)
 
 
+async def test_without_descriptors_what_runs_detached_is_seen_to_later(tmp_path: Path) -> None:
+    with OpsAgent(max_connections=1000, max_connections_per_principal=1000) as agent:
+        async with rpc(agent) as ex:
+            run = await ex.start(Shell("test.wait", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"))
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (60, 60))
+        with ExitStack() as held:
+            for _ in range(90):
+                held.enter_context(connected(agent.socket))
+            await eventually(lambda: "can't be seen to yet" in agent.said(), within_s=30, what="it has no more")
+            (tmp_path / "go").touch()
+        await eventually(
+            lambda: any(each["run"] == run and each["outcome"] for each in agent.records()), within_s=30, what="its end"
+        )
+        assert agent.end() == 0
+
+
 FLOOD = """
 import socket, sys, time
 request, until, done = sys.argv[2].encode(), time.time() + float(sys.argv[3]), 0

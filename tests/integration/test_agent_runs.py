@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from opsexec import AgentRpc, CapabilitySet, CollectSink, Exec, NullAudit, Secret, Shell
-from opsexec.errors import CapabilityDenied, HostUnsuitable, LimitExceeded, ProgramNotFound, StepTimeout, UsageError
+from opsexec.errors import (
+    CapabilityDenied,
+    HostUnsuitable,
+    LimitExceeded,
+    PrivilegeDenied,
+    ProgramNotFound,
+    StepTimeout,
+    UsageError,
+)
+from tests.integration.conftest import require_root
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import alive
 from tests.parts.waiting import eventually
@@ -204,6 +213,14 @@ async def test_a_detached_program_that_is_not_there_is_said_by_its_end(ops_agent
         run = await ex.start(Exec(["no-such-program"]))
         with pytest.raises(ProgramNotFound):
             await ex.attach(run)
+
+
+async def test_a_detached_run_of_a_user_who_is_not_there_is_refused_as_any_step_is(ops_agent: OpsAgent) -> None:
+    require_root()
+    async with rpc(ops_agent) as ex:
+        for ask in (ex.run, ex.start):
+            with pytest.raises(PrivilegeDenied, match="there is no user 'nobody-of-that-name'"):
+                await ask(Exec(["true"], run_as="nobody-of-that-name"))
 
 
 async def test_a_detached_run_reads_its_input_and_secrets_stay_off_the_disk(ops_agent: OpsAgent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -60,6 +61,23 @@ def counting(file: Path) -> Exec:
 
 def count(file: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+async def test_words_of_a_host_that_are_no_text_end_a_turn_and_not_the_agent(
+    own_agent: OpsAgent, tmp_path: Path
+) -> None:
+    """Whoever may put a link where a schedule writes can have a name that isn't UTF-8 stand in its error."""
+    odd = os.fsencode(tmp_path) + b"/\xff"
+    os.mkfifo(odd)
+    os.symlink(odd, tmp_path / "link")
+    async with rpc(own_agent) as ex:
+        await ex.run(ScheduleAdd("odd", "0 0 1 1 *", steps=(WriteFile(f"{tmp_path}/link/x", content="x"),)))
+        run = (await ex.run(ScheduleRun("odd"))).value["run"]
+        await eventually(lambda: outcomes(own_agent, run), within_s=30, what="the turn's end")
+        last = (await ex.schedule("odd"))["last"]
+    assert (last["run"], last["state"]) == (run, "failed")
+    assert "is not a directory" in last["detail"]
+    assert own_agent.end() == 0
 
 
 async def test_a_schedule_is_done_when_its_caller_has_gone(own_agent: OpsAgent, tmp_path: Path) -> None:

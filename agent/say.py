@@ -1,0 +1,13 @@
+"""What an agent tells the operator: lines on stderr, which is a journal, a file or a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(text: str) -> None:
+    """Say one line; where it can't be written (a full disk, a reader who has gone) the agent goes on without it."""
+    try:
+        print(f"ops-agent: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        return
