@@ -15,32 +15,41 @@ import pytest
 
 from opsexec.audit import verify
 from tests.integration.cli_terminal import on_terminal
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import HELD, TOKEN, Bottles, gone, require_bottles, written_with
-from tests.parts.upstream_tls import Upstream
+from tests.parts.bottle_backends import Name, Scene, scene
+from tests.parts.bottle_running import HELD, TOKEN, Bottles, gone, written_with
 
 BOTTLE = """env:
   MODE: fast
 egress:
   routes:
     - host: open.test
-      pipelock: {ssrf_ip_allowlist: [127.0.0.7]}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
 """
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as running:
-        yield running
+def backend() -> Name:
+    """Where the bottles of a file live."""
+    return "bwrap"
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, backend: Name, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(request, backend, tmp_path_factory.mktemp("upstream"), ("open.test",)) as made:
+        yield made
 
 
 @pytest.fixture
-def bottles(upstream: Upstream, tmp_path: Path) -> Bottles:
-    root = HomeRoot(tmp_path / "home")
-    root.bottle("dev", BOTTLE)
-    root.agent("worker", "bottle: dev\n", "Work.\n")
-    return Bottles(root, upstream)
+def bottles(stage: Scene, tmp_path: Path) -> Bottles:
+    found = stage.bottles(tmp_path / "home", dev=BOTTLE)
+    found.root.agent("worker", "bottle: dev\n", "Work.\n")
+    return found
+
+
+@pytest.fixture
+def bottle(stage: Scene) -> str:
+    """The front matter that every one of them begins with."""
+    return stage.bottle(BOTTLE)
 
 
 MOMENTS = ["base.jsonl", "bundle/routes.json", "doors/egress.sock"]
@@ -48,9 +57,9 @@ MOMENTS = ["base.jsonl", "bundle/routes.json", "doors/egress.sock"]
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_lc1_a_launcher_killed_at_any_moment_leaves_no_process_and_no_credential(
-    bottles: Bottles, moment: str, tmp_path: Path
+    bottles: Bottles, bottle: str, moment: str, tmp_path: Path
 ) -> None:
-    bottles.root.bottle("dev", BOTTLE.replace("MODE: fast", "HELD: ${MY_HELD}").replace(
+    bottles.root.bottle("dev", bottle.replace("MODE: fast", "HELD: ${MY_HELD}").replace(
         "      pipelock", "      auth: {scheme: Bearer, token_ref: API_TOKEN}\n      pipelock"))  # fmt: skip
     bottles.cwd = tmp_path / "project"
     bottles.cwd.mkdir()
@@ -74,12 +83,12 @@ def test_lc1_a_launcher_killed_at_any_moment_leaves_no_process_and_no_credential
     assert list(state.iterdir()) == []
 
 
-def test_lc3_a_resume_shows_what_of_the_manifests_is_another_by_now(bottles: Bottles) -> None:
+def test_lc3_a_resume_shows_what_of_the_manifests_is_another_by_now(bottles: Bottles, bottle: str) -> None:
     identity = bottles.run("worker", ["/bin/true"]).identity
     same = bottles.command("resume", identity, "-y", *bottles.reaching())
     assert "since it ran" not in same.stderr
     bottles.root.bottle(
-        "dev", BOTTLE.replace("MODE: fast", "MODE: slow").replace("host: open.test", "host: other.test")
+        "dev", bottle.replace("MODE: fast", "MODE: slow").replace("host: open.test", "host: other.test")
     )
     bottles.root.agent("worker", "bottle: dev\n", "Do something else.\n")
     again = bottles.command("resume", identity, "-y", *bottles.reaching())
@@ -108,7 +117,9 @@ os.mkdir('/home/agent/kept')
 """
 
 
-def test_lc4_ws1_a_resume_doesn_t_write_through_what_the_agent_left(bottles: Bottles, tmp_path: Path) -> None:
+def test_lc4_ws1_a_resume_doesn_t_write_through_what_the_agent_left(
+    bottles: Bottles, bottle: str, tmp_path: Path
+) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     victim = tmp_path / "victim"
@@ -116,7 +127,7 @@ def test_lc4_ws1_a_resume_doesn_t_write_through_what_the_agent_left(bottles: Bot
     skill = bottles.root.path / "skills" / "review"
     skill.mkdir(parents=True)
     (skill / "SKILL.md").write_text("Look twice.\n")
-    bottles.root.bottle("dev", BOTTLE + "git-gate:\n  user: {name: A, email: a@b}\n")
+    bottles.root.bottle("dev", bottle + "git-gate:\n  user: {name: A, email: a@b}\n")
     bottles.root.agent("worker", "bottle: dev\nskills: [review]\n")
     script = POISON.format(victim=victim, tree=tree)
     ended = bottles.run(
@@ -148,7 +159,7 @@ def test_lc8_a_backend_that_hangs_doesn_t_hold_up_the_list(bottles: Bottles, tmp
             os.unlink(path)
 
 
-def test_lc10_a_lock_whose_holder_is_gone_holds_nobody_up(bottles: Bottles) -> None:
+def test_lc10_a_lock_whose_holder_is_gone_holds_nobody_up(bottles: Bottles, bottle: str) -> None:
     launcher = bottles.begin("worker", ["/bin/sleep", "600"])
     (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
     os.kill(launcher.pid, signal.SIGKILL)
@@ -160,7 +171,7 @@ def test_lc10_a_lock_whose_holder_is_gone_holds_nobody_up(bottles: Bottles) -> N
     assert "isn't running" in bottles.command("exec", row["identity"], "--", "/bin/true").stderr
     assert bottles.command("stop", row["identity"]).stdout == f"{row['identity']} was not running\n"
     assert verify(state / "audit.jsonl").ok
-    bottles.root.bottle("dev", BOTTLE)
+    bottles.root.bottle("dev", bottle)
     resumed = subprocess.Popen(
         bottles.argv("resume", row["identity"], "-y", *bottles.reaching()),
         env=bottles.environ(), cwd=bottles.cwd, stdout=-1, stderr=subprocess.PIPE, text=True,
@@ -172,14 +183,16 @@ def test_lc10_a_lock_whose_holder_is_gone_holds_nobody_up(bottles: Bottles) -> N
 
 
 def test_mf9_what_was_shown_is_what_runs_though_the_manifest_changed_at_the_question(
-    bottles: Bottles, tmp_path: Path
+    bottles: Bottles, bottle: str, tmp_path: Path
 ) -> None:
     script = "echo $MODE; env | grep -c other"
-    argv = bottles.argv("start", "worker", *bottles.reaching(), "--no-tty", "--", "/bin/sh", "-c", script)
+    argv = bottles.argv(
+        "start", "worker", "--backend", bottles.backend, *bottles.reaching(), "--no-tty", "--", "/bin/sh", "-c", script
+    )
     with on_terminal(argv, cwd=tmp_path, env=bottles.environ()) as person:
         shown = person.sees(r"plan +sha256:([0-9a-f]{64})")[1].decode()
         person.sees(r"start it\? \[y/N\]")
-        bottles.root.bottle("dev", BOTTLE.replace("MODE: fast", "MODE: other"))
+        bottles.root.bottle("dev", bottle.replace("MODE: fast", "MODE: other"))
         person.types("y\n")
         person.sees(r"fast\r\n0\r\n")
         person.leaves(40)
@@ -192,7 +205,9 @@ def test_mf9_a_skill_that_changed_at_the_question_doesn_t_start(bottles: Bottles
     skill.mkdir(parents=True)
     (skill / "SKILL.md").write_text("Look twice.\n")
     bottles.root.agent("worker", "bottle: dev\nskills: [review]\n")
-    argv = bottles.argv("start", "worker", *bottles.reaching(), "--no-tty", "--", "/bin/true")
+    argv = bottles.argv(
+        "start", "worker", "--backend", bottles.backend, *bottles.reaching(), "--no-tty", "--", "/bin/true"
+    )
     with on_terminal(argv, cwd=tmp_path, env=bottles.environ()) as person:
         person.sees(r"skill +review from ")
         person.sees(r"start it\? \[y/N\]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, require_bottles
-from tests.parts.upstream_tls import Upstream
+from tests.parts.bottle_backends import BACKENDS, scene
+from tests.parts.bottle_running import Bottles
+
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
 
 HOSTILE = r"""
 set -e
@@ -63,6 +65,7 @@ class Left:
     summary: dict[str, Any]
     patch: bytes
     said: str
+    provider: str
 
     @property
     def coming(self) -> set[str]:
@@ -73,14 +76,12 @@ class Left:
         return {each["path"]: each["why"] for each in self.summary["held"]}
 
 
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
-    require_bottles()
+@pytest.fixture(scope="module", params=BACKENDS)
+def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
     directory = tmp_path_factory.mktemp("left")
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("api.test",)) as upstream:
-        root = HomeRoot(directory / "home")
-        root.bottle("dev", "env:\n  A: b\n")
-        root.agent("worker", "bottle: dev\n")
+    with scene(request, request.param, tmp_path_factory.mktemp("upstream"), ("api.test",)) as stage:
+        bottles = stage.bottles(directory / "home", dev="env:\n  A: b\n")
+        bottles.root.agent("worker", "bottle: dev\n")
         project = directory / "project"
         (project / "sub").mkdir(parents=True)
         (project / "README").write_text("hello\n")
@@ -96,7 +97,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
         ):
             subprocess.run([*git, *words], check=True)
         subprocess.run([*git, "remote", "add", "origin", "https://me:hunter2@git.test/x"], check=True)
-        bottles = Bottles(root, upstream, cwd=project)
+        bottles.cwd = project
         ended = bottles.run("worker", ["/bin/bash", "-c", HOSTILE], "--cwd")
         assert ended.code == 0, ended.stderr
         told = bottles.command("diff", ended.identity, "--json")
@@ -104,7 +105,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
         argv = bottles.argv("diff", ended.identity)
         patch = subprocess.run(argv, env=bottles.environ(), cwd=project, capture_output=True, timeout=60, check=True)
         said = ended.stderr + patch.stderr.decode()
-        yield Left(bottles, ended.identity, project, json.loads(told.stdout), patch.stdout, said)
+        yield Left(bottles, ended.identity, project, json.loads(told.stdout), patch.stdout, said, stage.bottle(""))
 
 
 ASTRAY = ["absolute", "up", "into-git", "through", "was-a-directory-link", "to-claude", "down-up"]
@@ -134,7 +135,7 @@ def test_ws1_no_link_of_the_agent_s_is_followed_when_its_bottle_is_looked_at_or_
     try:
         looked = left.bottles.command("diff", left.identity)
         assert (looked.returncode, "the host's" in looked.stdout) == (1, False)
-        left.bottles.root.bottle("dev", "git-gate:\n  user: {name: A, email: a@b}\n")
+        left.bottles.root.bottle("dev", left.provider + "git-gate:\n  user: {name: A, email: a@b}\n")
         again = left.bottles.command("resume", left.identity, "-y")
         assert (victim / "file").read_text() == "the host's\n", again.stderr
         assert sorted(path.name for path in victim.iterdir()) == ["file"]
@@ -220,7 +221,7 @@ def test_ws9_what_is_too_large_is_named_and_not_read(left: Left) -> None:
 def test_ws9_a_directory_that_is_too_large_doesn_t_start(left: Left, tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
-    bottles = Bottles(left.bottles.root, left.bottles.upstream, cwd=tmp_path)
+    bottles = dataclasses.replace(left.bottles, cwd=tmp_path)
     ended = bottles.run("worker", ["/bin/true"], "--cwd")
     assert (ended.code, "MiB long" in ended.stderr, ended.identity) == (1, True, "")
 
