@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 MAX_DEPTH = 128
 """How deep a tree is walked: each level holds a directory open."""
 
+MAX_PATH = 4096
+"""Bytes of a path from the top. A longer one can be made, a part at a time, and no program can name it."""
+
+MAX_TEXT = 256 << 20
+"""Bytes of a whole listing: whoever fills a tree says how long its names are, too."""
+
 BLOCK = 1 << 20
 
 
@@ -57,6 +63,7 @@ class Tree:
         self.most = most
         self.file_bytes = file_bytes
         self.budget = budget
+        self.room = MAX_TEXT
         self.lines: list[str] = []
         self.cut = False
         self.denied = 0
@@ -72,7 +79,7 @@ class Tree:
                     break
                 names.append(os.fsencode(entry.name))
         for name in sorted(names):
-            if len(self.lines) >= self.most:
+            if len(self.lines) >= self.most or self.room < 0:
                 self.cut = True
                 return
             try:
@@ -89,6 +96,9 @@ class Tree:
         directory = st.S_ISDIR(info.st_mode)
         if self.excludes.excludes(below + name, directory):
             return
+        if len(below) + len(name) > MAX_PATH:
+            self.cut = True
+            return
         entry: dict[str, Any] = {"path": decode(below + name), "kind": kind_of(info), "mode": octal(info.st_mode)}
         entry["size"] = info.st_size
         entry["links"] = info.st_nlink
@@ -96,7 +106,12 @@ class Tree:
             entry["target"] = decode(os.readlink(name, dir_fd=fd))
         elif st.S_ISREG(info.st_mode) and info.st_size <= min(self.file_bytes, self.budget):
             entry["sha256"] = self._sha256(fd, name)
-        self.lines.append(json.dumps(entry) + "\n")
+        line = json.dumps(entry) + "\n"
+        self.room -= len(line)
+        if self.room < 0:
+            self.cut = True
+            return
+        self.lines.append(line)
         if not directory:
             return
         if depth >= MAX_DEPTH:

@@ -15,8 +15,9 @@ class ListTree(Step, frozen=True, kw_only=True, tag="list_tree"):
 
     A line is `{"path", "kind", "mode", "size", "links"}`, with `target` of a link and `sha256` of a file, each where it
     could be had. `value` is `{exists, entries, cut, denied, unreadable}`. `excludes`: rsync patterns, left out with all
-    below. `max_entries`: where it stops, saying so in `cut`. `max_file_bytes`, `max_bytes`: the largest file that is
-    read for its digest, and how much is read in all. Entries outside the grants are counted, not shown.
+    below. `max_entries`: where it stops, saying so in `cut`, as it does at 256 MiB of lines and at a path of over 4096
+    bytes. `max_file_bytes`, `max_bytes`: the largest file that is read for its digest, and how much is read in all.
+    Entries outside the grants are counted, not shown.
     """
 
     family = "trees"

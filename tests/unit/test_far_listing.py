@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from opsexec.far import listing
 from opsexec.far.listing import list_tree
 from opsexec.far.message import pack_layers, pack_message
 
@@ -97,3 +98,27 @@ def test_a_name_that_is_no_text_comes_back_as_its_bytes(tree):
     (tree / os.fsdecode(b"\xff\n")).write_bytes(b"")
     entries, _ = listed(tree)
     assert os.fsencode(next(iter(set(entries) - {"a", "a/b", "a/b/out", "a/file"}))) == b"\xff\n"
+
+
+def test_long_names_fill_no_memory(tree, monkeypatch):
+    """Whoever fills a tree also says how long its names are."""
+    monkeypatch.setattr(listing, "MAX_TEXT", 20_000)
+    for number in range(100):
+        (tree / "a" / (f"{number:03}" + "\u00e9" * 100)).touch()
+    entries, meta = listed(tree)
+    assert meta["cut"] is True
+    assert 10 < len(entries) < 40
+    assert all(path.rpartition("/")[0] in ("", *entries) for path in entries)
+
+
+def test_a_path_that_no_program_can_name_is_cut_and_the_rest_is_listed(tree):
+    deep = os.open(tree, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 255, dir_fd=deep)
+        inner = os.open("d" * 255, os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+    entries, meta = listed(tree)
+    assert (max(map(len, entries)), meta["cut"]) == (16 * 255 + 15, True)
+    assert "a/file" in entries
