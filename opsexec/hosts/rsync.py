@@ -80,6 +80,11 @@ def rsync_argv(plan: SyncPlan, connector: str) -> list[str]:
     return [*words, "--safe-links", "--info=name1", "--chmod=Fug-s", "--", f"host:/copy/{name}", local]
 
 
+def _quoted(word: str) -> str:
+    """Return a word as rsync(1) takes it in --rsh, split at spaces: in quotes, where a quote itself is doubled."""
+    return word if not set(word) & set(" '\"") else "'" + word.replace("'", "''") + "'"
+
+
 class RsyncEnd:
     """The local rsync, with the connector that it starts as its remote shell."""
 
@@ -89,8 +94,9 @@ class RsyncEnd:
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         try:
-            connector = Path(__file__).with_name("rsync_connector.py")
-            self._argv = rsync_argv(plan, f"{sys.executable} -I -S {connector} {self._theirs.fileno()}")
+            connector = str(Path(__file__).with_name("rsync_connector.py"))
+            words = [sys.executable, "-I", "-S", connector, str(self._theirs.fileno())]
+            self._argv = rsync_argv(plan, " ".join(map(_quoted, words)))
         except BaseException:  # whatever it was: nobody else holds the pair
             self._close()
             raise
