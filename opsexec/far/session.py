@@ -13,6 +13,7 @@ import time
 
 from opsexec.far import frames
 from opsexec.far.drain import SILENCE_S, Drain, waiting
+from opsexec.far.feeding import Feeding
 from opsexec.far.frames import HEADER, NUMBER, SIZE, STATUS
 from opsexec.far.launch import Launch
 from opsexec.far.message import FarError, pack_message, unpack_message
@@ -42,7 +43,6 @@ class Session:
         self.poll = select.poll()
         self.runs = {}  # type: dict[int, Run]
         self.readers = {}  # type: dict[int, Run]
-        self.writers = {}  # type: dict[int, Run]
         self.buffer = bytearray()
         self.out = Outbox(1)
         self.stalled = False
@@ -57,6 +57,7 @@ class Session:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        self.feeding = Feeding(self.poll, self.send)
         self.poll.register(0, select.POLLIN)
         self.poll.register(self.wake, select.POLLIN)
 
@@ -92,8 +93,10 @@ class Session:
             self._reap()
         elif fd in self.readers:
             self._output(self.readers[fd], fd)
-        elif fd in self.writers:
-            self._give(self.writers[fd])
+        else:
+            run = self.feeding.run_of(fd)
+            if run is not None:
+                self.feeding.give(run)
 
     def _due(self) -> float | None:
         """Do what time alone makes due; returns the seconds until the next such thing, None when there is none."""
@@ -213,7 +216,7 @@ class Session:
                 run.input.append(payload)
             else:
                 run.eof_input = True
-            self._give(run)
+            self.feeding.give(run)
         elif kind == frames.END:
             from opsexec.far.tree_end import TreeEnd
 
@@ -240,7 +243,7 @@ class Session:
             run.input.append(launch.stdin)
         if run.stdin >= 0:
             run.eof_input = not launch.streams_stdin
-            self._give(run)
+            self.feeding.give(run)
 
     def _output(self, run: Run, fd: int) -> None:
         """Read one block; closes the pipe at its end."""
@@ -302,53 +305,6 @@ class Session:
         del self.readers[fd]
         os.close(fd)
 
-    def _give(self, run: Run) -> None:
-        """Write waiting input into the program; closes its stdin after the last byte."""
-        if run.stdin < 0:
-            run.input.clear()
-            return
-        try:
-            while run.input:
-                block = run.input[0]
-                done = os.write(run.stdin, block)
-                run.taken += done
-                if done < len(block):
-                    run.input[0] = block[done:]
-                else:
-                    run.input.popleft()
-        except BlockingIOError:
-            self.writers[run.stdin] = run
-            self._watch(run.stdin, select.POLLOUT)
-        except OSError:  # the program closed its stdin or is gone: the rest of the input has no reader
-            run.input.clear()
-            run.eof_input = True
-        if run.launch.streams_stdin and (run.taken >= frames.INPUT_WINDOW // 4 or run.eof_input):
-            self.send(frames.TAKEN, run.ref, NUMBER.pack(run.taken))
-            run.taken = 0
-        if not run.input:
-            if run.stdin in self.writers:
-                del self.writers[run.stdin]
-                self._unwatch(run.stdin)
-            if run.eof_input:
-                self._close_stdin(run)
-
-    def _close_stdin(self, run: Run) -> None:
-        if run.stdin >= 0:
-            if run.stdin in self.writers:
-                del self.writers[run.stdin]
-                self._unwatch(run.stdin)
-            if run.terminal >= 0 and run.status is None:
-                self._end_of_input_on_terminal(run)
-            os.close(run.stdin)
-            run.stdin = -1
-
-    def _end_of_input_on_terminal(self, run: Run) -> None:
-        """A terminal has no end to close: the program is told by ^D, if it takes any input at all."""
-        try:
-            os.write(run.stdin, b"\x04")
-        except OSError:
-            return
-
     def _reap(self) -> None:
         for run in list(self.runs.values()):
             if run.status is not None:
@@ -371,7 +327,7 @@ class Session:
             return
         for fd in list(run.outputs):
             self._close_output(run, fd)
-        self._close_stdin(run)
+        self.feeding.close(run)
         del self.runs[run.ref]
         if run.call is None:
             self.send(frames.EXIT, run.ref, STATUS.pack(run.status))

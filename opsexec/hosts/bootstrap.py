@@ -19,7 +19,7 @@ from opsexec.far.message import pack_message
 PYTHONS = ("/usr/bin/python3", "python3", "/usr/local/bin/python3", "/usr/libexec/platform-python")
 NO_PYTHON = 97
 """Exit status of the start line when the host has no python3."""
-CORE = ("drain", "frames", "message", "launch", "outbox", "run", "session", "spawn", "tree_end")
+CORE = ("drain", "feeding", "frames", "message", "launch", "outbox", "run", "session", "spawn", "tree_end")
 """The modules a session needs before it is asked for an operation; the others follow with the first one."""
 STAGE_ONE_SIZE = 320
 STAGE_TWO_SIZE = 3072
