@@ -76,6 +76,29 @@ def test_the_machines_manager_and_its_clean_unit_pass(machine):
     assert found["lint.restart-unbounded"]["summary"] == "at most 3 starts in 3600 s"
 
 
+SOMEBODY, DAEMON = "12345", "daemon"
+
+
+@pytest.mark.parametrize(
+    ("account", "owner", "linked", "verdict"),
+    [
+        ("root", SOMEBODY, False, "fail"),
+        (DAEMON, SOMEBODY, False, "fail"),
+        (DAEMON, DAEMON, False, "pass"),
+        (None, SOMEBODY, True, "fail"),
+    ],
+)
+def test_a_program_that_somebody_else_may_change_fails_whoever_it_runs_as(machine, account, owner, linked, verdict):
+    home = f"/home/of-{owner}"
+    machine.run("install", "-d", "-o", owner, home)
+    machine.run("install", "-o", owner, "-m", "755", "/usr/bin/sleep", f"{home}/run")
+    machine.run("ln", "-sfn", f"{home}/run", "/usr/local/bin/linked")
+    user = f"User={account}\n" if account else ""
+    program = "/usr/local/bin/linked" if linked else f"{home}/run"
+    install(machine, "theirs", CLEAN.replace("ExecStart=/usr/bin/sleep", f"{user}ExecStart={program}"))
+    assert doctor(machine, "theirs", "--only", "svc.perms")["svc.perms"]["verdict"] == verdict
+
+
 def test_a_declaration_on_the_machine_is_compared_with_what_is_enabled(machine):
     install(machine, "masked", CLEAN)
     machine.run("mkdir", "-p", "/etc/ops-agent/services")

@@ -7,9 +7,13 @@ from agent.services.command_line import split_exec
 from agent.services.definition import SYSTEM_PATHS, definition, scripts, unit_paths
 from agent.services.finding import Evidence, Fix, Ruling, failed, noted, passed, skipped, unknown, warned
 from agent.services.look import Look
+from agent.services.probe import Unreadable
 from agent.services.receipt import MARKER
 from opsexec.far.match import normalise
 from opsexec.handlers.far_answers import Entry
+
+HOPS = 24
+"""Steps of links to a program that are followed."""
 
 
 @check(
@@ -107,18 +111,18 @@ async def perms(look: Look) -> Ruling:
     """Rule on who may change the definition and what it starts."""
     found = await definition(look)
     owners = (0, await look.uid()) if look.user else (0,)
+    account = "" if look.user else found.unit.value("Service", "User")
     paths = {file.path for file in found.files} | {script.file.path for script in await scripts(look)}
     for setting in found.unit.commands()[:32]:
         _, words = split_exec(setting.value)
         if words and words[0].startswith("/") and "%" not in words[0]:
-            paths.add(normalise(words[0]))
+            paths |= set(await way_to(look, normalise(words[0])))
     everything = {above for path in paths for above in ancestors(path)}
-    if not look.user:
-        account = found.unit.value("Service", "User")
-        everything = {path for path in everything if not (account and path.startswith("/home/"))}
     wrong = []
     for path in sorted(everything):
         stat = await look.probe.stat(path)
+        if path.startswith("/home/") and account not in ("", "root", "0") and account in (stat.owner, str(stat.uid)):
+            continue  # what runs as somebody may be theirs, where they are at home
         why = judge_place(stat, owners) if stat.exists else None
         if why:
             wrong.append(Evidence(path=path, excerpt=why))
@@ -127,6 +131,22 @@ async def perms(look: Look) -> Ruling:
         fix = Fix(text="take the others' write permission", argv=("chmod", "go-w", first.path or ""))
         return failed(f"{first.path} {first.excerpt}", *wrong[:20], fix=fix if "writable" in first.excerpt else None)
     return passed(f"{len(everything)} files and directories are in safe hands")
+
+
+async def way_to(look: Look, path: str) -> list[str]:
+    """Return a program's path, and those that it leads to, link by link: who may change the last may change it."""
+    way = [path]
+    while len(way) <= HOPS:
+        stat = await look.probe.stat(way[-1])
+        real = stat.path or way[-1]  # without links among its directories
+        if real != way[-1]:
+            way.append(real)
+        if stat.kind != "link" or not stat.target:
+            return way
+        way.append(
+            normalise(stat.target if stat.target.startswith("/") else f"{real.rpartition('/')[0]}/{stat.target}")
+        )
+    raise Unreadable(f"{path} leads through over {HOPS} links", Evidence(path=path))
 
 
 def ancestors(path: str) -> list[str]:
