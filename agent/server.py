@@ -104,7 +104,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        sockets: list[tuple[socket.socket, str]] = []
+        sockets: list[tuple[socket.socket, str, os.stat_result]] = []
         servers: list[asyncio.Server] = []
         tailnets: list[TailnetDoor] = []
         agent = self.desk.config.agent
@@ -130,7 +130,7 @@ class Agent:
                     continue
                 private = address.proves == "bottle"
                 listener = bind_unix(address.path, int(agent.socket_mode, 8), agent.socket_group, private=private)
-                sockets.append((listener, address.path))
+                sockets.append((listener, address.path, os.lstat(address.path)))
                 servers.append(await self._listen(listener, address))
             count = len(self.desk.config.grants)
             more = f", {kept} schedules" if kept else ""
@@ -145,13 +145,14 @@ class Agent:
             await self._stop.wait()
             notify("STOPPING=1")
         finally:
+            for _, path, made in sockets:
+                _unlink_own(path, made)
             for server in servers:
                 server.close()
             for door in tailnets:
                 door.close()
-            for listener, path in sockets:
+            for listener, _, _ in sockets:
                 listener.close()
-                _unlink_own(path)
             await self._end_runs()
             if self._reloading is not None:
                 background.append(self._reloading)
@@ -233,8 +234,10 @@ class Agent:
                 raise AgentUnable(f"[{table}] has changed, which takes a restart", hint="restart ops-agent")
 
 
-def _unlink_own(path: str) -> None:
+def _unlink_own(path: str, made: os.stat_result) -> None:
+    """Remove a socket while it is listened on; another agent's, in the place of one that somebody removed, stays."""
     try:
-        os.unlink(path)
+        if os.path.samestat(os.lstat(path), made):
+            os.unlink(path)
     except FileNotFoundError:
         return

@@ -171,6 +171,19 @@ async def test_a_second_agent_and_an_unsafe_directory_are_refused() -> None:
         agent.start()
 
 
+async def test_an_agent_that_ends_leaves_another_ones_socket_where_its_own_was() -> None:
+    with OpsAgent() as first:
+        first.socket.unlink()
+        second = OpsAgent()
+        second.socket = first.socket
+        second.write_config(grant("exec:/bin/true"))
+        with second:
+            first.end()
+            async with rpc(second) as ex:
+                assert (await ex.run(Exec(["/bin/true"]))).ok
+        assert not second.socket.exists()
+
+
 async def test_a_peer_that_is_no_agent_is_refused(tmp_path: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\nOps-Protocol: 1.0\r\nContent-Type: "
     answers = [
