@@ -22,8 +22,11 @@ STDERR_LIMIT = 16384
 class CopyProcess:
     """One started process. `stderr`: the first STDERR_LIMIT bytes; stdout goes to a callback block by block."""
 
-    def __init__(self, process: asyncio.subprocess.Process, slot: int, on_output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, watchdog: Watchdog, slot: int, on_output: Callable[[bytes], None]
+    ) -> None:
         self._process = process
+        self._watchdog = watchdog
         self._slot = slot
         self.stderr = b""
         self._reading = asyncio.create_task(self._read_all(on_output))
@@ -71,7 +74,7 @@ class CopyProcess:
         if process.stdin is not None:
             process.stdin.write(stdin)
             process.stdin.close()
-        return cls(process, slot, on_output)
+        return cls(process, watchdog, slot, on_output)
 
     @property
     def status(self) -> int | None:
@@ -95,7 +98,7 @@ class CopyProcess:
             if self.status is None:
                 self._signal(signal.SIGKILL)
             self._reading.cancel()
-            Watchdog.get().done(self._slot)
+            self._watchdog.done(self._slot)
 
     async def _ended_within(self, seconds: float) -> bool:
         """Wait that long for its end, which its streams are closed for already."""

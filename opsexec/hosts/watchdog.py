@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from opsexec.errors import HostUnsuitable
@@ -27,29 +28,39 @@ class Watchdog:
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             text = "this process ignores SIGCHLD, so that how a program ended would be lost"
             raise HostUnsuitable(text, hint="signal.signal(signal.SIGCHLD, signal.SIG_DFL) before the first local step")
-        root = str(Path(__file__).parent.parent.parent)
-        memory = os.memfd_create("opsexec-runs", os.MFD_CLOEXEC)
-        os.ftruncate(memory, SLOT.size * SLOTS)
-        code = f"import sys; sys.path.insert(0, {root!r}); from opsexec.far.watchdog import main; main({memory})"
-        reading, self._pipe = os.pipe()
         try:
-            self._table = mmap.mmap(memory, SLOT.size * SLOTS)
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", code],
-                stdin=reading,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-                env={"PATH": os.defpath},
-                pass_fds=(memory,),
-            )
-        finally:
-            os.close(reading)
-            os.close(memory)
+            self._start()
+        except OSError as error:
+            what = f"the watchdog of local runs can't be started ({sys.executable}: {os.strerror(error.errno or 0)})"
+            raise HostUnsuitable(what, hint="are there processes, memory and file descriptors left?") from error
         self._free = list(range(SLOTS - 1, -1, -1))
         self._owner = os.getpid()
         atexit.register(self.close)
+
+    def _start(self) -> None:
+        root = str(Path(__file__).parent.parent.parent)
+        with ExitStack() as opened:
+            memory = os.memfd_create("opsexec-runs", os.MFD_CLOEXEC)
+            opened.callback(os.close, memory)
+            os.ftruncate(memory, SLOT.size * SLOTS)
+            code = f"import sys; sys.path.insert(0, {root!r}); from opsexec.far.watchdog import main; main({memory})"
+            reading, writing = os.pipe()
+            opened.callback(os.close, reading)
+            with ExitStack() as kept:
+                kept.callback(os.close, writing)
+                self._table = kept.enter_context(mmap.mmap(memory, SLOT.size * SLOTS))
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", code],
+                    stdin=reading,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    cwd="/",
+                    env={"PATH": os.defpath},
+                    pass_fds=(memory,),
+                )
+                kept.pop_all()
+            self._pipe = writing
 
     @classmethod
     def get(cls) -> Watchdog:
