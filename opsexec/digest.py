@@ -26,6 +26,9 @@ def _hasher() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "opsexec-digest")
 
 
+os.register_at_fork(after_in_child=_hasher.cache_clear)  # its thread stays with the parent
+
+
 class StreamDigest:
     """Takes blocks in order; small streams are hashed at the end, large ones batch by batch in one shared thread.
 

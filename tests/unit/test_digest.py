@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import random
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +30,31 @@ def test_it_is_the_digest_of_all_blocks_in_order(beside: bool, size: int, monkey
     assert stream.hexdigest() == hashlib.sha256(whole).hexdigest()
     stream.update(b"more")  # asked for in between, as a run's first words in an audit are
     assert stream.hexdigest() == hashlib.sha256(whole + b"more").hexdigest()
+
+
+FORKED = """
+import hashlib, os, sys
+from opsexec import digest
+digest._has_room_beside = lambda: True
+data = bytes(digest.BATCH)
+def digested():
+    stream = digest.StreamDigest()
+    for _ in range(3):
+        stream.update(data)
+    return stream.hexdigest()
+whole = hashlib.sha256(data * 3).hexdigest()
+assert digested() == whole
+child = os.fork()
+if not child:
+    os._exit(digested() != whole)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_digests_too() -> None:
+    done = subprocess.Popen([sys.executable, "-c", FORKED], start_new_session=True)
+    try:
+        assert done.wait(60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)
