@@ -28,30 +28,38 @@ from tests.adversarial.test_bottle_attacks import (  # noqa: F401  # tests are f
     test_what_is_no_single_http_request_goes_nowhere,
 )
 from tests.adversarial.test_bottle_docker import (  # noqa: F401  # tests and fixtures are found by name
-    BOTTLE,
-    Outcome,
     test_no_raw_socket,
     test_no_socket_and_no_process_of_another_is_in_sight,
     test_not_one_packet_of_the_agent_s_goes_anywhere_but_to_its_bundle,
     test_nothing_that_listens_on_all_of_the_host_s_addresses_is_reached,
-    test_px30_without_its_bundle_the_agent_ends,
     test_the_authority_is_read_only_and_each_bottle_s_own,
     test_the_bundle_listens_on_the_inner_network_alone,
     test_the_engine_tells_no_credential,
     test_there_is_no_ipv6,
 )
-from tests.adversarial.test_bottle_docker import outcome as outcome  # a fixture, found by name
+from tests.adversarial.test_bottle_docker_ends import (  # noqa: F401  # tests are found by name
+    test_px30_without_its_bundle_the_agent_ends,
+)
 from tests.integration.test_bottle_docker import (  # noqa: F401  # tests and fixtures are found by name
     behind,
     test_an_agent_in_a_container_clones_and_pushes_through_the_gate,
 )
-from tests.integration.test_bottle_supervise_docker import (  # noqa: F401  # tests are found by name
-    test_a_route_is_approved_for_an_agent_in_a_container,
+from tests.integration.test_bottle_docker_bodies import (  # noqa: F401  # tests are found by name
+    test_a_hundred_megabytes_go_both_ways_in_bounded_memory,
 )
-from tests.parts.bottle_backends import Scene, scene
+from tests.integration.test_bottle_supervise_docker import (  # noqa: F401  # tests and fixtures are found by name
+    test_a_route_is_approved_for_an_agent_in_a_container,
+    test_an_approved_capability_rebuilds_the_container_and_resumes_it_in_its_home,
+    tree,
+)
+from tests.parts.bottle_backends import Scene
 from tests.parts.bottle_engine import BottleEngine
 from tests.parts.bottle_engine import bottle_engine as started
-from tests.parts.bottle_running import TOKEN, Bottles, processes_with
+from tests.parts.bottle_running import processes_with
+from tests.parts.docker_outcome import Outcome
+from tests.parts.docker_outcome import outcome as outcome  # a fixture, found by name
+from tests.parts.docker_stage import bottles_on, engine_of
+from tests.parts.docker_stage import stage as stage  # a fixture, found by name
 from tests.parts.gvisor import gvisor_options
 
 pytestmark = pytest.mark.timeout(300)  # a first test starts an engine and a bottle too
@@ -70,26 +78,9 @@ def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         assert found.upstream.requests == []
 
 
-@pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(request, "docker", tmp_path_factory.mktemp("upstream"), ("api.test",)) as made:
-        yield made
-
-
-def _bottles(stage: Scene, home: Path) -> Bottles:
-    found = stage.bottles(home, dev=BOTTLE)
-    found.root.agent("worker", "bottle: dev\n")
-    return found
-
-
-def _engine(stage: Scene) -> BottleEngine:
-    assert stage.engine is not None
-    return stage.engine
-
-
 @pytest.mark.attack("ES2", "ES3", "ES4", "IP2", "IP13", "IP14", "CR10", "CR11", backend="docker")
 def test_a_bottle_behind_gvisor_starts_works_is_verified_and_stopped(stage: Scene, tmp_path: Path) -> None:
-    engine, bottles = _engine(stage), _bottles(stage, tmp_path / "home")
+    engine, bottles = engine_of(stage), bottles_on(stage, tmp_path / "home")
     launcher = bottles.begin("worker", ["/bin/sleep", "600"])
     try:
         identity = json.loads(bottles.command("list", "--json").stdout)["bottles"][0]["identity"]
@@ -103,7 +94,7 @@ def test_a_bottle_behind_gvisor_starts_works_is_verified_and_stopped(stage: Scen
         asked = bottles.command("exec", identity, "--", *asks)
         assert asked.stdout == "200", asked.stderr
         (arrived,) = bottles.upstream.requests
-        assert arrived.header("authorization") == [f"Bearer {TOKEN}"]
+        assert arrived.header("authorization") == [f"Bearer {bottles.env['API_TOKEN']}"]
         verified = bottles.command("verify", identity, "--json")
         tried = json.loads(verified.stdout)
         assert [each for each in tried["attempts"] if each["held"] is not True] == []
@@ -150,7 +141,7 @@ def test_es5_es6_what_uses_up_its_bounds_ends_its_own_bottle(
 
     `own`: the status of an agent that is refused instead, as it may be while the kernel has what itself needs.
     """
-    engine, bottles = _engine(stage), _bottles(stage, tmp_path / "home")
+    engine, bottles = engine_of(stage), bottles_on(stage, tmp_path / "home")
     ended = bottles.run("worker", ["/usr/bin/python3", "-c", using], "--limit", limit)
     assert ended.code in (1, own), ended.stderr[-2000:]
     assert ended.code == own or "the agent's container ended" in ended.stderr
@@ -162,6 +153,6 @@ def test_es5_es6_what_uses_up_its_bounds_ends_its_own_bottle(
 def test_a_status_that_an_engine_may_give_is_the_agent_s_own_while_its_container_lives(
     stage: Scene, tmp_path: Path, status: int
 ) -> None:
-    bottles = _bottles(stage, tmp_path / "home")
+    bottles = bottles_on(stage, tmp_path / "home")
     ended = bottles.run("worker", ["/bin/sh", "-c", f"exit {status}"])
     assert ended.code == status, ended.stderr[-2000:]

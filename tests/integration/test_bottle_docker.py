@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import require
-from tests.parts.bottle_backends import Scene, scene
+from tests.parts.bottle_backends import Scene
 from tests.parts.bottle_engine import OUTSIDE
 from tests.parts.bottle_running import HELD
+from tests.parts.docker_stage import stage as stage  # a fixture, found by name
 from tests.parts.git_gate import GitGate, Work, find_gitleaks
 from tests.parts.relay import Relay
 from tests.parts.sshd import Sshd
@@ -31,12 +32,6 @@ def sh(text):
     done = subprocess.run(['/bin/sh', '-c', text], capture_output=True, text=True, timeout=40, cwd=os.environ['HOME'])
     return [done.returncode, done.stdout + done.stderr]
 """
-
-
-@pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(request, "docker", tmp_path_factory.mktemp("upstream"), ("api.test",)) as made:
-        yield made
 
 
 @pytest.fixture

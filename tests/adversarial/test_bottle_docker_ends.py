@@ -1,0 +1,169 @@
+"""How a bottle on Docker ends: by what its agent uses up, with its launcher, its bundle and its engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SYSTEM_DIRS
+from tests.parts.bottle_backends import Scene
+from tests.parts.bottle_engine import IMAGE, BottleEngine
+from tests.parts.bottle_running import processes_with
+from tests.parts.docker_stage import bottles_on, engine_of, home_of, running_in
+from tests.parts.docker_stage import stage as stage  # a fixture, found by name
+from tests.parts.waiting import eventually_now
+
+pytestmark = pytest.mark.timeout(240)  # a first test starts an engine too, a last one takes it away
+
+RESOURCES = """
+import time
+def child(text):
+    return subprocess.run(['/usr/bin/python3', '-c', text], capture_output=True, timeout=60).returncode
+found['forks'] = child('''
+import os, time
+made = 0
+try:
+    while made < 500:
+        if os.fork() == 0: time.sleep(5); os._exit(0)
+        made += 1
+except OSError: os._exit(7)
+os._exit(0)''')
+time.sleep(6)
+found['memory'] = child("x = bytearray(1500 << 20)")
+found['tmp'] = child("f = open('/tmp/x', 'wb'); [f.write(bytes(1 << 20)) for _ in range(600)]")
+try: os.unlink('/tmp/x')
+except OSError: pass
+found['root'] = attempt(lambda: open('/var/x', 'w'))
+found['file'] = attempt(lambda: os.truncate('/tmp/y', 1 << 40) if open('/tmp/y', 'w') else None)
+found['ok'] = get('https://api.test/v1/after')[0]
+"""
+
+
+@pytest.mark.attack("ES5", "ES6", "ES7", "ES8", backend="docker")
+def test_what_an_agent_uses_up_is_its_own(stage: Scene, tmp_path: Path) -> None:
+    """ES5, ES6, ES7: processes, memory and memory disks are bounded, and the bundle goes on."""
+    bottles = bottles_on(stage, tmp_path / "home")
+    ended = bottles.script("worker", RESOURCES, "--limit", "processes=64", "--limit", "memory=1g")
+    assert ended.code == 0, ended.stderr
+    answers = ended.answers
+    assert answers["forks"] == 7
+    assert answers["memory"] != 0
+    assert answers["tmp"] != 0
+    assert answers["root"] == "OSError"
+    assert answers["ok"] == 200
+    assert bottles.upstream.requests[-1].path == "/v1/after"
+
+
+@pytest.mark.attack("ES7", "ES8", backend="docker")
+@pytest.mark.parametrize(
+    ("bound", "filling"),
+    [
+        ("home=64m", "dd if=/dev/zero of=big bs=1M count=4096"),
+        ("files=500", "i=0; while :; do i=$((i+1)); : > f$i; done"),
+    ],
+)
+def test_es7_es8_a_home_over_its_bound_ends_the_agent(stage: Scene, tmp_path: Path, bound: str, filling: str) -> None:
+    """ES7, ES8: the home is on the host's disk, and somebody looks."""
+    bottles = bottles_on(stage, tmp_path / "home")
+    ended = bottles.run("worker", ["/bin/sh", "-c", f"{filling}; sleep 600"], "--limit", bound)
+    assert ended.code == 1
+    assert "home" in ended.stderr.splitlines()[-2] + ended.stderr.splitlines()[-1]
+    assert engine_of(stage).labelled("ps", f"bottle.identity={ended.identity}") == []
+
+
+MOMENTS = ("networks", "bundle", "agent")
+
+
+@pytest.mark.attack("LC1", backend="docker")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_lc1_a_launcher_killed_on_its_way_leaves_nothing_that_runs(stage: Scene, tmp_path: Path, moment: str) -> None:
+    """LC1: whatever stood by then ends by itself, and cleanup finds the rest by its labels."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    argv = bottles.start_argv("worker", ["/bin/sleep", "600"])
+    launcher = subprocess.Popen(argv, env=bottles.environ(), stdout=-1, stderr=-1, text=True)
+    state = bottles.root.path / "state"
+    identity = eventually_now(lambda: [each.name for each in state.glob("worker-*")], within_s=30, what="a state")[0]
+    label = f"bottle.identity={identity}"
+    kind = "network" if moment == "networks" else "ps"
+    wanted = {"networks": "outer", "bundle": "bundle", "agent": "agent"}[moment]
+    eventually_now(
+        lambda: f"bottle-{identity}-{wanted}" in engine.labelled(kind, label), within_s=30, what=f"the {moment}"
+    )
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate(timeout=30)
+    eventually_now(lambda: engine.running(label) == [], within_s=30, what="its containers have ended")
+    assert processes_with(bottles.env["API_TOKEN"].encode()) == []
+    assert "removed" in bottles.command("cleanup").stdout
+    assert engine.labelled("network", label) == engine.labelled("ps", label) == []
+
+
+@pytest.mark.attack("LC1", backend="docker")
+def test_lc1_cleanup_leaves_what_is_not_its_root_s(stage: Scene, tmp_path: Path) -> None:
+    """LC1: by label, never by name alone."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    engine.docker("network", "create", "--label", "bottle.identity=worker-00000000", "bottle-worker-00000000-inner")
+    engine.docker("run", "-d", "--name", "bottle-worker-00000000-agent", IMAGE, "sleep", "60")
+    try:
+        assert bottles.command("cleanup", "--all").stdout == ""
+        assert engine.inspect("bottle-worker-00000000-agent")[0]["State"]["Running"]
+        assert engine.labelled("network", "bottle.identity=worker-00000000") == ["bottle-worker-00000000-inner"]
+    finally:
+        engine.docker("rm", "-f", "bottle-worker-00000000-agent")
+        engine.docker("network", "rm", "bottle-worker-00000000-inner")
+
+
+@pytest.mark.attack("PX30", backend="docker")
+def test_px30_without_its_bundle_the_agent_ends(stage: Scene, tmp_path: Path) -> None:
+    """PX30: nothing goes on without a gate."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    (identity,) = running_in(bottles)
+    engine.docker("kill", f"bottle-{identity}-bundle")
+    _, stderr = launcher.communicate(timeout=40)
+    assert launcher.returncode == 1
+    assert "the bundle ended" in stderr
+    assert engine.labelled("ps", f"bottle.identity={identity}") == []
+    assert engine.labelled("network", f"bottle.identity={identity}") == []
+
+
+@pytest.mark.attack("LC7", backend="docker")
+def test_lc7_an_engine_that_restarts_ends_its_bottles_and_they_can_be_resumed(stage: Scene, tmp_path: Path) -> None:
+    """LC7; and the agent is run by runsc where the engine has it."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    script = "[ -e note ] && cat note && exit 0; echo x > note; sleep 600"
+    launcher = bottles.begin("worker", ["/bin/sh", "-c", script])
+    (identity,) = running_in(bottles)
+    eventually_now((home_of(bottles, identity) / "note").exists, within_s=20, what="the note")
+    assert _runtime(engine, identity) == "runc"
+    engine.stop()
+    try:
+        _, stderr = launcher.communicate(timeout=40)
+    finally:
+        # By that name it is registered; what it leads to is the engine's usual one.
+        engine.options = ["--add-runtime", f"runsc={shutil.which('runc', path=SYSTEM_DIRS)}"]
+        engine.start()
+    assert launcher.returncode not in (0, None)
+    assert "Traceback" not in stderr
+    assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) == []
+    resumed = bottles.command("resume", identity, "-y", *bottles.reaching())
+    assert (resumed.returncode, resumed.stdout) == (0, "x\n"), resumed.stderr
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    try:
+        (identity,) = running_in(bottles)
+        assert _runtime(engine, identity) == "runsc"
+    finally:
+        launcher.terminate()
+        launcher.communicate(timeout=40)
+
+
+def _runtime(engine: BottleEngine, identity: str) -> str:
+    return str(engine.inspect(f"bottle-{identity}-agent")[0]["HostConfig"]["Runtime"])
