@@ -18,7 +18,7 @@ from agent.address import Address, require_bottles_apart, require_plain_path
 from agent.bottle_grant import check_bottle_grant
 from agent.config_lines import place
 from agent.errors import BadConfig
-from agent.principal import BOTTLE, check_principal
+from agent.principal import BOTTLE, UidOf, check_principal
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.hosts.local_api import DEFAULT_LOCAL_API
@@ -206,16 +206,21 @@ def load_config(path: str | Path) -> Config:
         data = file.read_bytes()
     except OSError as error:
         raise BadConfig(f"{file}: can't be read ({error.strerror})", hint="name another with --config") from error
+    return parse_config_bytes(data, str(file))
+
+
+def parse_config_bytes(data: bytes, file: str, uid_of: UidOf | None = None) -> Config:
+    """Check a config file's content, of this host or another, whose users `uid_of` knows; raises BadConfig."""
     if len(data) > MAX_CONFIG_BYTES:
         raise BadConfig(f"{file}: over {MAX_CONFIG_BYTES} bytes", hint="is it a config file?")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise BadConfig(f"{file}: not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
-    return parse_config(text, str(file))
+    return parse_config(text, file, uid_of)
 
 
-def parse_config(text: str, file: str = "config.toml") -> Config:
+def parse_config(text: str, file: str = "config.toml", uid_of: UidOf | None = None) -> Config:
     """Check the text of a config file; raises BadConfig with file:line."""
     try:
         tables = tomllib.loads(text)
@@ -233,22 +238,24 @@ def parse_config(text: str, file: str = "config.toml") -> Config:
     kinds = {address.proves for address in config.agent.addresses}
     for at, grant in enumerate(config.grants):
         try:
-            check_principal(grant.principal, kinds)
+            check_principal(grant.principal, kinds, uid_of)
             if grant.principal.startswith(BOTTLE):
                 names = {address.identity for address in config.agent.addresses if address.proves == "bottle"}
                 check_bottle_grant(grant.principal, names, grant.capabilities, grant.run_as)
         except OpsError as error:
             where = place(text, ("grants", at, "principal"))
             raise BadConfig(f"{file}:{where}: {error.message}", hint=error.hint) from error
-    _require_somebody_to_ask(config, kinds, text, file)
+    _require_somebody_to_ask(config, kinds, text, file, uid_of)
     return config
 
 
-def _require_somebody_to_ask(config: Config, kinds: Collection[str], text: str, file: str) -> None:
+def _require_somebody_to_ask(
+    config: Config, kinds: Collection[str], text: str, file: str, uid_of: UidOf | None
+) -> None:
     """Raise BadConfig for a person to ask who can't be one, and for a grant under which nobody can be asked."""
     for at, user in enumerate(config.consent.users):
         try:
-            check_principal(user, {"unix"} & set(kinds))
+            check_principal(user, {"unix"} & set(kinds), uid_of)
         except OpsError as error:
             where = place(text, ("consent", "users", at))
             raise BadConfig(f"{file}:{where}: {error.message}", hint="a user of this host, who can say yes") from error

@@ -7,7 +7,7 @@ import pwd
 import socket
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,9 @@ BOTTLE = "bottle:"
 
 LOOK_UP_FDS = 4
 """Descriptors that finding a user's name may take at once: files, and the sockets of name services."""
+
+UidOf = Callable[[str], int | None]
+"""Says the uid of a user's name on a host; None where the host has no such user."""
 
 _names: dict[int, tuple[float, str | None]] = {}
 
@@ -67,11 +70,12 @@ def _name(uid: int) -> str | None:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = str(uid)
-    owner = _uid_of(name)
+    owner = uid_here(name)
     return name if owner in (None, uid) else None
 
 
-def _uid_of(name: str) -> int | None:
+def uid_here(name: str) -> int | None:
+    """Return the uid of a user of this host; None for nobody."""
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -87,8 +91,8 @@ def overflow_uid() -> int:
     return int(Path("/proc/sys/kernel/overflowuid").read_text())
 
 
-def check_principal(principal: str, proven: Collection[str]) -> None:
-    """Raise BadConfig for a principal that no listener of this agent can ever prove."""
+def check_principal(principal: str, proven: Collection[str], uid_of: UidOf | None = None) -> None:
+    """Raise BadConfig for a principal that no listener of this agent can ever prove. `uid_of`: None = `uid_here`."""
     kind, colon, name = principal.partition(":")
     if not colon or kind not in ("unix", "tailnet", "bottle"):
         raise BadConfig(f"{principal!r} is not a principal", hint='like "unix:deploy"')
@@ -101,7 +105,7 @@ def check_principal(principal: str, proven: Collection[str]) -> None:
         return
     if kind == "bottle":
         return  # its name is held against the addresses, which say all there are
-    uid = int(name) if name.isascii() and name.isdigit() else _uid_of(name)
+    uid = int(name) if name.isascii() and name.isdigit() else (uid_of or uid_here)(name)
     if uid == overflow_uid():
         text = f"{principal!r} is no identity: users of other namespaces show as it too"
         raise BadConfig(text, hint="give the program a user of its own")

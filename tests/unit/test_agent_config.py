@@ -88,7 +88,7 @@ def test_check_config_says_ok_or_where(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_example_is_a_good_config_but_for_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.principal._uid_of", lambda name: 1234)
+    monkeypatch.setattr("agent.principal.uid_here", lambda name: 1234)
     config = load_config(Path(__file__).parents[2] / "examples" / "ops-agent.toml")
     assert config.grants
 

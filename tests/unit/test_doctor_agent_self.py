@@ -49,6 +49,25 @@ async def tailnet(status=STATUS, whois=OWN):
     return await look("agent.tailnet", answers={ASK_STATUS: as_answer[0], ASK_WHOIS: as_answer[1]})
 
 
+OF_A_USER = CONFIG.replace("tailnet:7227", "unix:/run/a/s").replace("tailnet:alice@example.com", "unix:deploy-there")
+DEPLOY = b"root:x:0:0:root:/root:/bin/sh\ndeploy-there:x:1000:1000::/home/d:/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "passwd", "verdict"),
+    [
+        (OF_A_USER.encode(), DEPLOY, "pass"),
+        (OF_A_USER.encode(), b"root:x:0:0:root:/root:/bin/sh\n", "unknown"),  # another name service may have it
+        (OF_A_USER.encode().replace(b"deploy-there", b"nobody"), b"nobody:x:65534:65534::/:/bin/false\n", "fail"),
+        (OF_A_USER.encode() + b"# \xff\n", DEPLOY, "fail"),
+    ],
+)
+async def test_a_config_is_judged_by_its_own_hosts_users_and_as_its_agent_reads_it(config, passwd, verdict):
+    files = {"/etc/ops-agent/config.toml": FakeNode("file", data=config, mode=0o600)}
+    found = await look("agent.config", files={**files, "/etc/passwd": FakeNode("file", data=passwd)})
+    assert found.verdict == verdict, found.summary
+
+
 async def test_a_tailscaled_that_knows_this_node_passes():
     found = await tailnet()
     assert (found.verdict, found.summary) == ("pass", "tailscaled knows this node as here.tail.test")

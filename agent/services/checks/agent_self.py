@@ -15,9 +15,11 @@ from agent.services.probe import Said, Unreadable
 
 if TYPE_CHECKING:
     from agent.config import Config
+    from agent.principal import UidOf
     from opsexec.hosts.tailnet_status import Status
 
 CONFIG = "/etc/ops-agent/config.toml"
+PASSWD = "/etc/passwd"
 AFTER = ("agent.config",)
 AUDIT_BYTES = 64 << 20
 """Of all segments together; more is left to `ops-agent audit verify` on the host itself."""
@@ -29,14 +31,37 @@ async def config_of(look: Look) -> Config | None:
     """Return the agent's configuration; None where none is there. Raises Unreadable."""
     if not (await look.probe.stat(CONFIG)).exists:
         return None
-    from agent.config import parse_config  # takes as long as half of all checks
+    from agent.config import parse_config_bytes  # takes as long as half of all checks
     from agent.errors import BadConfig
 
     file = await look.probe.read(CONFIG)
+    uid_of = await users_of(look)
     try:
-        return parse_config(file.text, CONFIG)
+        return parse_config_bytes(file.data, CONFIG, uid_of)
     except BadConfig as error:
         raise Unreadable(error.message, Evidence(path=CONFIG), root="agent.config") from error
+
+
+async def users_of(look: Look) -> UidOf:
+    """Return what says the uids of the host's users. Of another host's name services only /etc/passwd is read: what it
+    says raises Unreadable for a name that isn't there."""
+    from agent.principal import uid_here
+    from opsexec.local import LocalExec
+
+    if isinstance(look.probe.executor, LocalExec):
+        return uid_here
+    try:
+        lines = [line.split(":") for line in (await look.probe.read(PASSWD)).text.splitlines()]
+    except Unreadable:
+        lines = []  # then no name is known
+    known = {fields[0]: int(fields[2]) for fields in lines if len(fields) > 2 and fields[2].isdecimal()}
+
+    def uid_of(name: str) -> int:
+        if name not in known:
+            raise Unreadable(f"whether the host has a user {name[:40]!r} isn't known", Evidence(path=PASSWD))
+        return known[name]
+
+    return uid_of
 
 
 NONE_HERE = "no ops-agent is configured here"
@@ -56,6 +81,8 @@ async def config(look: Look) -> Ruling:
     try:
         await config_of(look)
     except Unreadable as error:
+        if error.root != "agent.config":
+            raise  # nobody can say what is in it
         return failed(error.reason, at)
     return passed("the agent takes it", at)
 
