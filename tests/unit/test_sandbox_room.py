@@ -5,9 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from opsexec.far.sandbox_room import Room
 
 MIB = 1 << 20
+INODES = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _a_disk_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is in use is what lies below tmp_path: on the machine's own disk others make room meanwhile, and use it."""
+
+    def used(_room: Room) -> tuple[int, int, int]:
+        found = [os.lstat(os.path.join(top, name)) for top, below, files in os.walk(tmp_path) for name in below + files]
+        return sum(each.st_blocks * 512 for each in found), len(found), INODES
+
+    monkeypatch.setattr(Room, "_used", used)
 
 
 def fill(path: Path, size: int) -> None:

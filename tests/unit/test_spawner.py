@@ -327,11 +327,11 @@ async def test_many_at_once_each_have_their_own_output_and_status() -> None:
 
 async def test_cancelled_at_any_moment_nothing_is_left() -> None:
     host = LocalHost()
-    keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"{RUN}-busy"), Recorder()))
+    keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "600", run=f"{RUN}-busy"), Recorder()))
     await until(lambda: host._processes)
     before = open_fds()
     for turns in range(40):
-        task = asyncio.create_task(host.run_process(spec("/bin/sleep", "61", run=f"{RUN}-{turns}"), Recorder()))
+        task = asyncio.create_task(host.run_process(spec("/bin/sleep", "601", run=f"{RUN}-{turns}"), Recorder()))
         for _ in range(turns // 4):
             await asyncio.sleep(0)
         task.cancel()
@@ -339,7 +339,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
             await task
     await until(lambda: len(open_fds()) <= len(before) + 1)
     assert len(host._processes) == 1
-    assert children_running("61") == 0
+    assert children_running("601") == 0
     keeps_busy.cancel()
     await asyncio.wait([keeps_busy])
     await host.aclose()
@@ -348,7 +348,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
 async def test_closing_ends_what_is_being_started() -> None:
     host = LocalHost()
     many = [
-        asyncio.create_task(host.run_process(spec("/bin/sleep", "60", run=f"{RUN}-closing-{number}"), Recorder()))
+        asyncio.create_task(host.run_process(spec("/bin/sleep", "600", run=f"{RUN}-closing-{number}"), Recorder()))
         for number in range(20)
     ]
     await until(lambda: host._processes)
