@@ -11,10 +11,12 @@ from bottle.plan import BottlePlan
 
 
 def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
-    """Return the summary's lines. Characters that steer a terminal or reorder text stand as escapes.
+    """Return the summary's lines. `limits`: the bounds with what holds each, where that is known."""
+    return [f"{label:<13} {text}" for label, text in summary(plan, limits)]
 
-    `limits`: the bounds with what holds each, where that is known.
-    """
+
+def summary(plan: BottlePlan, limits: str | None = None) -> list[tuple[str, str]]:
+    """Return the summary as labels and texts. Characters that steer a terminal or reorder text stand as escapes."""
     user = plan.git_user
     hidden = plan.provider.hidden
     names = sorted({*plan.env, *plan.provider.env} - hidden)
@@ -46,7 +48,7 @@ def preflight(plan: BottlePlan, limits: str | None = None) -> list[str]:
     rows += [("from", source.where + ("" if source.trusted else " (not yours)")) for source in plan.sources]
     rows.append(("plan", f"sha256:{plan.digest}"))
     rows += [("warning", text) for text in plan.warnings]
-    return [f"{label:<13} {shown(text)}" for label, text in rows]
+    return [(label, shown(text)) for label, text in rows]
 
 
 def _policy(repository: Repository) -> str:

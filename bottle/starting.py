@@ -25,7 +25,7 @@ from bottle.limits import held_here, limits
 from bottle.manifest import kept as kept_manifests
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
-from bottle.preflight import preflight, shown
+from bottle.preflight import preflight, shown, summary
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.screen import on_screen, require_none
@@ -172,8 +172,7 @@ def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
     place = place_of(plan.identity, _runtime_or_sample(plan), resolve_option(arguments.resolve), "")
     steps = all_steps(backend(plan.backend), plan, place, secrets, NOBODY)
     if arguments.json:
-        rows = [line.partition(" ") for line in preflight(plan)]
-        told = {"digest": plan.digest, "lines": [[label, text.strip()] for label, _, text in rows]}
+        told = {"digest": plan.digest, "lines": summary(plan)}
         print(json.dumps({**told, "steps": [{"phase": phase, "step": redact(step)} for phase, step in steps]}))
         return 0
     for line in preflight(plan):

@@ -12,16 +12,14 @@ from bottle.commands.told import print_json
 
 def info(arguments: argparse.Namespace) -> int:
     """Show the summary that a start would show."""
-    from bottle.preflight import preflight
+    from bottle.preflight import preflight, summary
     from bottle.starting import sample_plan
 
     plan, _ = sample_plan(arguments.agent, arguments.backend)
     if not plan.provider.command:
         plan = dataclasses.replace(plan, command=("what", "follows", "--"))
     if arguments.json:
-        rows = [line.partition(" ") for line in preflight(plan)]
-        print_json({"agent": plan.agent, "digest": plan.digest, "routes": plan.egress.table(),
-                     "lines": [[label, text.strip()] for label, _, text in rows]})  # fmt: skip
+        print_json({"agent": plan.agent, "digest": plan.digest, "routes": plan.egress.table(), "lines": summary(plan)})
         return 0
     for line in preflight(plan):
         print(line)

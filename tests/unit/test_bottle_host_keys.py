@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bottle import changed, credentials
+from bottle.cli import main
 from bottle.errors import CredentialMissing
 from bottle.host_keys import HostKeys, fingerprint, known
 from bottle.manifest import load_object
@@ -18,6 +20,7 @@ from bottle.preflight import preflight
 from bottle.providers.base import HostFacts
 from bottle.sidecars.git_gate.config import known_hosts
 from bottle.starting import planned
+from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.host_key import host_key, public, ssh_keygen
 
 URL = "ssh://git@git.test:2222/team/site"
@@ -166,6 +169,19 @@ def test_a_key_of_the_operator_s_is_shown_and_another_one_is_told(keys: Keys, op
     told = changed.differences(tmp_path, changed.document(after))
     assert [line[:14] for line in told] == ["- git host key", "+ git host key"]
     assert fingerprint(two) in told[1]
+
+
+def test_programs_are_told_it_under_its_whole_label(
+    keys: Keys, operator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.write_text(f"{NAME} {keys.lines()[0]}\n")
+    home = HomeRoot(tmp_path / "home")
+    home.bottle("dev", f"git-gate:\n  repos:\n    site: {{url: '{URL}', identity: /nowhere/key}}\n")
+    home.agent("a", "bottle: dev\n")
+    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(home.path))
+    assert main(["info", "a", "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    assert ["git host key", f"site {fingerprint(keys.lines()[0])} from ~/.ssh/known_hosts"] in lines
 
 
 def test_without_any_key_it_is_shown_so_and_nothing_is_read(operator: Path) -> None:
