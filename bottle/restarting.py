@@ -51,6 +51,8 @@ class Restarting:
                 came = await asyncio.shield(waiting)
         except TimeoutError:
             came = False
+            if self._waiting.get(name) is waiting:
+                del self._waiting[name]  # from here on nobody waits: its end is told again
         if not came:
             raise OpsError(
                 f"{name} didn't come up again", host=self._identity, hint=f"bottle logs {self._identity} {name}"

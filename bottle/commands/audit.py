@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,30 @@ def audit(arguments: argparse.Namespace) -> int:
     state.read(arguments.identity)
     path = state.directory(arguments.identity) / "audit.jsonl"
     report = verify(path)
-    records = [each for each in _records(path) if not arguments.refused or each.get("decision") == "deny"]
+    # One by one: an agent can have a gigabyte of decisions written.
+    records: Iterable[dict[str, Any]] = (
+        each for each in _records(path) if not arguments.refused or each.get("decision") == "deny"
+    )
     if arguments.last is not None:
-        records = records[-arguments.last :] if arguments.last else []
+        records = deque(records, maxlen=arguments.last)
     whole = report.problem is None
     if arguments.json:
-        print(json.dumps({"whole": whole, "problem": None if whole else str(report.problem), "records": records}))
+        _print_json(whole, None if whole else str(report.problem), records)
         return 0 if whole else 1
     for record in records:
         print(shown(line(record)))
     print(shown(str(report.problem or report)))
     return 0 if whole else 1
+
+
+def _print_json(whole: bool, problem: str | None, records: Iterable[dict[str, Any]]) -> None:
+    """Print one object, a record at a time."""
+    print(f'{{"whole": {json.dumps(whole)}, "problem": {json.dumps(problem)}, "records": [', end="")
+    comma = ""
+    for record in records:
+        print(comma + json.dumps(record), end="")
+        comma = ", "
+    print("]}")
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

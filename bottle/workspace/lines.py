@@ -10,12 +10,22 @@ from collections.abc import Sequence
 MAX_STEPS = 1000
 """Differences that are searched for; the search's memory grows with their square."""
 
+MAX_EFFORT = 100_000_000
+"""What all searches of one review may take together, each a step of a millionth of a second or so."""
+
 CONTEXT = 3
 Run = tuple[int, int, int, int]
 """Lines old[a:b] give way to new[c:d]."""
 
 
-def runs(old: Sequence[bytes], new: Sequence[bytes]) -> list[Run]:
+class Effort:
+    """What is left for the searches of one review: whoever wrote the files also says how long each takes."""
+
+    def __init__(self, left: int = MAX_EFFORT) -> None:
+        self.left = left
+
+
+def runs(old: Sequence[bytes], new: Sequence[bytes], effort: Effort | None = None) -> list[Run]:
     """Return what changed, in order."""
     start = 0
     while start < len(old) and start < len(new) and old[start] == new[start]:
@@ -26,18 +36,21 @@ def runs(old: Sequence[bytes], new: Sequence[bytes]) -> list[Run]:
     left, right = old[start : len(old) - end], new[start : len(new) - end]
     if not left and not right:
         return []
-    found = _search(left, right) if left and right else None
+    found = _search(left, right, effort or Effort()) if left and right else None
     if found is None:
         return [(start, start + len(left), start, start + len(right))]
     return [(a + start, b + start, c + start, d + start) for a, b, c, d in found]
 
 
-def _search(old: Sequence[bytes], new: Sequence[bytes]) -> list[Run] | None:
-    """Return the shortest edit as runs; None when it takes over MAX_STEPS steps."""
+def _search(old: Sequence[bytes], new: Sequence[bytes], effort: Effort) -> list[Run] | None:
+    """Return the shortest edit as runs; None when it takes over MAX_STEPS steps, or more than is left."""
     n, m = len(old), len(new)
     furthest = {1: 0}
     trace: list[dict[int, int]] = []
     for depth in range(min(n + m, MAX_STEPS) + 1):
+        effort.left -= depth + 1
+        if effort.left < 0:
+            return None
         trace.append(dict(furthest))
         for k in range(-depth, depth + 1, 2):
             down = k == -depth or (k != depth and furthest[k - 1] < furthest[k + 1])
@@ -68,11 +81,11 @@ def _backwards(trace: list[dict[int, int]], x: int, y: int) -> list[Run]:
     return found[::-1]
 
 
-def unified(old: bytes, new: bytes) -> list[bytes]:
+def unified(old: bytes, new: bytes, effort: Effort | None = None) -> list[bytes]:
     """Return the hunks of a unified diff, each line with its end."""
     before, after = _split(old), _split(new)
     hunks: list[list[Run]] = []
-    for run in runs(before, after):
+    for run in runs(before, after, effort):
         if hunks and run[0] - hunks[-1][-1][1] <= 2 * CONTEXT:
             hunks[-1].append(run)
         else:

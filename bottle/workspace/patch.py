@@ -8,7 +8,7 @@ import re
 import zlib
 
 from bottle.workspace.changes import Change
-from bottle.workspace.lines import unified
+from bottle.workspace.lines import Effort, unified
 from bottle.workspace.tree import Entry
 
 MAX_LINE = 8192
@@ -52,8 +52,11 @@ def is_text(data: bytes) -> bool:
     return b"\0" not in data and (len(data) <= MAX_LINE or max(map(len, data.split(b"\n"))) <= MAX_LINE)
 
 
-def patch_of(change: Change, old: bytes, new: bytes) -> bytes:
-    """Return one change. `old`, `new`: the contents, a link's being its target, empty where there is none."""
+def patch_of(change: Change, old: bytes, new: bytes, effort: Effort | None = None) -> bytes:
+    """Return one change. `old`, `new`: the contents, a link's being its target, empty where there is none.
+
+    `effort`: what is left for looking which lines differ; without any, all of them give way.
+    """
     if change.old is not None and change.new is not None and change.old.kind != change.new.kind:
         # git says a change of kind as a removal and an addition.
         gone = patch_of(Change(change.path, change.old, None), old, b"")
@@ -79,7 +82,7 @@ def patch_of(change: Change, old: bytes, new: bytes) -> bytes:
     if not (is_text(old) and is_text(new)):
         told.append(b"GIT binary patch\n" + _literal(new) + _literal(old))
         return b"".join(told)
-    hunks = unified(old, new)
+    hunks = unified(old, new, effort)
     if hunks:
         # A name with a space ends in a tab there, or `patch` would take its end for a date.
         end = b"\t\n" if b" " in name else b"\n"

@@ -12,6 +12,7 @@ from bottle.errors import NoSuchBottle
 from bottle.workspace.changes import MAX_FILE, Change, Compared, Held, compare
 from bottle.workspace.copy_in import MAX_ENTRIES, OBJECTS, Kept, list_tree
 from bottle.workspace.ignore import rules_of
+from bottle.workspace.lines import Effort
 from bottle.workspace.patch import as_bytes, patch_of
 from bottle.workspace.tree import Entry, Tree, read_tree
 from opsexec.errors import OpsError
@@ -70,7 +71,7 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
     ignored = rules_of(base.tree, lambda path: (base.root / path).read_bytes())
     compared = compare(base.tree, now, ignored, asked)
     found = Review(compared, whole=now.whole, unreadable=now.unreadable)
-    room = MAX_PATCH
+    room, effort = MAX_PATCH, Effort()
     kept: list[Change] = []
     told: list[bytes] = []
     for change in compared.changes:
@@ -93,7 +94,7 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
             continue
         kept.append(change)
         found.contents[change.path] = new
-        told.append(patch_of(change, old, new))
+        told.append(patch_of(change, old, new, effort))
     compared.changes = kept
     found.patch = b"".join(told)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import urllib.parse
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -277,11 +278,20 @@ def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": ["TRACE"]},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "query": [1]},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "more": None},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": 5},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": [["GET"]]},
+        7,
     ],
 )
-def test_a_table_of_another_shape_is_no_policy(row: dict[str, object]) -> None:
+def test_a_table_of_another_shape_is_no_policy(row: Any) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_table([row])
+
+
+@pytest.mark.parametrize("table", [None, 7, "routes", {"routes": []}])
+def test_what_is_no_table_is_no_policy(table: Any) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_table(table)
 
 
 class TestKnownValues:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bottle import credentials, launch, starting
+from bottle import credentials, launch, restarting, starting
 from bottle.cli import main
 from bottle.errors import BadManifest, CredentialMissing
 from bottle.host_keys import HostKeys
@@ -34,6 +34,7 @@ from bottle.workspace.review import Review
 from bottle.workspace.tree import Entry
 from opsexec.audit import AuditLog
 from opsexec.capability import CapabilitySet
+from opsexec.errors import OpsError
 from opsexec.local import LocalExec
 from tests.parts.attendants import POLICY, Kept, ask, attended
 from tests.parts.bottle_manifests import HomeRoot
@@ -122,6 +123,28 @@ def test_segments_of_an_audit_are_shown_in_their_order_whatever_the_clock_said(
     assert main(["audit", IDENTITY, "--refused", "--json"]) == 0
     shown = [record["reason"] for record in json.loads(capsys.readouterr().out)["records"]]
     assert shown == [str(at) for at in range(10)]
+
+
+def test_the_last_of_an_audit_are_shown_alone(state: State, capsys: pytest.CaptureFixture[str]) -> None:
+    with AuditLog.open(state.directory(IDENTITY) / "audit.jsonl") as audit:
+        for at in range(10):
+            audit.append({"host": IDENTITY, "decision": "deny" if at % 2 else "allow", "reason": str(at)})
+    for words, reasons in ((["--last", "3"], "789"), (["--last", "2", "--refused"], "79"), (["--last", "0"], "")):
+        assert main(["audit", IDENTITY, "--json", *words]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert ("".join(each["reason"] for each in told["records"]), told["whole"]) == (reasons, True)
+
+
+@pytest.mark.anyio
+async def test_a_daemon_that_ends_after_its_restart_was_given_up_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarting, "READY_S", 0.01)
+    said: list[str] = []
+    daemons = restarting.Restarting(IDENTITY, said.append)
+    daemons.watch({"egress"})
+    with pytest.raises(OpsError, match="didn't come up again"):
+        await daemons.restart("egress")
+    daemons.heard({"event": "ended", "daemon": "egress"})
+    assert "egress ended by itself" in said[0]
 
 
 class LastWord(State):

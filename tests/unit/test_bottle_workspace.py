@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from bottle.workspace.apply import conflict, steps
 from bottle.workspace.changes import Change, compare
 from bottle.workspace.ignore import rules_of
-from bottle.workspace.lines import unified
+from bottle.workspace.lines import Effort, unified
 from bottle.workspace.patch import patch_of
 from bottle.workspace.protected import held_back, leads_astray, never, repositories, warned
 from bottle.workspace.tree import Entry, Tree, dump, read_tree
@@ -78,6 +78,17 @@ def test_a_file_that_differs_everywhere_is_shown_within_a_bound() -> None:
     new = b"".join(b"new %d\n" % each for each in range(20_000))
     hunks = unified(old, new)
     assert (len(hunks), hunks[0]) == (40_001, b"@@ -1,20000 +1,20000 @@\n")
+
+
+def test_all_searches_of_a_review_have_a_bound_together() -> None:
+    old, new = (b"".join(b"%s %d\nsame\n" % (word, each) for each in range(100)) for word in (b"old", b"new"))
+    effort = Effort(30_000)
+    finer = unified(old, new, effort)
+    assert finer.count(b" same\n") > 90
+    assert 0 < effort.left < 20_000
+    assert unified(old, new, effort).count(b" same\n") < 5
+    assert effort.left < 0
+    assert unified(old, new) == finer
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ class Policy:
 
 def read_table(table: Iterable[Mapping[str, Any]]) -> Policy:
     """Return the policy a rendered route table stands for; raises ValueError for one of another shape."""
+    try:
+        return _read(table)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"no table of routes: {error}") from error
+
+
+def _read(table: Iterable[Mapping[str, Any]]) -> Policy:
     routes: dict[str, Route] = {}
     for row in table:
         if set(row) - {"methods", "query"} != {"host", "path_allowlist", "scheme", "slot", "private"}:
