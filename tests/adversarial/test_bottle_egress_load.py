@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import SCRIPT_HEAD, Bottles, gate_peak, require_bottles
-from tests.parts.upstream_tls import Upstream
+from tests.parts.bottle_backends import BACKENDS, Name, scene
+from tests.parts.bottle_running import SCRIPT_HEAD, gate_peak
 from tests.parts.waiting import eventually_now
 
 BOTTLE = """egress:
   routes:
-    - {host: open.test, pipelock: {ssrf_ip_allowlist: [127.0.0.7]}}
+    - {host: open.test, pipelock: {ssrf_ip_allowlist: [ADDRESS]}}
 """
 SCRIPT = r"""
 import time, zlib
@@ -51,25 +50,28 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.timeout(180)
-def test_px31_an_agent_that_floods_its_gate_finds_it_there_still(tmp_path: Path) -> None:
-    require_bottles()
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_px31_an_agent_that_floods_its_gate_finds_it_there_still(
+    request: pytest.FixtureRequest, backend: Name, tmp_path: Path
+) -> None:
     (tmp_path / "upstream").mkdir()
-    with Upstream(tmp_path / "upstream", ("open.test",)) as upstream:
-        root = HomeRoot(tmp_path / "home")
-        root.bottle("dev", BOTTLE)
-        root.agent("worker", "bottle: dev\n")
-        launcher = Bottles(root, upstream).begin("worker", ["/usr/bin/python3", "-c", SCRIPT_HEAD + SCRIPT])
+    with scene(request, backend, tmp_path / "upstream", ("open.test",)) as stage:
+        bottles = stage.bottles(tmp_path / "home", dev=BOTTLE)
+        bottles.root.agent("worker", "bottle: dev\n")
+        launcher = bottles.begin("worker", ["/usr/bin/python3", "-c", SCRIPT_HEAD + SCRIPT])
         try:
-            (state,) = (root.path / "state").iterdir()
+            (state,) = (bottles.root.path / "state").iterdir()
             done = state / "home" / "done"
             eventually_now(lambda: done.exists() or launcher.poll() is not None, within_s=120, what="it has tried")
             peak = gate_peak(state.name)
             (state / "home" / "go").touch()
             stdout, stderr = launcher.communicate(timeout=60)
         finally:
-            launcher.kill()
+            if launcher.poll() is None:
+                launcher.terminate()
+                launcher.wait(timeout=60)
         found = json.loads(stdout or "{}")
         assert found == {"bomb": 403, "after": 200}, stderr
         assert 0 < peak < 256 << 20
-        assert [each.path for each in upstream.requests] == ["/after"]
+        assert [each.path for each in stage.upstream.requests] == ["/after"]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.parts.bottle_backends import scene
 from tests.parts.egress_gate import EgressGate, route
 from tests.parts.upstream_tls import Upstream
 
@@ -27,7 +28,30 @@ KNOWN = [
     ("SESSION", JWT),
 ]
 
-pytestmark = pytest.mark.attack(backend="alone")
+TOKEN = "sk-ant-api03-Zx9Kq2LmN8vB4tR7yW1pS6dF3gH5jC0aQeUiOoPlMnBvCxZ-sdfgAA"
+BOTTLE = """env:
+  HELD: ${MY_HELD}
+  DATABASE: ${MY_DATABASE}
+  SESSION: ${MY_SESSION}
+egress:
+  routes:
+    - host: token.test
+      path_allowlist: [/v1]
+      auth: {scheme: Bearer, token_ref: API_TOKEN}
+      pipelock: {ssrf_ip_allowlist: [ADDRESS]}
+    - {host: open.test, pipelock: {ssrf_ip_allowlist: [ADDRESS]}}
+"""
+SENDS = """
+import base64, http.client
+found['said'] = []
+for host, target, method, body, headers in json.load(open('cases.json')):
+    made = http.client.HTTPConnection(host, 443, timeout=30)
+    made.sock, made.auto_open = tls(tunnel(host)[0], host), 0
+    made.request(method, target, None if body is None else base64.b64decode(body), headers)
+    answer = made.getresponse()
+    found['said'].append([answer.status, answer.read().decode('latin-1')[:200]])
+    made.close()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +67,7 @@ def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         [route("token.test", prefixes=["/v1"], slot="EGRESS_TOKEN_0"), route("open.test")],
         dict.fromkeys(NAMES, (upstream.address, upstream.port)),
         upstream.ca,
-        tokens={"EGRESS_TOKEN_0": "sk-ant-api03-Zx9Kq2LmN8vB4tR7yW1pS6dF3gH5jC0aQeUiOoPlMnBvCxZ-sdfgAA"},
+        tokens={"EGRESS_TOKEN_0": TOKEN},
         known=KNOWN,
     ) as running:
         yield running
@@ -76,17 +100,46 @@ def body_of(case: dict[str, Any]) -> tuple[bytes | None, dict[str, str]]:
     return None, {}
 
 
-@pytest.mark.attack("DL20")
-@pytest.mark.parametrize("case", CASES, ids=[each["name"].replace(" ", "-") for each in CASES])
-def test_ordinary_traffic_arrives_as_it_was_sent(gate: EgressGate, upstream: Upstream, case: dict[str, Any]) -> None:
-    upstream.requests.clear()
+def request_of(case: dict[str, Any]) -> tuple[str, str, str, bytes | None, dict[str, str]]:
+    """Host, target, method, body and headers of a case."""
     body, headers = body_of(case)
     method = case.get("method", "GET" if body is None else "POST")
     host = "token.test" if case.get("token") else "open.test"
-    status, said = gate.ask(host, case["target"], method, body, {**headers, **case.get("headers", {})})
+    return host, case["target"], method, body, {**headers, **case.get("headers", {})}
+
+
+@pytest.mark.attack("DL20", backend="alone")
+@pytest.mark.parametrize("case", CASES, ids=[each["name"].replace(" ", "-") for each in CASES])
+def test_ordinary_traffic_arrives_as_it_was_sent(gate: EgressGate, upstream: Upstream, case: dict[str, Any]) -> None:
+    upstream.requests.clear()
+    host, target, method, body, headers = request_of(case)
+    status, said = gate.ask(host, target, method, body, headers)
     assert status == 200, said
     (arrived,) = upstream.requests
-    assert (arrived.method, arrived.path, arrived.body) == (method, case["target"], body or b"")
+    assert (arrived.method, arrived.path, arrived.body) == (method, target, body or b"")
+
+
+@pytest.mark.attack("DL20", backend="docker")
+@pytest.mark.timeout(240)  # it may start an engine too, and take it away
+def test_it_arrives_from_a_container_as_well(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    rows = [request_of(case) for case in CASES]
+    (tmp_path / "upstream").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "cases.json").write_text(json.dumps([
+        [host, target, method, None if body is None else base64.b64encode(body).decode(), headers]
+        for host, target, method, body, headers in rows
+    ]))  # fmt: skip
+    with scene(request, "docker", tmp_path / "upstream", NAMES) as stage:
+        bottles = stage.bottles(tmp_path / "home", dev=BOTTLE)
+        bottles.root.agent("worker", "bottle: dev\n")
+        bottles.cwd = tmp_path / "work"
+        bottles.env = {"API_TOKEN": TOKEN} | {f"MY_{name}": value for name, value in KNOWN}
+        ended = bottles.script("worker", SENDS, "--cwd")
+        assert ended.code == 0, ended.stderr
+        said = dict(zip((case["name"] for case in CASES), ended.answers["said"], strict=True))
+        assert {name: why for name, (status, why) in said.items() if status != 200} == {}
+        arrived = [(each.method, each.path, each.body) for each in bottles.upstream.requests]
+    assert arrived == [(method, target, body or b"") for _, target, method, body, _ in rows]
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
