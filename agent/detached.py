@@ -66,14 +66,20 @@ class Starter(HostExecutor):
         self._asker = asker
         self._store = store
 
-    async def start(self, step: Step, run: str, limits: Limits) -> None:
-        """Start the step under this run id; raises what refuses it. From the allow line on the run has a record."""
+    def require_startable(self, step: Step) -> tuple[Process, str, float | None]:
+        """Return it as what can be started, its user and its bound in seconds; raises what it is refused for already.
+
+        Nothing of that is in the audit.
+        """
         if not isinstance(step, Process):
             raise BadStep(f"a {type(step).__name__} step can't be detached", hint="detach an Exec or a Shell")
         if step.creates is not None:
             raise BadStep("`creates` and detach don't go together", hint="look with Stat first")
-        user = _user(step.run_as)
-        timeout_s = self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
+        return step, _user(step.run_as), self._capabilities.clamp_timeout(step.timeout_s, host=self.host)
+
+    async def start(self, step: Step, run: str, limits: Limits) -> None:
+        """Start the step under this run id; raises what refuses it. From the allow line on the run has a record."""
+        step, user, timeout_s = self.require_startable(step)
         record = RunRecord(
             run=run,
             mark=new_mark(),

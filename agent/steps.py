@@ -116,6 +116,7 @@ async def _detach(
 ) -> web.StreamResponse:
     """Start a run that lives on. Asked again for the same one, say that it is started: it is not run twice."""
     detached = desk.detached
+    starter = Starter(desk.host, held, desk.audit, asker, wanted.run, detached.store)
     try:
         if wanted.check or wanted.streams_stdin:
             raise UsageError("check mode and streamed input don't go with detach", hint="give the input in the step")
@@ -125,8 +126,11 @@ async def _detach(
                 raise UsageError(f"the run {wanted.run} is another one", hint="choose another run id")
             desk.allow(asker, redact(step), "asked for again: this run was started before", wanted.run)
             return await answer.started(wanted.run)
+        starter.require_startable(step)
         desk.claim(wanted.run)
-        starter = Starter(desk.host, held, desk.audit, asker, wanted.run, detached.store)
+    except OpsError as error:
+        return await answer.error(refused(desk, asker, step, error))
+    try:
         await starter.start(step, wanted.run, desk.config.limits)
         return await answer.started(wanted.run)
     except OpsError as error:

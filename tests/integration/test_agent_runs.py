@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from opsexec.errors import (
     UsageError,
 )
 from tests.integration.conftest import require_root
+from tests.parts.agent_calls import JSON, http, json_lines, post
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import alive
 from tests.parts.waiting import eventually
@@ -213,6 +216,23 @@ async def test_a_detached_program_that_is_not_there_is_said_by_its_end(ops_agent
         run = await ex.start(Exec(["no-such-program"]))
         with pytest.raises(ProgramNotFound):
             await ex.attach(run)
+
+
+async def test_what_is_refused_to_be_detached_is_in_the_audit_first(own_agent: OpsAgent) -> None:
+    plain = {"type": "exec", "argv": ["true"]}
+    async with rpc(own_agent) as ex:
+        taken = await ex.start(Exec(["true"]))
+    requests: list[dict[str, Any]] = [
+        {"step": {"type": "make_dir", "path": "/tmp/never"}},
+        {"step": {**plain, "creates": "/tmp/never"}},
+        {"step": plain, "check": True},
+        {"step": {**plain, "argv": ["id"]}, "run": taken},
+    ]
+    for each in requests:
+        said = http(own_agent, *post(json.dumps({**each, "detach": True}).encode(), *JSON))
+        (told,) = json_lines(said)
+        last = [line for line in own_agent.records() if line["decision"] == "deny"][-1]
+        assert (last["principal"], last["reason"]) == (f"unix:{_me()}", told["error"]["message"])
 
 
 async def test_a_detached_run_of_a_user_who_is_not_there_is_refused_as_any_step_is(ops_agent: OpsAgent) -> None:

@@ -59,7 +59,7 @@ DEPLOY = b"root:x:0:0:root:/root:/bin/sh\ndeploy-there:x:1000:1000::/home/d:/bin
         (OF_A_USER.encode(), DEPLOY, "pass"),
         (OF_A_USER.encode(), b"root:x:0:0:root:/root:/bin/sh\n", "unknown"),  # another name service may have it
         (OF_A_USER.encode().replace(b"deploy-there", b"nobody"), b"nobody:x:65534:65534::/:/bin/false\n", "fail"),
-        (OF_A_USER.encode() + b"# \xff\n", DEPLOY, "fail"),
+        (CONFIG.encode() + b"# \xff\n", DEPLOY, "fail"),
     ],
 )
 async def test_a_config_is_judged_by_its_own_hosts_users_and_as_its_agent_reads_it(config, passwd, verdict):
