@@ -27,7 +27,7 @@ def ssh_config_hosts(path: Path) -> list[str]:
     Raises BadInventory when the file, or one that it includes, can't be read.
     """
     names: dict[str, None] = {}
-    _read_ssh_config(path.expanduser(), names, 0)
+    _read_ssh_config(Path(os.path.expanduser(path)), names, 0)
     return list(names)
 
 

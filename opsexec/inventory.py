@@ -124,8 +124,8 @@ def find_inventory(path: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the inventory file to use, or None when none was named and none stands in the usual places."""
     named = os.fspath(path) if path is not None else os.environ.get("OPSEXEC_INVENTORY")
     if named:
-        return Path(named).expanduser()
-    for usual in (Path("inventory.toml"), Path("~/.config/opsexec/inventory.toml").expanduser()):
+        return Path(os.path.expanduser(named))
+    for usual in (Path("inventory.toml"), Path(os.path.expanduser("~/.config/opsexec/inventory.toml"))):
         if usual.is_file():
             return usual
     return None
@@ -206,7 +206,7 @@ async def _with_sources(tables: dict[str, Any], sources: dict[str, Any], problem
     ssh = sources.get("ssh_config", False)
     if isinstance(ssh, str) or ssh is True:
         path = Path(ssh if isinstance(ssh, str) else "~/.ssh/config")
-        extra = {"config_files": [str(path.expanduser())]} if isinstance(ssh, str) else {}
+        extra = {"config_files": [os.path.expanduser(path)]} if isinstance(ssh, str) else {}
         for name in ssh_config_hosts(path):
             found[name] = {"url": f"ssh://{name}", "groups": ["ssh_config"], **extra}
     elif ssh is not False:

@@ -16,6 +16,7 @@ from opsexec.audit.record import GENESIS, AuditBroken, AuditEntry, maintenance, 
 from opsexec.audit.rotation import rotate
 from opsexec.audit.segment import check_safe, closed_segments, find_head, lock, open_active, write_all
 from opsexec.errors import AuditUnavailable
+from opsexec.state_home import state_home
 
 MAX_SEGMENT_BYTES = 64 << 20
 KEEP_SEGMENTS = 32
@@ -27,10 +28,7 @@ def default_path() -> Path:
     named = os.environ.get("OPSEXEC_AUDIT")
     if named:
         return Path(named)
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG Base Directory Specification: a relative path there is to be ignored.
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "opsexec" / "audit.jsonl"
+    return state_home() / "opsexec" / "audit.jsonl"
 
 
 class AuditLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def find_keys(what: str, host: str) -> HostKeys:
     `what`: a file of known hosts, of which `host`'s keys count, or of public keys; or else a host's own name, as the
     usual known hosts have it.
     """
-    file = Path(what).expanduser()
+    file = Path(os.path.expanduser(what))
     if file.is_file():
         keys = _public_keys(file)
         if keys:
@@ -49,7 +50,7 @@ def find_keys(what: str, host: str) -> HostKeys:
         return _known([file], host)
     if "/" in what:
         raise UsageError(f"there is no file {what}", hint="name a file of known hosts or a public key, or a host")
-    return _known([path for path in (Path(name).expanduser() for name in KNOWN_HOSTS) if path.is_file()], what)
+    return _known([path for path in (Path(os.path.expanduser(name)) for name in KNOWN_HOSTS) if path.is_file()], what)
 
 
 def _known(files: list[Path], host: str) -> HostKeys:

@@ -154,12 +154,13 @@ def _kind(error: Exception) -> str:
 def _keep(text: str) -> str:
     import tempfile
 
-    state = os.environ.get("XDG_STATE_HOME", "")
-    folder = os.path.join(state if state.startswith("/") else os.path.expanduser("~/.local/state"), "opsexec")
+    from opsexec.state_home import state_home
+
     try:
+        folder = os.path.join(state_home(), "opsexec")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=folder)
-    except OSError:
+    except (OSError, UsageError):
         fd, name = tempfile.mkstemp(prefix="opsexec-crash-", suffix=".txt")
     with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)

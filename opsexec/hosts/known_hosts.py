@@ -83,7 +83,7 @@ class HostKeyCheck(asyncssh.SSHClient):
         found: _KnownHostsResult = ([], [], [], [], [], [], [])
         doubtful = False
         for name in self.files:
-            path = Path(name).expanduser()
+            path = Path(os.path.expanduser(name))
             try:
                 status = path.stat()
                 known = _read(str(path), (status.st_mtime_ns, status.st_size))
@@ -123,7 +123,9 @@ class HostKeyCheck(asyncssh.SSHClient):
 
     def _accept(self, key: asyncssh.SSHKey) -> bool:
         """Append the key to the first file (created 0600), unless another login has learnt another key meanwhile."""
-        path = Path(self.files[0]).expanduser()
+        path = Path(os.path.expanduser(self.files[0]))
+        if path.parts[:1] == ("~",):
+            raise OSError(errno.ENOENT, "there is no home directory")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = f"{self.where} ".encode() + key.export_public_key("openssh").split(b"\n")[0].strip() + b"\n"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

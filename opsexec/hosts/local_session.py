@@ -24,9 +24,17 @@ RUNUSER = ("runuser", "-u")
 
 def become(user: str | None) -> list[str]:
     """Return the words before a command that make it run as `user` on this machine; none for the same user."""
-    if user is None or user == pwd.getpwuid(os.geteuid()).pw_name:
+    if user is None or _is_this(user):
         return []
     return [*RUNUSER, user, "--"] if os.geteuid() == 0 else [*SUDO, user, "--"]
+
+
+def _is_this(user: str) -> bool:
+    """Whether this process is that user already; a uid without an account is nobody's."""
+    try:
+        return user == pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
 
 
 def session_environment(host: str, run_as: str | None) -> dict[str, str]:

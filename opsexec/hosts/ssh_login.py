@@ -157,8 +157,8 @@ def config_files(options: SshOptions) -> tuple[str, ...]:
     """
     if options.config_files is not None:
         return options.config_files
-    path = Path("~/.ssh/config").expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser("~/.ssh/config"))
+    if not path.is_absolute() or not path.exists():
         return ()
     status = path.stat()
     if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
@@ -170,7 +170,9 @@ def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.S
     """Return the settings that the configuration files give this host. Raises UsageError for a broken file."""
     try:
         return _cached_settings(address, config_files(options))
-    except (asyncssh.ConfigParseError, OSError) as error:
+    except (ValueError, OSError) as error:
+        if not isinstance(error, (asyncssh.ConfigParseError, OSError)):  # what it says of a user without a name
+            raise UsageError(str(error), host=name, hint="set USER, and HOME") from error
         hint = "ssh -G HOST shows how ssh reads it"
         if "Extra data at end: #" in str(error):
             hint = "ssh takes a comment behind a value, asyncssh doesn't: put it on a line of its own"

@@ -22,6 +22,7 @@ from typing import Any
 from opsexec.errors import OpsError, UsageError
 from opsexec.runbook.masking import Masker
 from opsexec.runbook.resume import JournalState, read_journal
+from opsexec.state_home import state_home
 
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 
@@ -42,8 +43,7 @@ def journal_dir(state_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where journals stand: `state_dir`, else `${XDG_STATE_HOME:-~/.local/state}/opsexec/runs`."""
     if state_dir is not None:
         return Path(state_dir)
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "opsexec" / "runs"
+    return state_home() / "opsexec" / "runs"
 
 
 _STRUCTURE = frozenset(
