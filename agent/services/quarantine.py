@@ -105,7 +105,7 @@ async def quarantine(executor: Executor, request: Request, *, execute: bool, say
         bundle, manifest = before
         say(f"going on with {bundle}, whose evidence was taken already")
     else:
-        bundle, manifest = await _write(executor, here, captured, findings)
+        bundle, manifest = await _write(executor, here, captured, findings, None if before is None else before[0])
         say(f"evidence: {len(manifest.files)} files in {bundle}")
     earlier = await _hold(executor, here, path, moving=moved is not None)
     if earlier is not None:
@@ -152,10 +152,15 @@ async def _evidence(executor: Executor, request: Request, here: Scene) -> tuple[
     return captured, findings
 
 
-async def _write(executor: Executor, here: Scene, captured: Captured, findings: list[Finding]) -> tuple[str, Manifest]:
-    """Write bundle and manifest before anything is touched; raises OpsError."""
+async def _write(
+    executor: Executor, here: Scene, captured: Captured, findings: list[Finding], before: str | None
+) -> tuple[str, Manifest]:
+    """Write bundle and manifest before anything is touched; raises OpsError. `before`: the newest bundle until now."""
     created = now()
     stamp = re.sub(r"[^0-9TZ]", "", created)
+    last = (before or "").rpartition("/")[2]
+    if stamp <= last:
+        stamp = f"{last}.1"  # the clock was put back since: the newest is found by its name all the same
     bundle = f"{here.places.quarantine}/{here.service.name}/{stamp}"
     report = json.dumps([msgspec.to_builtins(each) for each in findings]).encode()
     restore = [["ops-agent", "release", here.service.name, *(["--user"] if here.service.user else []), "--execute"]]

@@ -58,6 +58,19 @@ async def test_the_whole_life_of_a_service_in_its_own_domain(units, domain, how)
     assert {each.split()[1] for each in told(host)} <= {target, domain}
 
 
+async def test_a_quarantine_is_released_also_when_the_clock_was_put_back_since_an_earlier_one(monkeypatch):
+    host = FakeLaunchd(dict(PROGRAM), ends_in=2, frees_in=1)
+    path = "/Library/LaunchDaemons/org.ops-agent.web.plist"
+    async with fake_executor(host) as ex:
+        assert (await install.install(ex, request(), execute=True)).ok
+        for year in (2030, 2026, 2026):
+            monkeypatch.setattr("agent.services.quarantine.now", lambda year=year: f"{year}-01-01T00:00:00.000Z")
+            assert (await quarantine(ex, request(), execute=True, say=print)).ok
+            assert path not in host.tree.nodes
+            assert (await release(ex, request(), execute=True, start=False, say=print)).ok
+            assert path in host.tree.nodes
+
+
 async def test_a_runtime_that_is_down_leaves_it_staged_and_nothing_is_told_to_launchd():
     host = FakeLaunchd(dict(PROGRAM))
     async with fake_executor(host) as ex:
