@@ -236,9 +236,7 @@ def _launch(
     for name in credentials.too_short(secrets):
         least = credentials.MIN_TOKEN
         say(f"warning: env {name} holds fewer than {least} characters: the gates won't know it in what leaves")
-    directory = state.directory(plan.identity)
-    if not resume:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = state.directory(plan.identity) if resume else state.place(plan.identity)
     with of_a_bottle(state, plan.identity, asked=arguments.json) as outcome, state.held(plan.identity):
         # A bottle that ran before is no leftover, whatever becomes of this launch: its home holds the agent's work.
         phase = metadata.phase if resume else "launching"

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,9 +71,23 @@ class State:
 
     def make(self, metadata: Metadata) -> Path:
         """Make a bottle's directory and write its metadata."""
-        directory = self.directory(metadata.identity)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = self.place(metadata.identity)
         self.write(metadata)
+        return directory
+
+    def place(self, identity: str) -> Path:
+        """Make a bottle's directory, in one that nobody else may change: its name is what bottles are found by.
+
+        Raises OpsError where the latter is somebody else's.
+        """
+        directory = self.directory(identity)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = self.root.stat()
+        if info.st_uid not in (0, os.geteuid()):
+            raise OpsError(f"{self.root} belongs to uid {info.st_uid}", hint="set BOT_BOTTLE_ROOT to a place of yours")
+        if info.st_mode & 0o022:
+            self.root.chmod(stat.S_IMODE(info.st_mode) & ~0o022)
+        directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def write(self, metadata: Metadata) -> None:

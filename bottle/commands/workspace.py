@@ -60,9 +60,18 @@ def pull(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{path} exists", hint="-o FILE names another") from error
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}", hint="-o FILE names another") from error
-    with open(fd, "wb") as file:
-        file.write(found.patch)
+    write_whole(fd, path, found.patch)
     return _told(arguments, found, f"{len(found.compared.changes)} changes in {path}: read it, then `git apply` it")
+
+
+def write_whole(fd: int, path: Path, patch: bytes) -> None:
+    """Write a patch into its new file, or take that away again: half a patch applies, too. Raises OSError."""
+    try:
+        with open(fd, "wb") as file:
+            file.write(patch)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _apply(arguments: argparse.Namespace, found: Review) -> int:

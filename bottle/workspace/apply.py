@@ -19,13 +19,22 @@ class Conflict(OpsError):
     code = "conflict"
 
 
+class HalfApplied(OpsError):
+    """Something went wrong when some of the changes were made already."""
+
+    code = "half_applied"
+
+
 def needs(directory: str) -> list[str]:
     """Return the capabilities that `apply` uses on the launcher's own machine."""
     return [f"{verb}:{directory}{more}" for verb in ("fs.read", "fs.write", "fs.remove") for more in ("", "/**")]
 
 
 async def apply(ex: Executor, directory: str, found: Review) -> int:
-    """Write the changes; returns how many. Raises Conflict, before anything is written, where one wouldn't fit."""
+    """Write the changes; returns how many. Raises Conflict, before anything is written, where one wouldn't fit.
+
+    Raises HalfApplied where a later one couldn't be made: what was made stays.
+    """
     here = await list_tree(ex, ListTree(path=directory, excludes=OBJECTS, max_entries=2 * MAX_ENTRIES))
     if not here.whole:
         text = f"not all of {directory} could be seen, so nobody can tell what would be overwritten"
@@ -38,8 +47,14 @@ async def apply(ex: Executor, directory: str, found: Review) -> int:
         text = "; ".join(f"{path}: {why}" for path, why in conflicts[:5])
         hint = "`bottle pull -o FILE` writes the patch, for `git apply --3way FILE`"
         raise Conflict(f"{directory} changed since the bottle was started: {text}{more}", hint=hint)
-    for step in steps(directory, found.compared.changes, found.contents, here):
-        await ex.run(step)
+    for done, step in enumerate(steps(directory, found.compared.changes, found.contents, here)):
+        try:
+            await ex.run(step)
+        except OpsError as error:
+            if not done:
+                raise
+            text = f"{directory} has some of the changes and not all ({done} steps were made): {error.message}"
+            raise HalfApplied(text, hint="`bottle pull -o FILE` writes the whole patch, to compare with") from error
     return len(found.compared.changes)
 
 

@@ -122,7 +122,8 @@ async def look(ex: Executor, source: str, state: str) -> Looked:
         text = f"the files of {source} are {size >> 20} MiB long, over {MAX_BYTES >> 20}"
         raise LaunchFailed(text, hint="a sparse file counts by its length; move it elsewhere")
     found = [(path, why) for path, entry in tree.entries.items() if (why := secret(entry))]
-    found += [(path, "an address with a login in it") for path in tree.entries if _has_login(source, path)]
+    files = (path for path, entry in tree.entries.items() if entry.kind == "file")  # a fifo would be waited for
+    found += [(path, "an address with a login in it") for path in files if _has_login(source, path)]
     return Looked(len(tree.entries), size, tuple(found))
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from bottle import credentials, launch, restarting, starting
 from bottle.cli import main
+from bottle.commands.workspace import write_whole
 from bottle.errors import BadManifest, CredentialMissing
 from bottle.host_keys import HostKeys
 from bottle.manifest.store import home_root, load_object
@@ -30,6 +31,7 @@ from bottle.providers.base import HostFacts
 from bottle.state import Metadata, State
 from bottle.workspace import apply as applying
 from bottle.workspace.changes import Change, Compared
+from bottle.workspace.copy_in import look
 from bottle.workspace.review import Review
 from bottle.workspace.tree import Entry
 from opsexec.audit import AuditLog
@@ -176,6 +178,34 @@ async def test_nothing_is_applied_to_a_directory_that_was_not_seen_whole(
         with pytest.raises(applying.Conflict, match="not all of"):
             await applying.apply(ex, str(tmp_path), found)
     assert (tmp_path / "d").read_text() == "mine"
+
+
+@pytest.mark.anyio
+async def test_what_was_applied_in_part_is_told_as_such(tmp_path: Path) -> None:
+    changes = [Change(name, None, Entry(name, "file", 0o644, 6)) for name in ("a", "b")]
+    found = Review(Compared(changes=changes), contents={"a": b"theirs", "b": b"theirs"})
+    granted = [f"fs.read:{tmp_path}", f"fs.read:{tmp_path}/**", f"fs.write:{tmp_path}", f"fs.write:{tmp_path}/a"]
+    async with LocalExec(capabilities=CapabilitySet.of(*granted)) as ex:
+        with pytest.raises(applying.HalfApplied, match="some of the changes and not all"):
+            await applying.apply(ex, str(tmp_path), found)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_half_a_patch_is_left_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.patch"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    with no_room(), pytest.raises(OSError, match="File too large"):
+        write_whole(fd, path, b"x" * 100_000)
+    assert not path.exists()
+
+
+@pytest.mark.anyio
+async def test_a_fifo_in_a_directory_keeps_no_launch_waiting(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    os.mkfifo(tmp_path / ".git" / "config")
+    async with LocalExec(capabilities=CapabilitySet.of(f"fs.read:{tmp_path}", f"fs.read:{tmp_path}/**")) as ex:
+        async with asyncio.timeout(60):
+            assert (await look(ex, str(tmp_path), "/nowhere")).count == 2
 
 
 def test_the_home_of_somebody_who_isn_t_is_a_sentence(state: State, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -57,6 +58,18 @@ def test_a_bottle_that_can_t_be_read_is_removed_when_all_is_asked_for_and_not_be
     assert (state.directory(IDENTITY) / "home").exists()
     assert main(["cleanup", "--all"]) == 0
     assert state.identities() == []
+
+
+def test_nobody_else_may_change_what_bottles_are_found_by(tmp_path: Path) -> None:
+    loose = os.umask(0)
+    try:
+        made = State(tmp_path / "new").place(IDENTITY)
+        (tmp_path / "old" / "state").mkdir(parents=True)
+        State(tmp_path / "old").place(IDENTITY)
+    finally:
+        os.umask(loose)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (made.parent, made)] == [0o700, 0o700]
+    assert stat.S_IMODE((tmp_path / "old" / "state").stat().st_mode) == 0o755
 
 
 def test_a_launch_that_was_killed_before_it_was_written_down_is_removed(state: State) -> None:
