@@ -57,7 +57,7 @@ class Hub:
     def _join(self, name: str, feed: Feed) -> None:
         source, followers = self._sources[name], self._followers[name]
         followers.append(feed)
-        if name not in self._working:
+        if name not in self._working or self._working[name].done():  # it may have failed under those who follow it
             self._working[name] = working = asyncio.create_task(source.run(lambda event: self._tell(name, event)))
             working.add_done_callback(_report)
         elif (event := source.now()) is not None:

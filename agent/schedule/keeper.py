@@ -99,14 +99,16 @@ class Keeper:
         schedule, now = entry.schedule, self.clock.now()
         if schedule.asked.missed != "skip":
             return
-        for turn in list(schedule.turns):
+        before = list(schedule.turns)
+        for turn in before:
             begun = turn.done or turn.begun or self._desk.detached.store.record(f"{turn.run}-0") is not None
             if not begun and now - turn.due - entry.offset > LATE_S:
                 self._note(schedule, f"the turn due at {turn.due_text} had not begun when the agent ended", turn.run)
                 schedule.turns.remove(turn)
                 why = "the agent ended before it began"
                 schedule.last = Ended(run=turn.run, due=turn.due, state="lost", detail=why, at=now)
-        self.store.save(schedule)
+        if schedule.turns != before:
+            self.store.save(schedule)
 
     async def attend(self) -> None:
         """Do what is due, for ever."""

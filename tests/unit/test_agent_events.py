@@ -18,6 +18,7 @@ from agent.events.services import changes, parse_units
 from agent.events.trusted import require_trusted
 from opsexec.errors import OpsError
 from opsexec.steps.events import EVENT_NAMES, Events
+from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +95,28 @@ async def test_a_source_works_only_while_someone_follows_it() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (source.started, source.ended) == (1, 1)
+
+
+class Failing(Ticking):
+    """One that fails the first time."""
+
+    async def run(self, tell: Any) -> None:
+        if not self.started:
+            self.started += 1
+            raise KeyError("nobody foresaw it")
+        await super().run(tell)
+
+
+async def test_a_source_that_failed_is_started_again_for_who_comes_after(capsys: pytest.CaptureFixture[str]) -> None:
+    hub, source = Hub(), Failing()
+    hub.offer("ticks", source)
+    first, second = Feed(), Feed()
+    with hub.following(["ticks"], first):
+        await eventually(lambda: "failed (KeyError)" in capsys.readouterr().err, within_s=10, what="it has failed")
+        with hub.following(["ticks"], second):
+            await eventually(lambda: source.started == 2, within_s=10, what="it works again")
+            source.tell({"event": "tick"})
+            assert (await first.get(), await second.get()) == ({"event": "tick"}, {"event": "tick"})
 
 
 def test_runs_are_told_by_the_records_that_begin_and_end_them() -> None:

@@ -48,6 +48,17 @@ async def test_a_file_that_is_no_schedule_is_named_and_left_alone(tmp_path: Path
     assert sorted(each.name for each in schedules.iterdir()) == ["copy.json", "count.json", "other.json"]
 
 
+async def test_an_agent_that_has_nothing_to_change_begins_without_writing(tmp_path: Path, clock: FakeClock) -> None:
+    """Its disk may be full; it would not begin at all, and be given up after a few tries."""
+    file = tmp_path / "state" / "schedules" / "count.json"
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path, missed="skip"))
+    before = file.stat()
+    async with Kept(tmp_path / "state", clock) as kept:
+        assert list(kept.keeper.entries) == ["count"]
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 class FakeFullDisk(ScheduleStore):
     """A store whose disk may be full."""
 
