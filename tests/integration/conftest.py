@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,14 @@ def agent(ops_agent: OpsAgent, audit: AuditLog) -> Target:
     return Target("agent", ops_agent.url, current_user(), audit)
 
 
+@pytest.fixture
+def agent_ssh(ops_agent: OpsAgent, sshd: Sshd, audit: AuditLog) -> Target:
+    """This machine, its agent between, whose socket is reached through sshd."""
+    require_root()
+    endpoint = sshd.endpoint()
+    return replace(over_ssh("agent-ssh", endpoint, audit), url=f"agent+{endpoint.url}{ops_agent.socket}")
+
+
 @pytest.fixture(scope="session")
 def tailnet() -> Iterator[Tailnet]:
     """A tailnet of six nodes; every test of a worker shares it."""
@@ -131,7 +140,7 @@ def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> 
     return Target("tailnet", url, current_user(), audit, tailscaled_socket=socket, way_bytes=32 << 20)
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "agent_ssh", "over_tailnet"])
 def target(request: pytest.FixtureRequest) -> Target:
     """Every kind of target in turn; a new kind of executor joins the suite here."""
     found = request.getfixturevalue(request.param)
@@ -139,12 +148,24 @@ def target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "over_tailnet"])
+@pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "agent_ssh", "over_tailnet"])
 def terminal_target(request: pytest.FixtureRequest) -> Target:
     """Every target that has terminals."""
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Target)
     return found
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Through sshd to an agent goes what covers each family of steps (docs/testing.md): the rest is the agent's own, or
+    the connection's, and is tried over each of them.
+    """
+
+    def twice(item: pytest.Item) -> bool:
+        return "agent_ssh" in item.name and not item.path.name.startswith(("test_executor_", "test_sync_"))
+
+    config.hook.pytest_deselected(items=[item for item in items if twice(item)])
+    items[:] = [item for item in items if not twice(item)]
 
 
 @pytest.fixture(params=["ssh_root", "ssh_user"])
