@@ -267,7 +267,8 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if not self.busy and transport is not None:
             self.force_close()
-            self._clock.call_later(self._gate.limits.stall_timeout_s, transport.abort)  # what is unread keeps it open
+            if transport.get_write_buffer_size():  # what is unread keeps it open
+                self._clock.call_later(self._gate.limits.stall_timeout_s, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back; aiohttp cancels what runs for it."""
