@@ -43,10 +43,11 @@ class Start:
         self._program = launch.program()
         wants_input = launch.streams_stdin or bool(launch.stdin)
         try:
+            null = -1 if wants_input else _null()
             (self._out, stdout), (self._err, stderr), *third = pipes(3 if wants_input else 2)
         except OSError as error:
             raise self.explained(error) from error
-        stdin, self._in = third[0] if third else (_null(), -1)
+        stdin, self._in = third[0] if third else (null, -1)
         self._streams: Streams = (stdin, stdout, stderr)
         self._theirs = (stdin, stdout, stderr) if third else (stdout, stderr)
 
