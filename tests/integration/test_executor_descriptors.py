@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.parts.process_tree import processes_with_argument
 
-NAP = "61.4207"
+NAP = f"61.42{os.getpid()}"
 SHORT = f"""
 import asyncio, os, resource
 from opsexec import CapabilitySet, Exec, NullAudit, OpsError, connect
