@@ -12,7 +12,7 @@ from opsexec.errors import ConnectionLost, HostUnreachable, OpsError
 from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import argv, new_nonce, opening, start_line
 from opsexec.hosts.local_session import SUDO, opening_failure
-from opsexec.hosts.session import FarSession
+from opsexec.hosts.session import FarSession, closed
 from opsexec.hosts.ssh_channel import open_channel
 from opsexec.hosts.ssh_login import Login, SshAddress, SshOptions, log_in
 
@@ -40,6 +40,7 @@ class SshHost:
         self._sessions: dict[str | None, FarSession] = {}
         self._opening = asyncio.Lock()
         self._gave_up_at = -FREEING_S
+        self._closings = 0
         self.copying = asyncio.Semaphore(COPIES)
 
     @property
@@ -49,29 +50,42 @@ class SshHost:
 
     async def connection(self) -> asyncssh.SSHClientConnection:
         """Return the open connection; opens it, or opens it again when it was lost."""
+        closings = self._closings
         async with self._opening:
-            return await self._connected()
+            return await self._connected(closings)
 
-    async def _connected(self) -> asyncssh.SSHClientConnection:
+    async def _connected(self, closings: int) -> asyncssh.SSHClientConnection:
+        """As `connection`; raises ConnectionLost where this was closed since it had been so often."""
+        self._require_open(closings)
         if self._login is not None and self._login.connection.is_closed():
             self._drop(ConnectionLost("the connection was lost", host=self._name))
         if self._login is None:
-            self._login = await log_in(self.address, self.options, self._name)
+            login = await log_in(self.address, self.options, self._name)
+            if closings != self._closings:
+                login.abort()
+            self._require_open(closings)
+            self._login = login
         return self._login.connection
+
+    def _require_open(self, closings: int) -> None:
+        """A step that was begun before `aclose` is not to run after it."""
+        if closings != self._closings:
+            raise closed(self._name)
 
     async def session(self, run_as: str | None = None) -> FarSession:
         """Return the far session of a user, opened on first use and again after it was lost."""
         session = self._sessions.get(run_as)
         if session is not None and session.lost is None:
             return session
+        closings = self._closings
         async with self._opening:
             session = self._sessions.get(run_as)
             if session is None or session.lost is not None:
-                session = self._sessions[run_as] = await self._open_session(run_as)
+                session = self._sessions[run_as] = await self._open_session(run_as, closings)
             return session
 
-    async def _open_session(self, run_as: str | None) -> FarSession:
-        connection = await self._connected()
+    async def _open_session(self, run_as: str | None, closings: int) -> FarSession:
+        connection = await self._connected(closings)
         nonce = new_nonce()
         session = FarSession(self._name, nonce, run_as)
         command = self.start_line(run_as)
@@ -80,6 +94,7 @@ class SshHost:
                 channel = await self._channel(connection, session, command)
                 session.attach(_ChannelStream(channel), opening(nonce))
                 await session.ready
+            self._require_open(closings)
         except TimeoutError:
             session.close()
             raise HostUnreachable(
@@ -159,6 +174,7 @@ class SshHost:
 
     async def aclose(self) -> None:
         """End what runs (the far half does that when its input closes) and close the connection."""
+        self._closings += 1
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()

@@ -8,10 +8,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from opsexec import ConnectionLost, Exec, HostUnreachable, OpsError, Shell
+from opsexec import ConnectionLost, Exec, HostUnreachable, MakeDir, OpsError, Shell
 from opsexec.executor import RunOutput, Stream
 from opsexec.far.frames import LEASE_S
 from opsexec.hosts.far_run import END_WAIT_S
@@ -96,6 +97,24 @@ async def test_a_step_right_after_the_kill_works_or_is_a_typed_error(server: Ssh
             server.kill_connections()
             (outcome,) = await asyncio.wait_for(asyncio.gather(ex.run(TRUE), return_exceptions=True), 20)
             assert isinstance(outcome, HostUnreachable | RunOutput)
+
+
+async def test_closing_ends_the_steps_that_are_still_logging_in(
+    server: Sshd, behind: Target, proxy: DelayProxy, shared_dir: Path
+) -> None:
+    before = sockets()
+    proxy.blackhole()
+    ex = behind.connect()
+    tasks = [asyncio.create_task(ex.run(MakeDir(path=f"{shared_dir}/{n}"))) for n in range(3)]
+    await eventually(lambda: sockets() - before, within_s=20, what="the connection")
+    await ex.aclose()
+    proxy.resume()
+    for task in tasks:
+        assert "closed" in (await lost(task)).message
+    assert list(shared_dir.iterdir()) == []
+    await until_closed(before)
+    assert (await ex.run(TRUE)).ok  # it can be used again
+    await ex.aclose()
 
 
 async def test_a_connection_killed_mid_step_is_a_typed_error_and_ends_the_tree(server: Sshd, host: Target) -> None:
