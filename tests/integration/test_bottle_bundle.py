@@ -84,7 +84,7 @@ def living(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Living]:
         finally:
             if launcher.poll() is None:
                 launcher.terminate()
-            launcher.wait(timeout=30)
+            launcher.wait(timeout=60)
             for reader in readers:
                 reader.join(10)
             for stream in (launcher.stdout, launcher.stderr):

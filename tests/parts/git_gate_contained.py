@@ -31,7 +31,7 @@ from tests.parts.waiting import eventually_now
 
 GUEST = Path("/home/agent")
 ASKING = {"archive", "clone", "fetch", "ls-remote", "push"}
-STOP_S = 40.0
+STOP_S = 90.0
 
 
 class ContainedWork(Work):
@@ -91,18 +91,20 @@ class ContainedGate(GitGate):
 
     def stop(self) -> None:
         """End the bottle, which takes its containers and networks away, and remove what it left."""
-        if self._launcher is not None:
-            self._launcher.terminate()
-            self._launcher.wait(STOP_S)
-            self._reader.join(STOP_S)
-            for pipe in (self._launcher.stdout, self._launcher.stderr):
-                if pipe is not None:
-                    pipe.close()
-            label = f"bottle.identity={self.identity}"
-            assert self.engine.labelled("ps", label) == self.engine.labelled("network", label) == []
-        if self._relay is not None:
-            self._relay.__exit__(None, None, None)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            if self._launcher is not None:
+                self._launcher.terminate()
+                self._launcher.wait(STOP_S)
+                self._reader.join(STOP_S)
+                for pipe in (self._launcher.stdout, self._launcher.stderr):
+                    if pipe is not None:
+                        pipe.close()
+                label = f"bottle.identity={self.identity}"
+                assert self.engine.labelled("ps", label) == self.engine.labelled("network", label) == []
+        finally:
+            if self._relay is not None:
+                self._relay.__exit__(None, None, None)
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill(self) -> None:
         """End the daemon alone, in its bundle."""
@@ -114,7 +116,8 @@ class ContainedGate(GitGate):
     def said(self, event: str) -> list[dict[str, Any]]:
         """Every decision on a client that the audit holds."""
         assert event == "git", "the audit keeps its steps in another form"
-        records = map(json.loads, (self._state / "audit.jsonl").read_text("utf-8").splitlines())
+        lines = (self._state / "audit.jsonl").read_text("utf-8").split("\n")
+        records = map(json.loads, lines[:-1])  # behind the last line break is what is being written
         return [{**each["step"], **each} for each in records if (each["step"] or {}).get("type") == event]
 
     def written(self) -> str:
@@ -177,7 +180,8 @@ class ContainedGate(GitGate):
         owner = home.stat()
         for place, directories, files in os.walk(path):
             for name in (".", *directories, *files):
-                os.lchown(f"{place}/{name}", owner.st_uid, owner.st_gid)
+                with contextlib.suppress(FileNotFoundError):  # a git that tidies up
+                    os.lchown(f"{place}/{name}", owner.st_uid, owner.st_gid)
         within = f"--workdir={GUEST / path.relative_to(home)}"
         container = f"bottle-{self.identity}-agent"
         return subprocess.run(
