@@ -9,9 +9,9 @@ import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from agent.address import Address, require_bottles_apart, require_plain_path
@@ -45,6 +45,16 @@ def _located() -> Iterator[None]:
         raise PydanticCustomError(OURS, "{message}", context) from error
 
 
+def _plain(path: str) -> str:
+    with _located():
+        require_plain_path(path)
+    return path
+
+
+PlainPath = Annotated[str, AfterValidator(_plain)]
+"""An absolute path in its one plain form."""
+
+
 class AgentTable(Table):
     """`[agent]`. `name`: how audit and errors call this host; `socket_mode`, `socket_group`: of every unix socket.
 
@@ -53,7 +63,7 @@ class AgentTable(Table):
     """
 
     listen: list[str] = Field(min_length=1)
-    state_dir: str
+    state_dir: PlainPath
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
     socket_mode: str = Field(default="0660", pattern=r"^0[0-7]{3}$")
     socket_group: str | None = None
@@ -70,13 +80,6 @@ class AgentTable(Table):
                 raise BadConfig("an address stands twice", hint="name each once")
             require_bottles_apart([Address.parse(each) for each in listen])
         return listen
-
-    @field_validator("state_dir")
-    @classmethod
-    def _absolute(cls, path: str) -> str:
-        with _located():
-            require_plain_path(path)
-        return path
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -128,16 +131,8 @@ class RecordingLimits(Table):
 class TailnetTable(Table):
     """`[tailnet]`. `socket`: tailscaled's LocalAPI; `program`: asked where there is no such socket."""
 
-    socket: str = DEFAULT_LOCAL_API
-    program: str | None = "/usr/bin/tailscale"
-
-    @field_validator("socket", "program")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        with _located():
-            if path is not None:
-                require_plain_path(path)
-        return path
+    socket: PlainPath = DEFAULT_LOCAL_API
+    program: PlainPath | None = "/usr/bin/tailscale"
 
 
 class AuditTable(Table):
@@ -147,16 +142,8 @@ class AuditTable(Table):
     """
 
     sign: bool = True
-    host_key: str | None = None
+    host_key: PlainPath | None = None
     sign_every_s: float = Field(default=60.0, ge=1, le=86400)
-
-    @field_validator("host_key")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        with _located():
-            if path is not None:
-                require_plain_path(path)
-        return path
 
 
 class Grant(Table):

@@ -114,11 +114,14 @@ class Wanted:
         if (uid, gid) != (-1, -1):
             os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
         if self.mode is not None and (self.mode != stat.S_IMODE(info.st_mode) or (uid, gid) != (-1, -1)):
-            _chmod_at(name, dir_fd, self.mode)
+            chmod_at(name, dir_fd, self.mode)
 
 
-def _chmod_at(name: bytes, dir_fd: int, mode: int) -> None:
-    """Linux before 6.6 has no chmod that refuses links; an O_PATH descriptor and its /proc name do that."""
+def chmod_at(name: bytes, dir_fd: int, mode: int) -> None:
+    """Set the mode of what stands under a name, and of no link there: raises FarError.
+
+    Linux before 6.6 has no chmod that refuses links; an O_PATH descriptor and its /proc name do that (open(2)).
+    """
     if not hasattr(os, "O_PATH"):
         os.chmod(name, mode, dir_fd=dir_fd, follow_symlinks=False)
         return

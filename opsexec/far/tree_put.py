@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from opsexec.far.attributes import chmod_at
 from opsexec.far.faults import fault
 from opsexec.far.message import FarError
 from opsexec.far.tree_entry import DIRECTORY, KINDS, LINK
@@ -238,17 +239,3 @@ class TreePut:
 def aside_name() -> bytes:
     """Return a name that nobody can foresee, for what is written beside its place."""
     return b".opsexec-" + os.urandom(12).hex().encode()
-
-
-def chmod_at(name: bytes, fd: int, mode: int) -> None:
-    """Set the mode of what stands under a name; Linux before 6.6 has no chmod that refuses links (open(2), O_PATH)."""
-    if not hasattr(os, "O_PATH"):
-        os.chmod(name, mode, dir_fd=fd, follow_symlinks=False)
-        return
-    held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-    try:
-        if stat.S_ISLNK(os.fstat(held).st_mode):
-            raise FarError("raced", "became a link while its mode was set")
-        os.chmod(b"/proc/self/fd/%d" % held, mode)
-    finally:
-        os.close(held)
