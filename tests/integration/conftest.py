@@ -162,7 +162,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
 
     def twice(item: pytest.Item) -> bool:
-        return "agent_ssh" in item.name and not item.path.name.startswith(("test_executor_", "test_sync_"))
+        suite = item.path.parent.name == "integration" and item.path.name.startswith(("test_executor_", "test_sync_"))
+        return "agent_ssh" in item.name and not suite
 
     config.hook.pytest_deselected(items=[item for item in items if twice(item)])
     items[:] = [item for item in items if not twice(item)]
