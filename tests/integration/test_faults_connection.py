@@ -19,6 +19,7 @@ from opsexec.hosts.far_run import END_WAIT_S
 from tests.integration.conftest import require_sshd
 from tests.parts.delay_proxy import DelayProxy, delay_proxy
 from tests.parts.holdings import open_files
+from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import descendants
 from tests.parts.sshd import Sshd
 from tests.parts.targets import Target, over_ssh
@@ -115,6 +116,19 @@ async def test_closing_ends_the_steps_that_are_still_logging_in(
     await until_closed(before)
     assert (await ex.run(TRUE)).ok  # it can be used again
     await ex.aclose()
+
+
+async def test_an_agent_behind_a_frozen_connection_holds_up_no_closing(
+    behind: Target, proxy: DelayProxy, ops_agent: OpsAgent
+) -> None:
+    through = dataclasses.replace(behind, url=behind.url.replace("ssh://", "agent+ssh://") + str(ops_agent.socket))
+    before = sockets()
+    ex = through.connect(keepalive_s=600.0)
+    assert (await ex.run(TRUE)).ok
+    proxy.blackhole()
+    async with asyncio.timeout(60):
+        await ex.aclose()
+    await until_closed(before)
 
 
 async def test_a_connection_killed_mid_step_is_a_typed_error_and_ends_the_tree(server: Sshd, host: Target) -> None:
