@@ -10,7 +10,7 @@ from bottle.backends import docker
 from bottle.backends.base import Place
 from bottle.errors import NoSuchBottle
 from bottle.runtime import Runtime
-from bottle.state import State
+from bottle.state import IDENTITY, State
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.steps import ContainerList
@@ -33,8 +33,8 @@ async def sweep(state: State, say: Callable[[str], None]) -> list[str]:
             carried = {"bottle.root": docker.root_label(str(state.root / "any"))}
             for kind in ("containers", "networks"):
                 rows = (await ex.run(ContainerList(labels=carried, names="bottle-*", kind=kind))).value
-                found |= {_identity(row) for row in rows}
-            gone = sorted(each for each in found if each and not state.alive(each))
+                found |= {identity_of(row) for row in rows}
+            gone = sorted(each for each in found - {""} if not state.alive(each))
             for identity in gone:
                 place = Place(str(state.directory(identity)), Runtime("", (), ""), {})
                 for step in docker.leftovers(place):
@@ -47,8 +47,10 @@ async def sweep(state: State, say: Callable[[str], None]) -> list[str]:
         return []
 
 
-def _identity(row: Mapping[str, Any]) -> str:
-    return str(row.get("labels", {}).get("bottle.identity", ""))
+def identity_of(row: Mapping[str, Any]) -> str:
+    """Return whose a container or network is; "" for one whose label, which anybody may set, names no bottle."""
+    named = str(row.get("labels", {}).get("bottle.identity", ""))
+    return named if IDENTITY.match(named) else ""
 
 
 def _any_on_docker(state: State) -> bool:

@@ -21,6 +21,7 @@ from bottle.cli import main
 from bottle.commands.workspace import write_whole
 from bottle.errors import BadManifest, CredentialMissing
 from bottle.host_keys import HostKeys
+from bottle.leftovers import identity_of
 from bottle.manifest.store import home_root, load_object
 from bottle.operator.attending import attending
 from bottle.operator.deciding import reject
@@ -189,6 +190,11 @@ async def test_what_was_applied_in_part_is_told_as_such(tmp_path: Path) -> None:
         with pytest.raises(applying.HalfApplied, match="some of the changes and not all"):
             await applying.apply(ex, str(tmp_path), found)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("named", "found"), [(IDENTITY, IDENTITY), ("../x", ""), ("", ""), (f"{IDENTITY}\n", "")])
+def test_a_label_that_names_no_bottle_keeps_no_cleanup_from_the_others(named: str, found: str) -> None:
+    assert identity_of({"labels": {"bottle.identity": named}}) == found
 
 
 def test_half_a_patch_is_left_nowhere(tmp_path: Path) -> None:
