@@ -34,10 +34,10 @@ from agent.run_store import RunStore
 from agent.say import say
 from agent.tailnet import Tailnet
 from agent.tailnet_door import TailnetDoor
-from agent.tty.recovery import settle_cut
+from agent.tty.recovery import settle_cut, settle_cut_later
 from agent.unix_listener import BACKLOG, bind_unix
 from opsexec.audit import AuditLog
-from opsexec.errors import ConnectionLost, OpsError
+from opsexec.errors import AuditUnavailable, ConnectionLost, OpsError
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -117,7 +117,13 @@ class Agent:
             task.add_done_callback(self._part_ended)
         try:
             taken_up = self.desk.detached.recover(self.desk.audit_path)
-            settle_cut(self.desk)
+            cut = self.desk.terminals.recordings.unfinished()
+            try:
+                settle_cut(self.desk, cut)
+            except AuditUnavailable as error:  # no reason to stay away: it has none for who asks, either
+                say(f"terminals that were cut off are recorded later: {error}")
+                background.append(asyncio.create_task(settle_cut_later(self.desk, cut)))
+                background[-1].add_done_callback(self._part_ended)
             kept = self.desk.schedules.recover()
             for address in agent.addresses:
                 if address.proves == "tailnet":

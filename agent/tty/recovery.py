@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.asker import LAYER
+from opsexec.errors import AuditUnavailable
 
 if TYPE_CHECKING:
     from agent.desk import Desk
 
 
-def settle_cut(desk: Desk) -> int:
-    """Record the end of each; returns how many there were. Raises AuditUnavailable.
+AGAIN_S = 5.0
+
+
+def settle_cut(desk: Desk, cut: Sequence[str]) -> None:
+    """Record the end of each. Raises AuditUnavailable; who was recorded by then isn't a second time.
 
     Their process trees ended with that agent. Their recordings stay as they are: they hold up to their last link.
     """
-    cut = desk.terminals.recordings.unfinished()
     for run in cut:
         found = desk.terminals.recordings.find(run)
         desk.audit.append(
@@ -31,4 +37,11 @@ def settle_cut(desk: Desk) -> int:
             }
         )
         desk.terminals.recordings.finished(run)
-    return len(cut)
+
+
+async def settle_cut_later(desk: Desk, cut: Sequence[str]) -> None:
+    """Record the end of each that isn't recorded yet, once there is an audit again."""
+    while left := sorted({*cut} & {*desk.terminals.recordings.unfinished()}):
+        await asyncio.sleep(AGAIN_S)
+        with contextlib.suppress(AuditUnavailable):
+            settle_cut(desk, left)

@@ -117,6 +117,40 @@ async def test_how_a_detached_run_ended_is_known_also_from_a_disk_that_was_full_
                 await ex.attach(speaks)
 
 
+async def test_an_agent_that_was_killed_over_a_terminal_begins_on_a_full_disk_and_tells_of_it_later(
+    tmp_path: Path,
+) -> None:
+    """Kept from beginning it would be given up after a few tries, and stay away when there is room again."""
+    require_root()
+    agent = OpsAgent()
+    agent.state = tmp_path / "state"
+    agent.write_config([{"principal": f"unix:{current_user()}", "capabilities": EVERYTHING}])
+    run = "0123456789abcdef"
+    with small_disk(agent.state, "1m") as disk:
+        (disk / "recordings").mkdir(mode=0o700)
+        (disk / "recordings" / f"{run}.open").touch()
+        for name in ("runs", "schedules"):
+            (disk / name).mkdir(mode=0o700)
+        (disk / "audit.jsonl").touch()
+        (disk / "lock").touch()
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 512)
+        with agent:
+            async with rpc(agent) as ex:
+                with pytest.raises(AuditUnavailable):
+                    await ex.run(Exec(["/bin/true"]))
+                filler.unlink()
+                await eventually(
+                    lambda: [each["run"] for each in agent.records() if each["outcome"]] == [run],
+                    within_s=60,
+                    what="the terminal's end is recorded, once",
+                )
+                await ex.run(Exec(["/bin/true"]))
+        assert not (disk / "recordings" / f"{run}.open").exists()
+
+
 def ex_active(agent: OpsAgent) -> list[str]:
     """The lines of its audit."""
     return (agent.state / "audit.jsonl").read_text().splitlines()
