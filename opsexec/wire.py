@@ -200,13 +200,17 @@ def decode_request(data: bytes) -> StepRequest:
 
 
 def encode_request(step: Step, **fields: Any) -> bytes:
-    """Return a whole REQUEST frame for a step; secrets are revealed in it."""
+    """Return a whole REQUEST frame for a step; secrets are revealed in it. Raises UsageError for an odd grant."""
     try:
         request = StepRequest(step=msgspec.Raw(encode_step(step)), **fields)
         return frame(REQUEST, msgspec.msgpack.encode(request))
     except UnicodeEncodeError:
         text = json.dumps(msgspec.to_builtins(step))
-        return frame(REQUEST, msgspec.msgpack.encode(StepRequest(step_text=text, **fields)))
+        try:
+            return frame(REQUEST, msgspec.msgpack.encode(StepRequest(step_text=text, **fields)))
+        except UnicodeEncodeError as error:
+            what = f"the grant {error.object[:80]!r} is not UTF-8, which an agent can't be told"
+            raise UsageError(what, hint="name it by a pattern, with * for those bytes") from error
 
 
 def pack_grants(capabilities: CapabilitySet) -> tuple[Grants, ...] | None:

@@ -22,6 +22,7 @@ from opsexec.errors import (
     OpsError,
     ProtocolError,
     StepTimeout,
+    UsageError,
 )
 from opsexec.secret import Secret
 from opsexec.steps import Exec, Shell, Step, WriteFile
@@ -172,3 +173,19 @@ def test_another_major_is_refused_and_another_minor_is_not() -> None:
 def test_the_runner_writes_the_frames_that_the_agent_reads() -> None:
     assert (runner.OUT, runner.ERR) == (wire.OUT, wire.ERR)
     assert runner._HEAD.size == wire.HEAD_BYTES
+
+
+def test_a_grant_that_can_not_travel_is_refused_in_a_sentence() -> None:
+    for step in (Exec(("true",)), Exec(("\udcff",))):
+        with pytest.raises(UsageError, match="not UTF-8") as caught:
+            encode_request(step, run="a" * 16, attenuation=wire.pack_grants(CapabilitySet.of("exec:/bin/\udcff")))
+        assert caught.value.hint
+
+
+def test_a_value_that_json_can_not_say_is_refused() -> None:
+    deep: object = 1
+    for _ in range(100):
+        deep = [deep]
+    for value in (b"x", float("nan"), [float("inf")], {"a": {1: 2}}, msgspec.msgpack.Ext(-1, bytes(4)), deep):
+        with pytest.raises(ProtocolError):
+            decode_result(msgspec.msgpack.encode(Result(run="x", exit_code=0, value=value)))
