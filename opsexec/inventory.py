@@ -89,7 +89,8 @@ class Inventory:
         if found is None:
             return cls()
         try:
-            data = found.read_bytes()[: MAX_INVENTORY_BYTES + 1]
+            with found.open("rb") as file:
+                data = file.read(MAX_INVENTORY_BYTES + 1)
         except OSError as error:
             raise BadInventory(f"{found}: can't be read ({error.strerror})", hint="name another with -i") from error
         try:

@@ -65,7 +65,6 @@ class JournalState:
     header: dict[str, Any]
     hosts: dict[str, HostState]
     good_bytes: int
-    interrupted: bool = False
 
 
 def read_journal(data: bytes, file: str) -> JournalState:
@@ -110,10 +109,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def _apply(state: JournalState, record: dict[str, Any]) -> None:
     kind = record["kind"]
-    if kind == "interrupted":
-        state.interrupted = True
-    elif kind == "resumed":
-        state.interrupted = False
+    if kind == "resumed":
         for host in state.hosts.values():
             host.status = host.status if host.done else None
     if kind not in ("started", "finished", "host"):

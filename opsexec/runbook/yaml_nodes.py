@@ -101,7 +101,6 @@ class _Builder:
         self.file = file
         self.line = 1
         self.root: Node | None = None
-        self.total = 0
         self._stack: list[_Open] = []
         self._anchors: dict[str, Node] = {}
 
@@ -138,7 +137,6 @@ class _Builder:
             self._add(Node(done.kind, done.line, value, weight=done.weight), done.anchor)
 
     def _add(self, node: Node, anchor: str | None) -> None:
-        self.total += node.weight if node.kind == "scalar" else 1
         if anchor is not None:
             self._anchors[anchor] = node
         if not self._stack:
