@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -38,12 +39,16 @@ TITLES = {
 
 
 def record(row: str, did: str, saw: str) -> None:
-    """Keep a row: what was done, and what was seen."""
+    """Keep a row: what was done, and what was seen. Tests of other files may do so at the same time."""
     assert row in TITLES, row
     ROWS.parent.mkdir(exist_ok=True)
-    rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    rows[row] = [did, saw]
-    ROWS.write_text(json.dumps(rows, indent=1) + "\n")
+    with ROWS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+        rows[row] = [did, saw]
+        whole = ROWS.with_suffix(".new")
+        whole.write_text(json.dumps(rows, indent=1) + "\n")
+        whole.replace(ROWS)
 
 
 def table(rows: dict[str, list[str]]) -> str:
