@@ -44,10 +44,12 @@ class AuditedTerminal:
         """Report the end. The run's own error is kept for `wait`: this task fails when reporting does."""
         try:
             output = await self._session.wait()
-        except OpsError as error:
-            self._failure = error
+        except BaseException as error:  # a cancellation as well: a program left its loop with the terminal open
             if self._on_failure is not None:
                 self._on_failure(error)
+            if not isinstance(error, OpsError):
+                raise
+            self._failure = error
             return None
         self._on_end(output)
         return output

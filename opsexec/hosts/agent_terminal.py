@@ -85,6 +85,7 @@ class AgentTerminal:
         self._room.set()
         self._link: AgentLink | None = None
         self._closed = False
+        self._given_up: ConnectionLost | None = None
         self._begun = time.monotonic()
         self._ending = asyncio.create_task(self._follow())
         self._ending.add_done_callback(self._over)
@@ -96,6 +97,14 @@ class AgentTerminal:
             ending.exception()  # asked for in `wait`; nobody has to
 
     async def _follow(self) -> RunOutput:
+        try:
+            return await self._carry()
+        except asyncio.CancelledError:
+            if self._given_up is None:
+                raise
+            raise self._given_up from None
+
+    async def _carry(self) -> RunOutput:
         async with self._host.link() as link:
             self._link = link
             exchange = TerminalExchange(link, self._host.name, self._recorder)
@@ -186,4 +195,6 @@ class AgentTerminal:
             text = f"the agent didn't say within {CLOSE_S:g} s that the terminal has ended"
             self._link.abort(ConnectionLost(text, host=self._host.name, hint="look whether it has"))
         else:
+            text = "the terminal was closed before the agent was reached; nothing was begun"
+            self._given_up = ConnectionLost(text, host=self._host.name, hint="is the agent overloaded, or frozen?")
             self._ending.cancel()
