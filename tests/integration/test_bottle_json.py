@@ -14,7 +14,6 @@ from opsexec.audit import verify
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import Bottles, require_bottles
 from tests.parts.upstream_tls import Upstream
-from tests.parts.waiting import eventually_now
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_one_that_is_stopped_tells_so_and_one_that_makes_nothing_tells_nothing(b
     try:
         (row,) = json.loads(bottles.command("list", "--json").stdout)["bottles"]
         bottles.command("stop", row["identity"])
-        stdout, _ = launcher.communicate(timeout=30)
+        stdout, _ = launcher.communicate(timeout=60)
     finally:
         launcher.kill()
     told = one(stdout)
@@ -89,10 +88,8 @@ def test_what_runs_beside_an_agent_and_what_its_daemons_said(bottles: Bottles) -
         assert (code, told["exit_code"], told["error"]) == (128 + 9, 128 + 9, None)
         said = [json.loads(line) for line in bottles.command("logs", identity, "--json").stdout.splitlines()]
         assert [json.loads(each["text"])["event"] for each in said if each["source"] == "egress"] == ["ready"]
-        assert bottles.command("stop", identity).returncode == 0
     finally:
         launcher.terminate()
-        launcher.communicate(timeout=30)
-    eventually_now(lambda: bottles.command("list", "--json").stdout == '{"bottles": []}\n', within_s=20, what="its end")
+        launcher.communicate(timeout=60)
     none = bottles.command("exec", identity, "--json", "--", "/bin/true")
     assert (none.returncode, one(none.stdout)["error"]["code"]) == (2, "no_such_bottle")
