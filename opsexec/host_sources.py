@@ -90,6 +90,9 @@ async def tailnet_hosts(tags: Sequence[str], program: str = "tailscale") -> list
             f"`tailscale status` gave no answer within {TAILSCALE_TIMEOUT_S:g} s",
             hint="is tailscaled running?",
         ) from error
+    except OSError as error:
+        text = f"sources.tailnet can't start the tailscale program: {error.strerror}"
+        raise BadInventory(text, hint="mend it, or take tailnet out of [sources]") from error
     if answer.returncode != 0:
         said = answer.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:200]
         raise BadInventory(f"`tailscale status` failed: {said or answer.returncode}", hint="run `tailscale up` first")

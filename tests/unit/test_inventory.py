@@ -182,6 +182,19 @@ async def test_a_missing_tailscale_is_a_clear_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("text", "mode"), [("#!/bin/sh\n", 0o644), ("not a program\n", 0o755)])
+async def test_a_tailscale_that_can_not_be_started_is_said_to_be(tmp_path, monkeypatch, text, mode):
+    program = tmp_path / "tailscale"
+    program.write_text(text)
+    program.chmod(mode)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "inv.toml").write_text("[sources]\ntailnet = true\n")
+    with pytest.raises(BadInventory, match="can't start the tailscale program") as caught:
+        await Inventory.load(tmp_path / "inv.toml")
+    assert caught.value.hint
+
+
+@pytest.mark.anyio
 async def test_tailnet_peers_with_a_wanted_tag_become_hosts(tmp_path, monkeypatch):
     fake_tailscale = tmp_path / "tailscale"
     fake_tailscale.write_text(
