@@ -7,34 +7,22 @@ set -eu
 
 here=$(cd "$(dirname "$0")/agents" && pwd)
 version=$(cat "$here/package.json" "$here/package-lock.json" | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/opsexec/agents
-wanted=$cache/$version
+name=agents
+. "$here/../cached.sh"
 
-say() { printf 'agents: %s\n' "$*" >&2; }
-
-only_path=
 case "${1:-}" in
---path) only_path=1 ;;
-'') ;;
+--path | '') ;;
 -*) say "usage: $0 [--path | DIRECTORY]"; exit 2 ;;
 *) mkdir -p "$(dirname "$1")"; wanted=$(cd "$(dirname "$1")" && pwd)/$(basename "$1") ;;
 esac
 
-if [ "$(cat "$wanted/complete" 2>/dev/null)" = "$version" ]; then
-    printf '%s\n' "$wanted"
-    exit 0
-fi
-[ -n "$only_path" ] && exit 1
+offer "$@"
 if ! command -v npm >/dev/null 2>&1; then
     say "no npm on PATH, so the agents can't be fetched: install Node.js with npm"
     exit 1
 fi
 
-mkdir -p "$cache"
-# One at a time; a second one waits, then finds it done.
-exec 9>"$cache/lock"
-flock 9
-if [ "$(cat "$wanted/complete" 2>/dev/null)" != "$version" ]; then
+if in_turn; then
     if [ -e "$wanted" ] && [ ! -e "$wanted/complete" ] && [ -n "$(ls -A "$wanted")" ] && [ "${wanted#"$cache"/}" = "$wanted" ]; then
         say "$wanted holds something else already"
         exit 1

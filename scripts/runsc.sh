@@ -6,32 +6,22 @@ set -eu
 
 here=$(cd "$(dirname "$0")/runsc" && pwd)
 version=$(cat "$here/go.mod" "$here/go.sum" | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/opsexec/runsc
-wanted=$cache/$version
+name=runsc
+. "$here/../cached.sh"
 
-say() { printf 'runsc: %s\n' "$*" >&2; }
-
-if [ -e "$wanted/complete" ]; then
-    printf '%s\n' "$wanted"
-    exit 0
-fi
-[ "${1:-}" = --path ] && exit 1
+offer "$@"
 if ! command -v go >/dev/null 2>&1; then
     say "no go on PATH, so no bottle is tried under gVisor: install Go $(sed -n 's/^go //p' "$here/go.mod") or newer"
     exit 1
 fi
 
-mkdir -p "$cache"
-# One build at a time; a second one waits, then finds it done.
-exec 9>"$cache/lock"
-flock 9
-if [ ! -e "$wanted/complete" ]; then
+if in_turn; then
     release=$(sed -n 's/^.*gvisor.dev\/gvisor \(v[^ ]*\).*$/\1/p' "$here/go.mod")
     say "building runsc $release with $(go env GOVERSION); this takes a minute or two, once"
-    mkdir -p "$wanted"
+    mkdir -p "$made"
     # No cgo and no toolchain but the one that is here; -mod=readonly refuses whatever go.sum doesn't hold.
     (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local nice -n 10 go build -mod=readonly -buildvcs=false -trimpath \
-        -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$release" -o "$wanted/" gvisor.dev/gvisor/runsc) >&2
-    : >"$wanted/complete"
+        -ldflags "-s -w -X gvisor.dev/gvisor/runsc/version.version=$release" -o "$made/" gvisor.dev/gvisor/runsc) >&2
+    keep
 fi
 printf '%s\n' "$wanted"

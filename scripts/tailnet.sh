@@ -7,32 +7,22 @@ set -eu
 
 here=$(cd "$(dirname "$0")/tailnet" && pwd)
 version=$(cat "$here/go.mod" "$here/go.sum" "$here/sharing/main.go" | sha256sum | cut -c1-16)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/opsexec/tailnet
-wanted=$cache/$version
+name=tailnet
+. "$here/../cached.sh"
 
-say() { printf 'tailnet: %s\n' "$*" >&2; }
-
-if [ -e "$wanted/complete" ]; then
-    printf '%s\n' "$wanted"
-    exit 0
-fi
-[ "${1:-}" = --path ] && exit 1
+offer "$@"
 if ! command -v go >/dev/null 2>&1; then
     say "no go on PATH, so there is no tailnet for the tests: install Go $(sed -n 's/^go //p' "$here/go.mod") or newer"
     exit 1
 fi
 
-mkdir -p "$cache"
-# One build at a time; a second one waits, then finds it done.
-exec 9>"$cache/lock"
-flock 9
-if [ ! -e "$wanted/complete" ]; then
+if in_turn; then
     say "building headscale, tailscale, tailscaled and sharing with $(go env GOVERSION); this takes some minutes, once"
-    mkdir -p "$wanted"
+    mkdir -p "$made"
     # No cgo and no toolchain but the one that is here; -mod=readonly refuses whatever go.sum doesn't hold.
     (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local nice -n 10 go build -mod=readonly -buildvcs=false -trimpath \
-        -ldflags '-s -w' -o "$wanted/" \
+        -ldflags '-s -w' -o "$made/" \
         github.com/juanfont/headscale/cmd/headscale tailscale.com/cmd/tailscale tailscale.com/cmd/tailscaled ./sharing) >&2
-    : >"$wanted/complete"
+    keep
 fi
 printf '%s\n' "$wanted"
