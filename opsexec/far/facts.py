@@ -45,7 +45,7 @@ def read_text(path: str) -> str | None:
     try:
         with open(path, "rb") as file:
             return file.read(1 << 20).decode("utf-8", "replace")
-    except OSError:
+    except OSError:  # not there, or not ours to read: a fact that is left open
         return None
 
 
@@ -171,7 +171,7 @@ def disk(where: str, device: str | None, kind: str | None) -> dict[str, Any]:
     }
     try:
         info = os.statvfs(where)
-    except OSError:
+    except OSError:  # its sizes are left open
         info = None
     if info is not None:
         sizes["total_bytes"] = info.f_blocks * info.f_frsize
@@ -188,7 +188,7 @@ def network_facts() -> dict[str, Any]:
     interfaces: dict[str, dict[str, Any]] = {}
     try:
         names = sorted(os.listdir("/sys/class/net"))
-    except OSError:
+    except OSError:  # no sysfs here
         names = []
     for name in names:
         base = f"/sys/class/net/{name}"

@@ -76,5 +76,5 @@ def _end_on_terminal(run: Run) -> None:
     """A terminal has no end to close: the program is told by ^D, if it takes any input at all."""
     try:
         os.write(run.stdin, b"\x04")
-    except OSError:
+    except OSError:  # it hung up, or takes nothing
         return

@@ -59,7 +59,7 @@ def open_regular(place: Place) -> int:
     fd = os.open(place.name, READ_FLAGS, dir_fd=place.fd)
     try:
         require_regular(os.fstat(fd), place)
-    except BaseException:
+    except BaseException:  # whatever it is, the file is closed before it is told
         os.close(fd)
         raise
     return fd
@@ -208,7 +208,7 @@ def _put_link(place: Place, target: bytes, replace: bool) -> None:
     os.symlink(target, aside, dir_fd=place.fd)
     try:
         os.rename(aside, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
-    except BaseException:
+    except BaseException:  # whatever it is, nothing of ours stays beside the place
         os.unlink(aside, dir_fd=place.fd)
         raise
     sync_directory(place.fd)

@@ -26,7 +26,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     line = Line(declared, shared=True)
     try:
         return dict(_refresh(declared, line.ready()), line=line)
-    except BaseException:
+    except BaseException:  # a signal as well: the line is a process, and ends with its fetch
         line.close()
         raise
 

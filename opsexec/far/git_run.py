@@ -79,7 +79,7 @@ class Declared:
         path = self.at(LINE)
         try:
             return path if stat.S_ISSOCK(os.lstat(path).st_mode) else None
-        except OSError:
+        except OSError:  # no line is open
             return None
 
     def ssh_command(self, control: str | None = None) -> str:
@@ -94,7 +94,7 @@ class Declared:
         for path, what in ((identity, "no key for the upstream"), (known, "no known host key for the upstream")):
             try:
                 empty = os.stat(path).st_size == 0
-            except OSError:
+            except OSError:  # what can not be read is as good as empty, and refused
                 empty = True
             if empty:
                 raise Refused(what + "; the operator declares it in the bottle's manifest")

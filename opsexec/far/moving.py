@@ -130,13 +130,13 @@ def _copy(here: Place, info: os.stat_result, there: Place) -> None:
         if st.S_ISLNK(info.st_mode):
             os.chown(aside, info.st_uid, info.st_gid, dir_fd=there.fd, follow_symlinks=False)
         _rename(there.fd, aside, there.fd, there.name)
-    except BaseException:
+    except BaseException:  # whatever it is, nothing of ours stays beside the place
         os.unlink(aside, dir_fd=there.fd)
         raise
     sync_directory(there.fd)
     try:
         _drop(here, info)
-    except BaseException:
+    except BaseException:  # what could not be taken away stands once, where it was
         os.unlink(there.name, dir_fd=there.fd)
         raise
 
@@ -160,7 +160,7 @@ def _copy_file(here: Place, info: os.stat_result, there: Place, aside: bytes) ->
             os.fchmod(new, info.st_mode & 0o7777)
             os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
             os.fsync(new)
-        except BaseException:
+        except BaseException:  # whatever it is, no half of a copy stays
             os.unlink(aside, dir_fd=there.fd)
             raise
         finally:

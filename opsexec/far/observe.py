@@ -32,7 +32,7 @@ def load() -> dict[str, Any]:
         runnable, total = (int(part) if part.isdigit() else None for part in words[3].split("/", 1))
     try:
         one, five, fifteen = os.getloadavg()
-    except OSError:
+    except OSError:  # getloadavg(3) tells nothing here: that is the answer
         return {"load1": None, "load5": None, "load15": None, "runnable": runnable, "processes": total}
     return {"load1": one, "load5": five, "load15": fifteen, "runnable": runnable, "processes": total}
 

@@ -164,7 +164,7 @@ class _Tree:
             self.mount = mount
             with os.scandir(inner) as entries:
                 names = [os.fsencode(entry.name) for entry in entries]
-        except BaseException:
+        except BaseException:  # it is on no stack yet that would close it
             os.close(inner)
             raise
         self.stack.append((inner, name, names))

@@ -224,5 +224,5 @@ def _lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().splitlines()
-    except OSError:
+    except OSError:  # no such file: no such controller here
         return []

@@ -132,7 +132,7 @@ class Session:
     def _flush(self) -> None:
         try:
             empty = self.out.flush()
-        except OSError:
+        except OSError:  # the caller is gone
             self.over = True
             return
         if not empty:
@@ -161,7 +161,7 @@ class Session:
             data = os.read(0, 1 << 18)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError:  # a connection that was cut ends like one that was closed
             data = b""
         if not data:
             self.over = True

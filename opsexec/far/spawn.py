@@ -27,7 +27,7 @@ def spawn_on_pipes(launch: Launch, null: int) -> tuple[int, int, int, int]:
     stdin, into = third[0] if third else (null, -1)
     try:
         pid = _spawn(launch, stdin, stdout, stderr)
-    except BaseException:
+    except BaseException:  # nobody else knows these pipes yet
         for fd in (out, err, into):
             if fd >= 0:
                 os.close(fd)
@@ -79,7 +79,7 @@ def spawn_on_terminal(launch: Launch) -> tuple[int, int, int]:
             (os.POSIX_SPAWN_DUP2, 0, 2),
         ]
         pid = _start(launch, program, environment, actions)
-    except BaseException:
+    except BaseException:  # nobody else knows this terminal yet
         for fd in (main, again):
             if fd >= 0:
                 os.close(fd)

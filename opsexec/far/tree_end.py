@@ -72,7 +72,7 @@ def _stat(pid: int) -> list[str] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read().decode("ascii", "replace")
-    except OSError:
+    except OSError:  # it is gone
         return None
     fields = text[text.rfind(")") + 2 :].split()
     return None if fields[0] in ("Z", "X") else fields
@@ -82,7 +82,7 @@ def _marked(pid: int, needle: bytes, mark: bytes) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             data = file.read()
-    except OSError:
+    except OSError:  # it is gone, or another user's: it is found by its session or parents, if at all
         return False
     if needle not in data:
         return False

@@ -96,7 +96,7 @@ class TreePut:
         try:
             self._dress_at(entry, aside, fd)
             os.rename(aside, base, src_dir_fd=fd, dst_dir_fd=fd)
-        except BaseException:
+        except BaseException:  # whatever it is, nothing of ours stays beside the place
             os.unlink(aside, dir_fd=fd)
             raise
 
@@ -134,7 +134,7 @@ class TreePut:
                 self._dress(entry, fd)
             finally:
                 os.close(fd)
-        except BaseException as error:
+        except BaseException as error:  # the caller's end may break off at any block: no half of a file stays
             os.unlink(aside, dir_fd=self._spot(entry.name)[0])
             if isinstance(error, OSError):
                 raise fault(error, "write " + decode(entry.name)) from error

@@ -104,7 +104,7 @@ class Walk:
         try:
             self._restart()
             self._descend()
-        except BaseException:
+        except BaseException:  # whatever it is, the walk holds no directory open
             self._move(-1)
             raise
         name = self.resolved[-1] if self.resolved else "."

@@ -107,7 +107,7 @@ def replace(
         finally:
             os.close(fd)
         os.rename(aside, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)
-    except BaseException:
+    except BaseException:  # whatever it is, nothing of ours stays beside the place
         os.unlink(aside, dir_fd=place.fd)
         raise
     sync_directory(place.fd)

@@ -67,7 +67,7 @@ class Start:
         """As `spawn`; where that raises, this is closed."""
         try:
             return self.spawn()
-        except BaseException:
+        except BaseException:  # nobody else knows its pipes yet
             self.close()
             raise
 

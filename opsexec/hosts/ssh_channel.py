@@ -35,7 +35,7 @@ async def open_channel(
         channel, _ = await asyncio.shield(creating)
     except OSError as error:  # a connection that is reset meanwhile ends what waits on it with the socket's own error
         raise asyncssh.ConnectionLost(error.strerror or str(error)) from error
-    except BaseException:
+    except BaseException:  # a cancellation as well: a channel that opens later is closed then
         creating.add_done_callback(_close)
         raise
     return channel

@@ -135,7 +135,7 @@ async def _log_in(address: SshAddress, options: SshOptions, name: str, depth: in
                 **({} if chosen.config.get("HostKeyAlgorithms") else {"server_host_key_algs": HOST_KEYS}),
                 **_arguments(address, options, chosen),
             )
-    except BaseException as error:
+    except BaseException as error:  # a cancellation as well: the jumps on the way are closed
         for connection in reversed(jumps):
             connection.close()
         mapped = _reason(error, check, name, address, options, chosen)
