@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,9 +59,10 @@ class AttackTable:
             item.user_properties.append(("attack", f"{attack} {place}"))
             self.collected.add(_key(item.nodeid, f"{attack} {place}"))
 
-    def pytest_deselected(self) -> None:
-        """Some tests of a file were left out: no file was run whole."""
-        self._cut_short = True
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Some tests of attacks were left out: no file was run whole."""
+        if any(name == "attack" for item in items for name, _ in item.user_properties):
+            self._cut_short = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how a test ended."""
