@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Literal, TypeVar
 
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.errors import HostUnsuitable, ProtocolError, StepTimeout
 from opsexec.recorder import Recorder
 
+T = TypeVar("T")
 HEAD_S = 60.0
 """Seconds until the head of an answer must be there."""
 MAX_HEAD = 64 << 10
@@ -31,6 +32,7 @@ class Hijacked:
         self._engine = engine
         self._reader = reader
         self._writer = writer
+        self._waits_since: float | None = None
 
     @classmethod
     async def open(cls, engine: Engine, target: str, body: dict[str, Any] | None = None) -> Hijacked:
@@ -67,13 +69,13 @@ class Hijacked:
         drained = asyncio.Event()
         recorder.on_drain = drained.set
         try:
-            while (head := await self._exactly(8)) is not None:
+            while (head := await self._heard(self._exactly(8))) is not None:
                 stream = _STREAMS.get(head[0])
                 if stream is None or head[1:4] != b"\0\0\0":
                     raise self._odd("a frame of no known stream")
                 left = int.from_bytes(head[4:], "big")
                 while left:
-                    data = await self._reader.read(min(left, BLOCK))
+                    data = await self._heard(self._reader.read(min(left, BLOCK)))
                     if not data:
                         raise self._odd("a frame that breaks off")
                     left -= len(data)
@@ -88,6 +90,18 @@ class Hijacked:
             raise HostUnsuitable(text, host=self._engine.host, hint="did dockerd end?") from error
         finally:
             recorder.on_drain = None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds that nothing has come for; 0 while there is something that its sink hasn't taken yet."""
+        return 0.0 if self._waits_since is None else asyncio.get_running_loop().time() - self._waits_since
+
+    async def _heard(self, read: Awaitable[T]) -> T:
+        self._waits_since = asyncio.get_running_loop().time()
+        try:
+            return await read
+        finally:
+            self._waits_since = None
 
     async def _exactly(self, size: int) -> bytes | None:
         """Return so many bytes; None at the end."""
@@ -107,7 +121,7 @@ class Hijacked:
 
 
 class Exit:
-    """How a container that has not been started yet will have ended."""
+    """How a container will have ended."""
 
     def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._engine = engine
@@ -116,12 +130,15 @@ class Exit:
         self._headers: dict[str, str] = {}
 
     @classmethod
-    async def of(cls, engine: Engine, container: str) -> Exit:
-        """Begin to wait: the engine sends the head of its answer once it watches."""
+    async def of(cls, engine: Engine, container: str, when: Literal["next-exit", "not-running"] = "next-exit") -> Exit:
+        """Begin to wait: the engine sends the head of its answer once it watches.
+
+        `when`: "next-exit" of one that isn't started yet, "not-running" of one that may have ended already.
+        """
         reader, writer = await _connect(engine)
         found = cls(engine, reader, writer)
         try:
-            target = f"/containers/{container}/wait?condition=next-exit"
+            target = f"/containers/{container}/wait?condition={when}"
             writer.write(_request(engine, target, None, "Connection: close\r\n"))
             status, found._headers = await _head(engine, reader)
             if status != 200:

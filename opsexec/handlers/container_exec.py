@@ -10,12 +10,12 @@ from opsexec.capability import clean_path
 from opsexec.engine.answers import Made, Running, shaped
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import Guard, entering, guarded
-from opsexec.engine.stream import Hijacked
+from opsexec.engine.stream import Exit, Hijacked
 from opsexec.errors import OpsError, StepFailed
 from opsexec.far.launch import MARKER
 from opsexec.handlers.container_config import reading_secrets, secrets_header
 from opsexec.handlers.container_found import existing
-from opsexec.handlers.container_run import followed, to_the_end
+from opsexec.handlers.container_run import followed_to, let_go, to_the_end
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import ProcessExit
 from opsexec.secret import Secret, reveal
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 END_S = 10.0
 LOOK_S, MAX_LOOK_S = 0.05, 1.0
+OUTLIVED_S = 1.0
+"""Seconds that a program runs before its container is watched too: most have ended by then."""
 
 
 async def run_in_container(step: ContainerExec, engine: Engine, context: Context) -> Outcome:
@@ -59,8 +61,11 @@ async def _follow(
     made: str, container: str, user: str, engine: Engine, guard: Guard, first: bytes | None, context: Context
 ) -> Outcome:
     attached = await Hijacked.open(engine, f"/exec/{made}/start", {"Detach": False, "Tty": False})
+    over = asyncio.ensure_future(_over(engine, container))
     try:
-        await followed(attached, first, context)
+        if not await followed_to(over, attached, first, context):
+            text = f"container {container[:12]} ended with the program in it"
+            raise StepFailed(text, host=engine.host, hint="did it use up what it may have?")
         if context.recorder.failure is None:
             state = await _ended(made, engine, None)
             guard.settled = True
@@ -71,9 +76,24 @@ async def _follow(
         raise
     finally:
         attached.close()
+        await let_go(over)
     await to_the_end(_end(made, container, user, engine, context))
     guard.settled = True
     return Outcome(changed=True)
+
+
+async def _over(engine: Engine, container: str) -> None:
+    """Return once the container has ended, or is gone; never where the engine doesn't say so."""
+    await asyncio.sleep(OUTLIVED_S)
+    try:
+        ended = await Exit.of(engine, container, "not-running")
+        try:
+            await ended.code()
+        finally:
+            ended.close()
+    except OpsError as error:
+        if not isinstance(error, EngineRefused) or error.status != 404:
+            await asyncio.Event().wait()
 
 
 async def _ended(made: str, engine: Engine, within_s: float | None) -> Running:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = TypeVar("Shape", bound=ContainerShape)
 REMOVE_S = 60.0
+SILENCE_S = 5.0
+"""Seconds without output after which a program whose container has ended has no more of it: an engine may leave its
+connection open for ever (Docker 20.10, where a gVisor kernel died with all that ran on it)."""
 
 
 async def run_container(step: ContainerRun, engine: Engine, context: Context) -> Outcome:
@@ -89,18 +92,45 @@ async def _follow(container: str, engine: Engine, first: bytes | None, context: 
     target = f"/containers/{container}/attach?stream=1&stdout=1&stderr=1{'' if first is None else '&stdin=1'}"
     attached = await Hijacked.open(engine, target)
     ended = await Exit.of(engine, container)
+    over = asyncio.ensure_future(ended.code())
     try:
         await engine.ask(lambda client: client.start(container))
-        await followed(attached, first, context)
+        await followed_to(over, attached, first, context)
         if context.recorder.failure is not None:
             return Outcome(changed=True)
-        code = await ended.code()
+        code = await over
         there = shaped(await engine.ask(lambda client: client.inspect_container(container)), Container, engine.host)
     finally:
         attached.close()
         ended.close()
+        await let_go(over)
     value = {"id": container, "oom_killed": there.state.oom_killed}
     return Outcome(exit=ProcessExit(code, None), changed=True, value=value)
+
+
+async def followed_to(over: asyncio.Future[Any], attached: Hijacked, first: bytes | None, context: Context) -> bool:
+    """As `followed`; False where `over`, the end of the container, came, and no end of the output within SILENCE_S."""
+    following = asyncio.ensure_future(followed(attached, first, context))
+    try:
+        await asyncio.wait({following, over}, return_when=asyncio.FIRST_COMPLETED)
+        silent_s = 0.0
+        while not following.done() and silent_s < SILENCE_S:
+            await asyncio.wait({following}, timeout=SILENCE_S / 5)
+            silent_s = min(silent_s + SILENCE_S / 5, attached.silent_s)
+        if following.done():
+            following.result()
+            return True
+        return False
+    finally:
+        await let_go(following)
+
+
+async def let_go(work: asyncio.Future[Any]) -> None:
+    """Cancel what nobody waits for any more, and see it end, however it does."""
+    work.cancel()
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()
 
 
 async def followed(attached: Hijacked, first: bytes | None, context: Context) -> None:
