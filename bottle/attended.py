@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -83,15 +84,23 @@ async def attend(whole: Attended) -> int:
 async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Attendant | None) -> RunOutput:
     """Launch one plan, under what that plan needs and no more."""
     plan = whole.plan
-    authority = asyncio.create_task(asyncio.to_thread(mint, plan.identity))
     wanted = launch.capabilities(plan, whole.place, whole.secrets, NOBODY)
     arriving = () if whole.host is None else hosting.arrival(whole.place)
     granted = CapabilitySet.of(*wanted, *(() if whole.host is None else hosting.needs(whole.place)))
     restarting = Restarting(plan.identity, whole.say)
     made = launch.Launch(
-        plan, whole.place, whole.secrets, authority, audit, log, whole.say, whole.seen, whole.resume, attendant
+        plan,
+        whole.place,
+        whole.secrets,
+        lambda: asyncio.to_thread(mint, plan.identity),
+        audit,
+        log,
+        whole.say,
+        whole.seen,
+        whole.resume,
+        attendant,
+        restarting=restarting,
     )
-    made = dataclasses.replace(made, restarting=restarting)
     if whole.screen is not None:
         command = terminal.on_a_terminal(plan.command, screen.size())
         made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
@@ -136,6 +145,7 @@ def _open_log(directory: Path) -> TextIO:
 
 
 def _came_up(whole: Attended) -> None:
+    gc.enable()
     whole.state.write(whole.running)
     whole.say(f"{whole.running.identity} is running")
 

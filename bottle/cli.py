@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,6 +35,7 @@ COMMANDS = {
 
 TAKING_WORDS = ("start", "exec")
 """Commands to which the words after `--` go as they stand."""
+LAUNCHING = ("start", "resume")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             whole.error(f"words after -- are for {' and '.join(TAKING_WORDS)} only")
         if rest:
             arguments.arguments = rest
+        if arguments.command in LAUNCHING:
+            gc.disable()  # until it is up: what is read for a launch stays, and looking for what doesn't takes time
         module, _, name = COMMANDS[arguments.command].partition(":")
         return int(getattr(import_module(module), name)(arguments))
     except KeyboardInterrupt:
@@ -71,3 +75,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
         return ended(error, "bottle")
+    finally:
+        gc.enable()

@@ -18,7 +18,7 @@ from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
 from opsexec.capability import CapabilitySet, least
-from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError
+from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, StepFailed
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
 from opsexec.steps import Push, ReadFile, RemoveFile, Step
 
@@ -42,7 +42,7 @@ class Rebuild(Exception):
 class Launch:
     """Everything one launch needs. `say`: progress, a line each; `seen`: each decision of egress, as it is made.
 
-    `authority`: it is made while the surroundings are.
+    `authority`: makes it, while the surroundings are made.
     `attendant`: who takes the agent's proposals, where there is supervise. `command`: the agent's words, where they
     aren't the plan's own; `stdin`: what it is given. `restarting`: by whom a person's restarts come.
     """
@@ -50,7 +50,7 @@ class Launch:
     plan: BottlePlan
     place: Place
     secrets: Credentials
-    authority: Awaitable[Authority]
+    authority: Callable[[], Awaitable[Authority]]
     audit: AuditSink
     log: TextIO
     say: Callable[[str], None]
@@ -110,9 +110,7 @@ async def _run(
     how = backend(plan.backend)
     layout = how.lay_out(launch.place)
     undo.append(layout)
-    await _steps(ex, layout.steps)
-    place = await _surround(how, launch, ex, undo, ending)
-    authority = await launch.authority
+    place, authority = await _surround(how, launch, ex, undo, ending, layout)
     launch.say(f"CA {authority.fingerprint}")
     restarting = launch.restarting or Restarting(plan.identity, launch.say)
     restarting.watch(how.daemons(plan, launch.place))
@@ -141,6 +139,10 @@ async def _run(
             guest_task = asyncio.create_task(ex.run_streaming(guest, stood, stdin=_line_held_open()))
             stack.push_async_callback(_end, guest_task)
             await _until(stood.ready, [guest_task, bundle], "the agent's place")
+        watch = how.home_watch(plan, place)
+        home = None if watch is None else asyncio.create_task(_watched(ex, watch, launch.say))
+        if home is not None:
+            stack.push_async_callback(_end, home)
         await _until_ready(bundle, said)
         # A rebuilt place is tried before it is said to run: there is another to go back to.
         tried = (("true",),) if attendant is not None and attendant.trying else ()
@@ -154,13 +156,14 @@ async def _run(
         watching = None if attendant is None else asyncio.create_task(attendant.watch(reloading.apply))
         if watching is not None:
             stack.push_async_callback(_end, watching)
-        watch = how.home_watch(plan, place)
-        home = None if watch is None else asyncio.create_task(_watched(ex, watch, launch.say))
-        if home is not None:
-            stack.push_async_callback(_end, home)
         agent = how.agent_run(plan, place, launch.secrets, launch.command)
         given = None if launch.stdin is None else launch.stdin()
-        out = await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
+        try:
+            out = await _beside(bundle, ex.run_streaming(agent, output, stdin=given), watching, home)
+        except StepFailed:
+            if guest is not None and guest_task.done():  # which says more than that there is nothing to run it in
+                raise _used_up(guest_task) from None
+            raise
         if guest is not None and out.exit_code in AMBIGUOUS:
             there = how.agent_run(plan, place, launch.secrets, ("true",))
             await _outlived(guest_task, ex.run_streaming(there))
@@ -179,36 +182,49 @@ async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait(tasks)
 
 
-async def _surround(how: Backend, launch: Launch, ex: Executor, undo: list[Phase], ending: list[Phase]) -> Place:
-    """Make what stands around the bundle and the agent, and the bundle's files beside it; returns where they are now.
+async def _surround(
+    how: Backend, launch: Launch, ex: Executor, undo: list[Phase], ending: list[Phase], layout: Phase
+) -> tuple[Place, Authority]:
+    """Make what stands around the bundle and the agent, and what is the bottle's own beside it; returns where they are.
 
-    Addresses that somebody else has are tried elsewhere, ATTEMPTS times in all.
+    Addresses that somebody else has are tried elsewhere, ATTEMPTS times in all. An engine is asked first: while it is
+    at work there is time for everything else.
     """
-    files = asyncio.create_task(_bundle_files(how, launch, ex))
+    asked = asyncio.Event()
+    own = asyncio.create_task(_own(how, launch, ex, layout, asked))
     try:
         for attempt in range(ATTEMPTS):
             place = replace(launch.place, attempt=attempt, again=launch.resume or attempt > 0)
             around = how.surroundings(launch.plan, place)
             undo += around
             ending[:] = around
+            if not around:
+                asked.set()
             try:
-                await _side_by_side(*(_steps(ex, phase.steps) for phase in around))
+                await _side_by_side(*(_steps(ex, phase.steps, asked) for phase in around))
             except OpsError as error:
                 if attempt == ATTEMPTS - 1 or not how.elsewhere(error):
                     raise
                 del undo[-len(around) :]
                 continue
             break
-        await files
+        return place, await own
     finally:
-        await _end(files)
-    return place
+        await _end(own)
 
 
-async def _bundle_files(how: Backend, launch: Launch, ex: Executor) -> None:
-    read = await _host(ex, how.host_reads())
-    for phase in (how.bundle_files(launch.place, read), how.route_table(launch.plan, launch.place)):
-        await _steps(ex, phase.steps)
+async def _own(how: Backend, launch: Launch, ex: Executor, layout: Phase, asked: asyncio.Event) -> Authority:
+    """Make the bottle's directories, the bundle's files and its authority, once the first of what stands around is."""
+    await asked.wait()
+    minting = asyncio.ensure_future(launch.authority())
+    try:
+        await _steps(ex, layout.steps)
+        read = await _host(ex, how.host_reads())
+        for phase in (how.bundle_files(launch.place, read), how.route_table(launch.plan, launch.place)):
+            await _steps(ex, phase.steps)
+        return await minting
+    finally:
+        minting.cancel()
 
 
 class _Spoke:
@@ -252,9 +268,12 @@ async def _read_whole(ex: Executor, step: ReadFile) -> bytes:
     return bytes(kept.data)
 
 
-async def _steps(ex: Executor, steps: Sequence[Step]) -> None:
+async def _steps(ex: Executor, steps: Sequence[Step], first: asyncio.Event | None = None) -> None:
+    """Run them one after the other; `first` is set once one is done."""
     for step in steps:
         await ex.run(step)
+        if first is not None:
+            first.set()
 
 
 async def _line_held_open() -> AsyncIterator[bytes]:
@@ -343,8 +362,12 @@ async def _outlived(guest: asyncio.Task[RunOutput], probe: Awaitable[RunOutput])
     if not there:  # its end is on its way, or has come
         await asyncio.wait([guest], timeout=LEAVE_S)
     if guest.done():
-        failed = _ended_early(guest, "the agent's container")
-        raise LaunchFailed(failed.message, hint="it may have used up what it has: --limit memory=8g, processes=4096")
+        raise _used_up(guest)
+
+
+def _used_up(guest: asyncio.Task[RunOutput]) -> LaunchFailed:
+    failed = _ended_early(guest, "the agent's container")
+    return LaunchFailed(failed.message, hint="it may have used up what it has: --limit memory=8g, processes=4096")
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
