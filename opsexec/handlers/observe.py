@@ -7,7 +7,8 @@ import json
 import time
 from typing import Any
 
-from opsexec.errors import BadStep, HostUnsuitable
+from opsexec.engine.place import Behind
+from opsexec.errors import BadStep, ConnectionLost, HostUnsuitable
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.far_answers import decoded
 from opsexec.handlers.limits import call, require_within_limit, within
@@ -28,14 +29,21 @@ async def handle(step: Step, context: Context) -> Outcome:
 
 
 async def _observe(step: Observe, context: Context) -> Outcome:
-    """Feed one JSON line a sample to the sink, on a steady beat, waiting while the sink is behind."""
+    """Feed one JSON line a sample to the sink, on a steady beat, waiting while the sink is behind.
+
+    All samples come over one connection: one that was lost between two of them is an error, too.
+    """
     names = step.names or OBSERVE_NAMES
     recorder = context.recorder
     drained = asyncio.Event()
     recorder.on_drain = recorder.on_failure = drained.set
+    held = await context.host.connection() if isinstance(context.host, Behind) else None
     next_at = time.monotonic()
     seen = 0
     while recorder.failure is None:
+        if held is not None and held.is_closed():
+            text = "the connection was lost between two samples"
+            raise ConnectionLost(text, host=context.host.name, hint="observe again")
         line = json.dumps(await _sample(names, step, context)).encode() + b"\n"
         drained.clear()
         behind = not recorder.feed(0, line)

@@ -67,9 +67,10 @@ async def test_what_is_observed_needs_its_grant(target: Target) -> None:
         await events.aclose()
 
 
-async def test_an_observer_hears_of_a_lost_connection(ssh_root: Target, sshd: Sshd) -> None:
+@pytest.mark.parametrize("interval_s", [0.05, 1.0])
+async def test_an_observer_hears_of_a_lost_connection(ssh_root: Target, sshd: Sshd, interval_s: float) -> None:
     async with ssh_root.connect() as ex:
-        events = ex.observe(*QUICK, interval_s=0.05)
+        events = ex.observe(*QUICK, interval_s=interval_s)
         assert events is not None
         await anext(aiter(events))
         before = sshd.connections_accepted()
