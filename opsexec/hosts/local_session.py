@@ -18,6 +18,8 @@ from opsexec.hosts.session import FarSession
 P = TypeVar("P", bound=asyncio.SubprocessProtocol)
 OPEN_S = 15.0
 """Seconds a session may take to answer."""
+GIVEN_UP_S = 1.0
+"""Seconds that a process which never became a session gets to be gone."""
 SUDO = ("sudo", "-n", "-H", "-u")
 RUNUSER = ("runuser", "-u")
 
@@ -59,16 +61,23 @@ async def open_local_session(host: str, run_as: str | None) -> FarSession:
         async with asyncio.timeout(OPEN_S):
             await session.ready
     except TimeoutError:
-        session.close()
-        _give_up(transport)
+        await _end(session, transport)
         raise HostUnsuitable(
             f"no session within {OPEN_S:g} s", host=host, hint="does sudo, or the user's shell, wait for something?"
         ) from None
     except BaseException:  # a cancellation as well: it never became a session
-        session.close()
-        _give_up(transport)
+        await _end(session, transport)
         raise
     return session
+
+
+async def _end(session: FarSession, transport: asyncio.SubprocessTransport) -> None:
+    """End what never became a session, and see it gone: a loop that ends before that never learns of it."""
+    session.close()
+    _give_up(transport)
+    with contextlib.suppress(TimeoutError):  # sudo's ends when sudo looks
+        async with asyncio.timeout(GIVEN_UP_S):
+            await session.gone.wait()
 
 
 async def start_far(protocol: Callable[[], P], host: str, run_as: str | None) -> tuple[asyncio.SubprocessTransport, P]:
