@@ -8,10 +8,11 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from opsexec.errors import ConnectionLost, HostUnsuitable, UsageError
+from opsexec.hosts.port import Behind
 
 if TYPE_CHECKING:
     import asyncssh
@@ -23,15 +24,6 @@ DEFAULT = "/var/run/docker.sock"
 VARIABLE = "DOCKER_HOST"
 PROBE_S = 20.0
 """Seconds that a host behind SSH may take to say where its engine is, and to connect to it."""
-
-
-@runtime_checkable
-class Behind(Protocol):
-    """A host behind an SSH connection."""
-
-    async def connection(self) -> asyncssh.SSHClientConnection:
-        """Return the open connection."""
-        ...
 
 
 _known: WeakKeyDictionary[asyncssh.SSHClientConnection, str] = WeakKeyDictionary()

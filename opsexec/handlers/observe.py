@@ -7,12 +7,12 @@ import json
 import time
 from typing import Any
 
-from opsexec.engine.place import Behind
 from opsexec.errors import BadStep, ConnectionLost, HostUnsuitable
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.far_answers import decoded
 from opsexec.handlers.limits import call, require_within_limit, within
 from opsexec.handlers.systemctl import Systemctl
+from opsexec.hosts.port import Behind
 from opsexec.steps.base import Step
 from opsexec.steps.observe import FACT_NAMES, OBSERVE_NAMES, Facts, Observe
 

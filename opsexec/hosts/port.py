@@ -6,11 +6,13 @@ Handlers know nothing else of a host. `local.py` and `ssh.py` implement it, and 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 if TYPE_CHECKING:
+    import asyncssh
+
     from opsexec.executor import RunOutput, TtySession
     from opsexec.recorder import Recorder
 
@@ -117,4 +119,13 @@ class Host(Protocol):
         ...
 
 
-__all__ = ["Host", "ProcessExit", "ProcessSpec", "RunOutput", "SyncPlan", "SyncResult"]
+@runtime_checkable
+class Behind(Protocol):
+    """A host behind an SSH connection."""
+
+    async def connection(self) -> asyncssh.SSHClientConnection:
+        """Return the open connection."""
+        ...
+
+
+__all__ = ["Behind", "Host", "ProcessExit", "ProcessSpec", "RunOutput", "SyncPlan", "SyncResult"]
