@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from agent.services import change_cli
 from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
-from opsexec.cli.ending import await_children, ended
+from opsexec.cli.ending import all_written, await_children, ended
+from opsexec.cli.printed_help import HelpingParser
+from opsexec.closed_streams import stand_in
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ WHOAMI_EPILOG = """examples:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = HelpingParser(
         prog="ops-agent",
         description="The on-host half of opsexec: it proves who asks, holds the host's ceiling, runs steps, audits.",
         epilog=EPILOG,
@@ -62,11 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    stand_in()
     parser = _parser()
-    arguments = parser.parse_args(argv)
     await_children()
     try:
-        return _run(parser, arguments)
+        with all_written():
+            return _run(parser, parser.parse_args(argv))
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind

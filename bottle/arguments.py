@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from bottle.backends.names import BACKENDS
 from bottle.commands.completion import SHELLS
+from opsexec.cli.printed_help import HelpingParser
 from opsexec.errors import UsageError
 
 EPILOG = """examples:
@@ -57,7 +58,7 @@ EXAMPLES = {
 """What each command's help shows of it, without `bottle`."""
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(HelpingParser):
     """argparse with errors of ours, one sentence and a hint. Options are never abbreviated: a new one changes none."""
 
     def __init__(self, **rest: Any) -> None:

@@ -6,6 +6,10 @@ import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bottle.arguments import Parser
 
 COMMANDS = {
     "start": "bottle.starting:start",
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from bottle.arguments import parser
     from bottle.commands.completion import ASK, complete
-    from bottle.streams import stand_in
+    from opsexec.closed_streams import stand_in
 
     stand_in()
     whole = parser()
@@ -50,26 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     if own == [ASK]:
         return complete(rest, whole)
-    from opsexec.cli.ending import INTERRUPTED, await_children, ended, tell
+    from opsexec.cli.ending import INTERRUPTED, all_written, await_children, ended, tell
 
     await_children()
     try:
-        arguments = whole.parse_args(own)
-        if arguments.version:
-            from opsexec import __version__
-
-            print(f"bottle {__version__}")
-            return 0
-        if arguments.command is None:
-            whole.error("a command is missing")
-        if rest and arguments.command not in TAKING_WORDS:
-            whole.error(f"words after -- are for {' and '.join(TAKING_WORDS)} only")
-        if rest:
-            arguments.arguments = rest
-        if arguments.command in LAUNCHING:
-            gc.disable()  # until it is up: what is read for a launch stays, and looking for what doesn't takes time
-        module, _, name = COMMANDS[arguments.command].partition(":")
-        return int(getattr(import_module(module), name)(arguments))
+        with all_written():
+            return _run(whole, own, rest)
     except KeyboardInterrupt:
         tell("interrupted", program="bottle")
         return INTERRUPTED
@@ -77,3 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ended(error, "bottle")
     finally:
         gc.enable()
+
+
+def _run(whole: Parser, own: list[str], rest: list[str]) -> int:
+    arguments = whole.parse_args(own)
+    if arguments.version:
+        from opsexec import __version__
+
+        print(f"bottle {__version__}")
+        return 0
+    if arguments.command is None:
+        whole.error("a command is missing")
+    if rest and arguments.command not in TAKING_WORDS:
+        whole.error(f"words after -- are for {' and '.join(TAKING_WORDS)} only")
+    if rest:
+        arguments.arguments = rest
+    if arguments.command in LAUNCHING:
+        gc.disable()  # until it is up: what is read for a launch stays, and looking for what doesn't takes time
+    module, _, name = COMMANDS[arguments.command].partition(":")
+    return int(getattr(import_module(module), name)(arguments))

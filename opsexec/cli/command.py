@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from opsexec.cli.printed_help import HelpingParser
 from opsexec.errors import UsageError
 
 FEW = 6
@@ -30,7 +31,7 @@ class Command(NamedTuple):
     subcommands: tuple[Command, ...] = ()
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(HelpingParser):
     """argparse with our errors and our help.
 
     Options are never abbreviated: a new one must not change what old scripts mean.

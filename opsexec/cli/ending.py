@@ -6,9 +6,11 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from opsexec.closed_streams import stand_in
 from opsexec.errors import OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class OutputFailed(OpsError):
 
 def guarded(argv: Sequence[str] | None) -> int:
     """Parse, run, and turn every way a command can end into an exit code."""
+    stand_in()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -80,11 +83,40 @@ def _run(argv: Sequence[str]) -> int:
         return _crashed(error)
 
 
+@contextmanager
+def all_written() -> Iterator[None]:
+    """Have all that another program of this project prints written before it ends well; raises what `ended` tells."""
+    try:
+        yield
+    except SystemExit:  # how argparse ends after --help
+        _write_out()
+        raise
+    _write_out()
+
+
+def _write_out() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputFailed(error) from error
+
+
 def ended(error: Exception, program: str) -> int:
     """Say in a sentence and a hint what ended another program of this project's; returns its exit code.
 
     Of a group of errors the first is told. What nobody foresaw leaves its traceback in a file.
     """
+    code = _told(error, program)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget(sys.stdout)  # it has failed as it is: the interpreter's last flush would end it in another way
+    return code
+
+
+def _told(error: Exception, program: str) -> int:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, OpsError):
@@ -110,8 +142,9 @@ def tell(sentence: str, *, hint: str | None = None, program: str = "opsexec") ->
     text = f"{program}: {printable(sentence)}\n"
     if hint:
         text += f"  hint: {printable(hint)}\n"
-    try:
+    with suppress(OSError):  # what is left unwritten is told as the command ends
         sys.stdout.flush()
+    try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
@@ -185,6 +218,7 @@ __all__ = [
     "USAGE",
     "OpsError",
     "UsageError",
+    "all_written",
     "await_children",
     "ended",
     "guarded",

@@ -126,3 +126,44 @@ def test_output_that_has_no_room_is_told_in_a_sentence_by_every_command(words: l
     assert "the output can't be written: No space left on device" in done.stderr
     assert "hint: " in done.stderr
     assert not list((tmp_path / "opsexec").glob("crash-*"))
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["--help", "--version", "COMMAND --help", "COMMAND"])
+@pytest.mark.parametrize("program", ["opsexec.cli schema runbook", "agent schema", "bottle completion bash"])
+def test_no_program_ends_well_where_its_output_has_no_room(program: str, words: str, unbuffered: str) -> None:
+    module, command = program.split(maxsplit=1)
+    argv = words.replace("COMMAND", command.split()[0] if "--help" in words else command).split()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            cwd=Path(__file__).parent.parent.parent,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert "written: No space left on device\n  hint: " in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["opsexec.cli", "agent", "bottle"])
+def test_no_program_complains_of_a_reader_who_has_gone(module: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            cwd=Path(__file__).parent.parent.parent,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
