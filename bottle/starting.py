@@ -184,16 +184,33 @@ def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
 
 
 def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
-    """Return `--resolve HOST=ADDRESS:PORT` options; raises UsageError for another shape."""
-    found = {}
-    for text in texts:
-        host, equals, target = text.partition("=")
-        address, colon, port = target.rpartition(":")
-        number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
-        if not (equals and colon and host and address and 0 < number < 65536):
-            raise UsageError(f"--resolve {text[:80]!r} is not HOST=ADDRESS:PORT", hint="like api.test=127.0.0.7:8443")
-        found[host.lower()] = (address.strip("[]"), number)
-    return found
+    """Return `--resolve HOST=ADDRESS:PORT` options; raises UsageError for another shape, and for what is no address."""
+    return dict(_resolved(text) for text in texts)
+
+
+def _resolved(text: str) -> tuple[str, tuple[str, int]]:
+    import ipaddress
+
+    from bottle.manifest.names import host_name
+
+    name, equals, target = text.partition("=")
+    address, colon, port = target.rpartition(":")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else 0
+    hint = "like api.test=127.0.0.7:8443, or api.test=[::1]:8443"
+    if not (equals and colon and name and address and 0 < number < 65536):
+        raise UsageError(f"--resolve {text[:80]!r} is not HOST=ADDRESS:PORT", hint=hint)
+    try:
+        host = host_name(name)
+    except ValueError as error:
+        raise UsageError(f"--resolve {text[:80]!r}: {name[:60]!r} {error}", hint=hint) from None
+    inside = address[1:-1] if address[0] == "[" and address[-1] == "]" else address
+    try:
+        found = ipaddress.ip_address(inside)
+    except ValueError:
+        found = None
+    if found is None or getattr(found, "scope_id", None) or (inside != address and found.version == 4):
+        raise UsageError(f"--resolve {text[:80]!r}: {address[:60]!r} is no IP address", hint=hint)
+    return host, (str(found), number)
 
 
 def _launch(

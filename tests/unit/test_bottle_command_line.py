@@ -12,6 +12,7 @@ import pytest
 
 from bottle.arguments import EXAMPLES, parser
 from bottle.cli import COMMANDS, main
+from bottle.starting import resolve_option
 from bottle.state import Metadata, State
 from tests.parts.bottle_manifests import HomeRoot
 
@@ -52,6 +53,12 @@ def commands(at: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Argume
         (["policy", "check", "worker", "https://open.test/v1", "get"], "hint: GET"),
         (["info", "wroker"], "did you mean 'worker'?"),
         (["start", "worker", "--dry-run", "--resolve", "a.test=127.0.0.7:8²", "--", "x"], "is not HOST=ADDRESS:PORT"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=b.test:80", "--", "x"], "'b.test' is no IP address"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=127.0.0.300:80", "--", "x"], "is no IP address"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=[::1:80", "--", "x"], "is no IP address"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=[127.0.0.7]:80", "--", "x"], "is no IP address"),
+        (["start", "worker", "--dry-run", "--resolve", "a.test=fe80::1%lo:80", "--", "x"], "is no IP address"),
+        (["start", "worker", "--dry-run", "--resolve", "a b=127.0.0.7:80", "--", "x"], "'a b' is not a host name"),
         (["start", "worker", "--backend", "smolmachines", "--dry-run", "--", "true"], "hint: known: bwrap, docker"),
     ],
 )
@@ -87,6 +94,14 @@ def test_a_dry_run_is_one_object_for_a_program(capsys: pytest.CaptureFixture[str
     told = json.loads(capsys.readouterr().out)
     assert ["egress", "open.test [paths: /v1]"] in told["lines"]
     assert {"bundle", "agent"} <= {each["phase"] for each in told["steps"]}
+
+
+def test_where_egress_finds_a_host_is_an_address_and_a_port() -> None:
+    assert resolve_option(["A.test=127.0.0.7:8443", "b.test=[0:0::1]:80", "c.test=::1:443"]) == {
+        "a.test": ("127.0.0.7", 8443),
+        "b.test": ("::1", 80),
+        "c.test": ("::1", 443),
+    }
 
 
 @pytest.mark.parametrize(
