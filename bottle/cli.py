@@ -21,7 +21,7 @@ COMMANDS = {
     "stop": "bottle.commands.bottles:stop",
     "logs": "bottle.commands.bottles:logs",
     "cleanup": "bottle.commands.bottles:cleanup",
-    "restart": "bottle.restarting:restart",
+    "restart": "bottle.commands.restart:restart",
     "exec": "bottle.commands.exec:execute",
     "audit": "bottle.commands.audit:audit",
     "verify": "bottle.commands.verify:verify",

@@ -1,8 +1,7 @@
 """The launcher's own door: a socket in the bottle's directory, which no sandbox has, for programs beside the agent.
 
-`bottle exec` comes this way, so that what it starts has the launcher's executor, ceiling, audit and end. Frames both
-ways: a letter, 4 bytes of length, as many bytes. In: `?` what is asked (JSON), `i` stdin, empty at its end. Out: `o`
-and `e` output, `x` how it ended, `f` why it wasn't done.
+`bottle exec` comes this way, so that what it starts has the launcher's executor, ceiling, audit and end. What goes over
+it stands in control_wire.py.
 """
 
 from __future__ import annotations
@@ -21,20 +20,17 @@ from typing import Any
 import msgspec
 
 from bottle.backends.base import Place, backend
+from bottle.control_wire import MAX_FRAME, NAME, frame, read_frame
 from bottle.credentials import Credentials
-from bottle.errors import NoSuchBottle
 from bottle.plan import BottlePlan
 from bottle.restarting import Restarting
 from bottle.terminal import Size, on_a_terminal
 from opsexec.errors import OpsError, UsageError
 from opsexec.executor import Executor, LogSink, RunOutput, Stream
 
-NAME = "control.sock"
-MAX_FRAME = 1 << 20
 MAX_AT_ONCE = 16
 WAITING = 16
 """Blocks of stdin that wait for a program that doesn't read; then its caller waits."""
-HEAD = struct.Struct(">cI")
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,22 +73,6 @@ class Beside:
         return await self._ex.run_streaming(step, sink, stdin=stdin)
 
 
-def frame(kind: bytes, data: bytes) -> bytes:
-    """Return one frame."""
-    return HEAD.pack(kind, len(data)) + data
-
-
-async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes] | None:
-    """Return the next frame; None at the end. Raises UsageError for one that is too long."""
-    try:
-        kind, size = HEAD.unpack(await reader.readexactly(HEAD.size))
-        if size > MAX_FRAME:
-            raise UsageError(f"a frame of {size} bytes is over {MAX_FRAME}")
-        return kind, await reader.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-
-
 @asynccontextmanager
 async def served(directory: Path, run: Runner) -> AsyncIterator[None]:
     """Listen in a bottle's directory while this lasts; what was started ends with it."""
@@ -114,21 +94,6 @@ async def served(directory: Path, run: Runner) -> AsyncIterator[None]:
             await door.end()
             if os.path.lexists(path):
                 os.unlink(path)
-    finally:
-        os.close(fd)
-
-
-async def connect(directory: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection to a bottle's launcher; raises NoSuchBottle where none listens."""
-    try:
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NoSuchBottle(f"there is no bottle {directory.name}", hint="`bottle list --all` shows them") from error
-    try:
-        return await asyncio.open_unix_connection(f"/proc/self/fd/{fd}/{NAME}", limit=MAX_FRAME)
-    except OSError as error:
-        hint = "`bottle list` shows those that run; `bottle resume` starts one again"
-        raise NoSuchBottle(f"{directory.name} isn't running", hint=hint) from error
     finally:
         os.close(fd)
 

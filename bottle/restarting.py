@@ -5,9 +5,7 @@ What it was told at first is told again by the supervisor: keys and CA are the s
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -57,36 +55,3 @@ class Restarting:
             raise OpsError(
                 f"{name} didn't come up again", host=self._identity, hint=f"bottle logs {self._identity} {name}"
             )
-
-
-def restart(arguments: argparse.Namespace) -> int:
-    """Ask a bottle's launcher to restart a daemon; returns 0 when it is ready."""
-    from bottle.commands.told import print_json
-
-    asyncio.run(_ask(arguments.identity, arguments.daemon))
-    if arguments.json:
-        print_json({"identity": arguments.identity, "daemon": arguments.daemon, "ready": True})
-    else:
-        print(f"{arguments.daemon} of {arguments.identity} is ready")
-    return 0
-
-
-async def _ask(identity: str, name: str) -> None:
-    from bottle.commands.exec import failure
-    from bottle.control import connect, frame, read_frame
-    from bottle.errors import LaunchFailed
-    from bottle.manifest.store import home_root
-    from bottle.state import State
-
-    state = State(home_root().resolve())
-    state.read(identity)
-    reader, writer = await connect(state.directory(identity))
-    try:
-        writer.write(frame(b"?", json.dumps({"restart": name}).encode()))
-        found = await read_frame(reader)
-    finally:
-        writer.close()
-    if found is None:
-        raise LaunchFailed(f"{identity} ended", hint="`bottle list --all` shows what became of it")
-    if found[0] == b"f":
-        raise failure(json.loads(found[1]))

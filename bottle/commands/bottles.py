@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bottle.commands.row import row
 from bottle.commands.told import print_json
-
-if TYPE_CHECKING:
-    from bottle.state import State
 
 STOP_S = 15.0
 
@@ -36,28 +34,6 @@ def list_bottles(arguments: argparse.Namespace) -> int:
         where = f"  on {shown(each['host'])}" if each.get("host") else ""
         print(f"{each['identity']:<40} {each['state']:<12} {each['agent']}{where}")
     return 0
-
-
-def row(state: State, identity: str, alive: bool) -> dict[str, Any]:
-    """Return what there is to say of one bottle, for programs. `directory`: where its audit, log and home are kept."""
-    from bottle.errors import NoSuchBottle
-
-    directory = str(state.directory(identity))
-    try:
-        found = state.read(identity)
-    except NoSuchBottle as error:
-        unknown = {"identity": identity, "state": "unreadable", "agent": "", "started_at": 0.0, "why": str(error)}
-        return {**unknown, "directory": directory}
-    how = "running" if alive else "left behind" if found.phase == "launching" else "stopped"
-    return {
-        "identity": identity,
-        "state": how,
-        "agent": found.agent,
-        "backend": found.backend,
-        "started_at": found.started_at,
-        "host": found.host.get("url"),
-        "directory": directory,
-    }
 
 
 def stop(arguments: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ from bottle import screen
 from bottle.attended import Through
 from bottle.commands.outcome import Outcome
 from bottle.commands.told import print_json
-from bottle.control import connect, frame, read_frame
-from bottle.errors import HostUnready, LaunchFailed
+from bottle.control_wire import connect, failure, frame, read_frame
+from bottle.errors import LaunchFailed
 from bottle.manifest.store import home_root
 from bottle.state import State
 from opsexec.errors import OpsError, UsageError
@@ -94,12 +94,6 @@ async def _ended(
         # What it was given up at is no news: the program has ended, or its launcher has.
         await asyncio.gather(giving, return_exceptions=True)
         writer.close()
-
-
-def failure(told: dict[str, Any]) -> OpsError:
-    """Return the error that a launcher tells."""
-    kind = {2: UsageError, 3: HostUnready}.get(told.get("exit_code", 1), OpsError)
-    return kind(str(told.get("message")), hint=told.get("hint"))
 
 
 def _status(told: dict[str, Any]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bottle.commands.row import row
 from bottle.commands.told import print_json
 from opsexec.errors import OpsError
 from opsexec.executor import Stream
@@ -51,8 +52,6 @@ def of_a_bottle(state: State, identity: str, *, asked: bool) -> Iterator[Outcome
     if not asked:
         yield None
         return
-    from bottle.commands.bottles import row
-
     outcome = Outcome()
     try:
         yield outcome

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bottle.control import Asked, Runner, connect, frame, read_frame, served
+from bottle.control import Asked, Runner, served
+from bottle.control_wire import connect, frame, read_frame
 from opsexec.errors import UsageError
 from opsexec.executor import LogSink, RunOutput
 
