@@ -7,7 +7,6 @@ import getpass
 import os
 import re
 import socket
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def config_files(options: SshOptions) -> tuple[str, ...]:
 def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.SSHClientConnectionOptions:
     """Return the settings that the configuration files give this host. Raises UsageError for a broken file."""
     try:
-        return _cached_settings(address, config_files(options))
+        return _read_settings(address, config_files(options))
     except (ValueError, OSError) as error:
         if not isinstance(error, (asyncssh.ConfigParseError, OSError)):  # what it says of a user without a name
             raise UsageError(str(error), host=name, hint="set USER, and HOME") from error
@@ -179,8 +178,7 @@ def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.S
         raise UsageError(f"the ssh configuration can't be read: {error}", host=name, hint=hint) from error
 
 
-@lru_cache(maxsize=4096)
-def _cached_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SSHClientConnectionOptions:
+def _read_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SSHClientConnectionOptions:
     return asyncssh.SSHClientConnectionOptions(
         host=address.host,
         config=list(files) or None,

@@ -254,6 +254,17 @@ async def test_a_jump_of_the_configuration_is_made(
     assert bastion.logins() - before == 2
 
 
+async def test_a_jump_that_was_taken_out_of_the_configuration_is_made_no_more(
+    login: Login, config: Path, agent_only: Path
+) -> None:
+    block = login.endpoint.config_block("web1")
+    options: dict[str, object] = {"config_files": [str(config)], "known_hosts": None, "identity_files": None}
+    config.write_text(f"{block}  ProxyJump root@127.0.0.1:1\n")
+    assert "jump root@127.0.0.1:1" in str(await login.fails_on_hop("ssh://web1", **options))
+    config.write_text(block)
+    await login.works("ssh://web1", **options)
+
+
 async def test_each_hops_key_is_checked(login: Login, bastion: Sshd, sshd: Sshd) -> None:
     keys = [str(login.endpoint.identity), str(bastion.client_key)]
     logins = bastion.logins(), sshd.logins()
