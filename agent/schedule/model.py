@@ -14,6 +14,9 @@ from opsexec.wire import Grants, unpack_grants
 
 KEPT_FIRED = 512
 
+FAMILIES = frozenset({"process", "files", "services", "observe"})
+"""The families of steps that can be done when nobody is there."""
+
 Cause = Literal["due", "missed", "asked"]
 State = Literal["ok", "failed", "lost", "skipped"]
 

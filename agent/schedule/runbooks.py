@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.schedule.turn import FAMILIES
+from agent.schedule.model import FAMILIES
 from opsexec.errors import BadRunbook, OpsError, StepFailed
 from opsexec.inventory import Inventory, InventoryHost
 from opsexec.runbook import NullJournal, Runbook, execute

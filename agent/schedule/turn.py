@@ -15,7 +15,7 @@ from agent.ceiling import effective
 from agent.detached import Starter, end_of, request_digest
 from agent.marked_host import MarkedHost, new_mark
 from agent.say import say
-from agent.schedule.model import Ended, Schedule, State, Turn
+from agent.schedule.model import FAMILIES, Ended, Schedule, State, Turn
 from opsexec.audit import BadRecord
 from opsexec.capability import CapabilitySet
 from opsexec.errors import AuditUnavailable, OpsError, StepFailed
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 AGAIN_S = 0.1
 """Seconds between two askings of a run to end: one that is still starting can't be told yet."""
-
-FAMILIES = frozenset({"process", "files", "services", "observe"})
-"""The families of steps that can be done when nobody is there."""
 
 Answer = TypeVar("Answer")
 

@@ -13,7 +13,8 @@ from agent.services.doctor import DECLARATIONS, LOCAL_RUNTIME, OF_A_SERVICE, Req
 from agent.services.engine import Engine
 from agent.services.finding import Finding
 from agent.services.look import Look
-from agent.services.manager import UNTESTED, Manager, manager_of
+from agent.services.manager import UNTESTED, Manager
+from agent.services.managers import manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from agent.services.receipt import RECEIPTS

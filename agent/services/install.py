@@ -15,7 +15,8 @@ from agent.services.doctor import OF_A_SERVICE, Request, find_service, with_caus
 from agent.services.engine import Engine
 from agent.services.finding import Evidence, Finding, Fix
 from agent.services.look import Look, Service
-from agent.services.manager import Manager, manager_of
+from agent.services.manager import Manager
+from agent.services.managers import manager_of
 from agent.services.outcome import Outcome
 from agent.services.overlay import OverlayProbe
 from agent.services.probe import FileText, Probe, Unreadable

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from agent.services.acts import Act
-from agent.services.artifact import Places
-from agent.services.look import Look
 
 if TYPE_CHECKING:
+    from agent.services.artifact import Places
     from agent.services.evidence import Form
+    from agent.services.look import Look
 
 
 UNTESTED = "untested on a mac: what is asked of launchctl was tried against a stand-in alone"
@@ -131,17 +131,3 @@ class Manager(Protocol):
 
     def journal(self) -> str | None:
         """Return the question for what the service said; None where the manager keeps no log."""
-
-
-async def manager_of(look: Look) -> Manager:
-    """Return the manager of the look's host and service; raises Unreadable."""
-    home = await look.home()
-    if await look.system() == "Darwin":
-        from agent.services.launchd_identity import identity
-        from agent.services.launchd_manager import LaunchdManager
-
-        places = Places.of(look.service.name, user=look.user, home=home, darwin=True)
-        return LaunchdManager(look, places, await identity(look))
-    from agent.services.systemd_manager import SystemdManager
-
-    return SystemdManager(look, Places.of(look.service.name, user=look.user, home=home))

@@ -20,7 +20,8 @@ from agent.services.evidence import Capture, Captured, Source, redacted
 from agent.services.finding import Finding
 from agent.services.held import NOTE, hold, put_aside, read_held, withdraw
 from agent.services.look import Look, Service
-from agent.services.manager import Manager, manager_of
+from agent.services.manager import Manager
+from agent.services.managers import manager_of
 from agent.services.outcome import Outcome
 from agent.services.probe import Probe, Unreadable
 from opsexec.errors import OpsError, StepFailed, UsageError

@@ -13,16 +13,13 @@ from typing import Any, NoReturn
 
 from bottle.manifest.store import home_root
 from bottle.operator.deciding import approve, edited, reject
+from bottle.operator.listing import WIDTH, lines
 from bottle.operator.shown import Shown, find, waiting
 from bottle.preflight import shown as plain
 from bottle.state import State
 from opsexec.errors import UsageError
 
 MAX_EDIT = 64 << 10
-WIDTH = 100
-NARROWEST = 40
-GOES_ON = "    | "
-"""Begins what belongs to the line before."""
 
 
 def _state() -> State:
@@ -45,39 +42,8 @@ def proposals(arguments: argparse.Namespace) -> int:
     return 1 if seen.unreadable else 0
 
 
-def lines(shown: Shown, now: float, width: int = WIDTH) -> list[str]:
-    """Return a proposal as a person reads it. Nothing is left out or cut short, and no character hides or steers.
-
-    Lines are broken here, at `width` characters and with a mark: were it up to the terminal, a long reason could go on
-    as a line that looks like one of ours.
-    """
-    proposal = shown.proposal
-    again = f", asked {proposal.times} times" if proposal.times > 1 else ""
-    found = [
-        f"{shown.token}  {shown.bottle}  {proposal.candidate.kind} {plain(shown.candidate.subject)}",
-        f"  {_ago(now - proposal.asked_at)}{again}; the agent says: {plain(proposal.why)}",
-        *(f"  {plain(line)}" for line in shown.difference),
-        *(f"  ! {plain(risk)}" for risk in shown.risks),
-    ]
-    if shown.problem:
-        found.append(f"  it can't be carried out: {plain(shown.problem)}")
-    return [part for line in found for part in _broken(line, max(width, NARROWEST))]
-
-
-def _broken(line: str, width: int) -> list[str]:
-    step = width - len(GOES_ON)
-    return [line[:width], *(GOES_ON + line[at : at + step] for at in range(width, len(line), step))]
-
-
 def _width() -> int:
     return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
-
-
-def _ago(seconds: float) -> str:
-    for size, name in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {name} ago"
-    return f"{max(seconds, 0):.0f} s ago"
 
 
 def approve_one(arguments: argparse.Namespace) -> int:

@@ -18,8 +18,8 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Header, Input, Static
 
 from bottle.operator.board import Board, read_board
-from bottle.operator.commands import lines
 from bottle.operator.deciding import approve, reject
+from bottle.operator.listing import lines
 from bottle.operator.shown import Shown
 from bottle.preflight import shown as plain
 from bottle.state import State

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from opsexec.errors import HostUnsuitable, OpsError, StepFailed
 from opsexec.hosts.bridge import OpenFar, ended_early
-from opsexec.hosts.copies import READY_S, Carried, TarNeeded, carry
+from opsexec.hosts.carrying import READY_S, Carried, TarNeeded, carry
 from opsexec.hosts.copy_process import CopyProcess
 from opsexec.hosts.copy_report import CopyReport
 from opsexec.hosts.port import SyncPlan, SyncResult

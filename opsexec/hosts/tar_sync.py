@@ -16,7 +16,7 @@ from opsexec.far.copy_request import PULL, PUSH, CopyRequest
 from opsexec.far.message import unpack_message
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.bridge import OpenFar, ended_early
-from opsexec.hosts.copies import Carried, carry
+from opsexec.hosts.carrying import Carried, carry
 from opsexec.hosts.copy_process import CopyProcess
 from opsexec.hosts.copy_report import CopyReport
 from opsexec.hosts.port import SyncPlan, SyncResult

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from opsexec.runbook.journal import Journal, NullJournal
     from opsexec.runbook.model import Assert, Retry, Runbook, RunbookStep, Template, Tier
     from opsexec.runbook.options import Approval, ApprovalMissing, RunOptions
-    from opsexec.runbook.progress import PlainProgress, SilentProgress, progress_for
+    from opsexec.runbook.progress import PlainProgress, SilentProgress
     from opsexec.runbook.report import Report
+    from opsexec.runbook.showing import progress_for
 
 _HOME = {
     "engine": "Engine execute",
@@ -23,8 +24,9 @@ _HOME = {
     "journal": "Journal NullJournal",
     "model": "Assert Retry Runbook RunbookStep Template Tier",
     "options": "Approval ApprovalMissing RunOptions",
-    "progress": "PlainProgress SilentProgress progress_for",
+    "progress": "PlainProgress SilentProgress",
     "report": "Report",
+    "showing": "progress_for",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -153,14 +153,3 @@ def printable(text: str) -> str:
 
 def _count(hosts: int) -> str:
     return "1 host" if hosts == 1 else f"{hosts} hosts"
-
-
-def progress_for(out: TextIO, *, json: bool = False) -> Progress:
-    """Return what fits: silence with `--json`, a live table on a terminal, else plain lines."""
-    if json:
-        return SilentProgress()
-    if out.isatty():
-        from opsexec.runbook.live import LiveProgress
-
-        return LiveProgress(out)
-    return PlainProgress(out)

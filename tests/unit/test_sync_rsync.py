@@ -11,7 +11,7 @@ from opsexec.errors import OpsError
 from opsexec.far.copy_request import CopyRequest, admits_below
 from opsexec.far.message import FarError
 from opsexec.far.rsync_serve import require_plain
-from opsexec.hosts.copies import TarNeeded
+from opsexec.hosts.carrying import TarNeeded
 from opsexec.hosts.copy_report import LISTED, CopyReport, shown
 from opsexec.hosts.port import SyncPlan
 from opsexec.hosts.rsync import MARK, RsyncEnd, rsync_argv, server_options
