@@ -87,6 +87,17 @@ class SshAddress(msgspec.Struct, frozen=True):
         return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
 
 
+class KnownAs(msgspec.Struct, frozen=True):
+    """Where a host's keys are looked for. `files`: of known hosts; `host`: HostName, else the host that was asked for.
+
+    `alias`: HostKeyAlias, a name without a port, None where there is none.
+    """
+
+    files: tuple[str, ...]
+    host: str
+    alias: str | None = None
+
+
 class Login(msgspec.Struct, frozen=True):
     """An open connection and the jump connections under it, outermost first."""
 
@@ -188,6 +199,14 @@ def _read_settings(address: SshAddress, files: tuple[str, ...]) -> asyncssh.SSHC
         **({"username": address.user} if address.user else {}),
         **({"port": address.port} if address.port else {}),
     )
+
+
+def known_as(address: SshAddress, options: SshOptions, name: str) -> KnownAs:
+    """Return how the configuration has a host's keys looked up; raises UsageError for a broken one."""
+    chosen = _settings(address, options, name)
+    alias = chosen.config.get("HostKeyAlias")
+    files = known_hosts_files(options.known_hosts, address.host, chosen)
+    return KnownAs(files, str(chosen.host), str(alias) if alias else None)
 
 
 def _arguments(address: SshAddress, options: SshOptions, chosen: asyncssh.SSHClientConnectionOptions) -> dict[str, Any]:

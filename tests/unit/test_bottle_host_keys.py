@@ -192,3 +192,57 @@ def test_without_any_key_it_is_shown_so_and_nothing_is_read(operator: Path) -> N
     ) as caught:
         credentials.gather(plan, HostFacts(), str, {})
     assert "ssh-keyscan -p 2222 git.test" in str(caught.value.hint)
+
+
+def configured(operator: Path, text: str) -> HostKeys:
+    """What is known of the upstream with this configuration of the operator's ssh."""
+    path = operator.with_name("config")
+    path.write_text(text)
+    path.chmod(0o600)
+    return known(Upstream(URL))
+
+
+def test_the_files_are_those_of_the_operator_s_ssh_configuration(keys: Keys, operator: Path) -> None:
+    one, two = keys.lines()
+    operator.write_text(f"{NAME} {two}\n")
+    operator.with_name("own").write_text(f"{NAME} {one}\n")
+    named = f"Host other.test\n  UserKnownHostsFile none\nHost git.test\n  UserKnownHostsFile ~/.ssh/none {keys.home}\n"
+    keys.home.write_text(f"{NAME} {one}\n")
+    assert configured(operator, named) == HostKeys((one,), str(keys.home))
+    keys.machine.write_text(f"@revoked * {one}\n")
+    assert configured(operator, f"{named}  GlobalKnownHostsFile {keys.machine}\n").keys == ()
+    assert configured(operator, "Host git.test\n  UserKnownHostsFile ~/.ssh/own\n") == HostKeys((one,), "~/.ssh/own")
+    none = configured(operator, "Host *\n  UserKnownHostsFile none\n  GlobalKnownHostsFile none\n")
+    assert none.problem == f"no file: no key of {NAME} is known"
+
+
+def test_under_its_alias_a_host_is_known_and_under_no_other_name(keys: Keys, operator: Path) -> None:
+    one, two = keys.lines()
+    alias = "Host git.test\n  HostName real.test\n  HostKeyAlias forge\n"
+    operator.write_text(f"{NAME} {two}\n[real.test]:2222 {two}\n[forge]:2222 {two}\nforge {one}\n")
+    assert configured(operator, alias) == HostKeys((one,), "~/.ssh/known_hosts, as forge")
+    operator.write_text(f"{NAME} {two}\n")
+    assert configured(operator, alias).problem.endswith(": no key of forge is known")
+
+
+def test_what_is_known_of_its_host_name_counts_where_nothing_is_of_itself(keys: Keys, operator: Path) -> None:
+    one, two = keys.lines()
+    leads = "Host git.test\n  HostName real.%h\n  Port 2200\n"
+    real = "[real.git.test]:2222"
+    operator.write_text(f"{real} {one}\n[real.git.test]:2200 {two}\nreal.git.test {two}\n")
+    assert configured(operator, leads) == HostKeys((one,), f"~/.ssh/known_hosts, as {real}")
+    operator.write_text(f"{real} {one}\n{NAME} {two}\n")
+    assert configured(operator, leads) == HostKeys((two,), "~/.ssh/known_hosts")
+    operator.write_text(f"{real} {one}\n{NAME} {two}\n@revoked {real} {two}\n")
+    assert f"what is known of {NAME} is revoked" in configured(operator, leads).problem
+    operator.write_text("")
+    assert configured(operator, leads).problem.endswith(f"no key of {NAME} and {real} is known")
+
+
+def test_a_configuration_that_can_t_be_read_leaves_no_key(keys: Keys, operator: Path) -> None:
+    operator.write_text(f"{NAME} {keys.lines()[0]}\n")
+    assert "the ssh configuration can't be read" in configured(operator, "Port many\n").problem
+    operator.with_name("config").chmod(0o666)
+    assert "may be written by others" in known(Upstream(URL)).problem
+    assert "may be written by others" in plan_here().host_keys["site"].problem
+    assert plan_here(host_key=keys.lines()[0]).host_keys["site"].problem == ""
