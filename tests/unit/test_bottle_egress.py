@@ -241,6 +241,16 @@ def test_what_proves_who_the_agent_is_doesn_t_go_on() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "kept"),
+    [(b"X-Real-Ip, keep-alive", b"keep-alive"), (b"Upgrade", b"Upgrade"), (b"close,te", b"close, te"), (b"x", None)],
+)
+def test_a_connection_names_only_what_ends_here(said: bytes, kept: bytes | None) -> None:
+    """PX19: a header that it named would be taken away behind the gate, where another proxy adds one of that name."""
+    found = stripped([(b"Connection", said)], POLICY.routes["open.test"])
+    assert found == ([] if kept is None else [(b"Connection", kept)])
+
+
+@pytest.mark.parametrize(
     "address",
     [
         "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "168.63.129.16",

@@ -7,6 +7,7 @@ that once. Each is mitmproxy's own with one thing added.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -46,6 +47,14 @@ MAX_QUEUED = 64
 
 CUT = "cut"
 """In a flow's metadata: why nothing more of its request may go on."""
+
+NOT_AN_ANSWER = "the upstream's answer isn't HTTP, or breaks off"
+"""What the agent is told of it: mitmproxy's own words repeat what came, and a credential may have been echoed there."""
+
+MAX_INTERIM = 64
+"""Interim answers (RFC 9110, 15.2) to one request; they are left out."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}(?: |\r?\n)")
 
 Said = Callable[[Any, bytes], bytes | None]
 
@@ -167,12 +176,22 @@ class BoundedServer(_Bounded, _http1.Http1Server):
 class BoundedClient(_Bounded, _http1.Http1Client):
     """The upstream's side of HTTP/1, which also gets the bodies whose length HTTP/2 didn't say."""
 
+    _interim = 0
+
     def send(self, event: http.HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
         from_http2 = isinstance(event, http.RequestHeaders) and event.request.is_http2 and not event.end_stream
         if from_http2 and "content-length" not in event.request.headers:
             event.request.headers["transfer-encoding"] = "chunked"
         yield from super().send(event)
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        """Read an answer's head: mitmproxy would take an interim one for the answer, and its end for the end."""
+        while self.request and self._interim < MAX_INTERIM and _INTERIM.match(bytes(self.buf)):
+            if self.buf.maybe_extract_lines() is None:
+                break
+            self._interim += 1
+        yield from super().read_headers(event)
 
 
 class BoundedServer2(_http2.Http2Server):
@@ -191,6 +210,32 @@ class BoundedClient2(_http2.Http2Client):
         pressure(context.client).add_queue(self.h2_conn, to_client=False)
 
 
+class _Told(http.ResponseProtocolError):
+    """An error in words of this gate's own."""
+
+
+_FROM_UPSTREAM = (
+    http.ResponseHeaders,
+    http.ResponseData,
+    http.ResponseTrailers,
+    http.ResponseEndOfMessage,
+    http.ResponseProtocolError,
+)
+
+
+def _without_what_came(steps: layer.CommandGenerator[None]) -> layer.CommandGenerator[None]:
+    """Yield what mitmproxy does about something of the upstream's; what it would say of it repeats nothing of it."""
+    reply = None
+    while True:
+        try:
+            command = steps.send(reply)
+        except StopIteration:
+            return
+        if isinstance(command, http.SendHttp) and type(command.event) is http.ResponseProtocolError:
+            command.event.message = NOT_AN_ANSWER
+        reply = yield command
+
+
 class BoundedStream(http.HttpStream):
     """One request and its answer, of which no more is held than is judged whole."""
 
@@ -202,6 +247,10 @@ class BoundedStream(http.HttpStream):
     def _room_for(self, held: int, more: int, most: int) -> bool:
         self._share = self._share or Share(self)
         return held + more <= most and self._share.take(more)
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        steps = super()._handle_event(event)
+        yield from _without_what_came(steps) if isinstance(event, _FROM_UPSTREAM) else steps
 
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Send a body on as it comes, until something of it may not: then neither the rest nor an end of it does."""
@@ -243,7 +292,7 @@ class BoundedStream(http.HttpStream):
     def _over(self, reason: str, code: int) -> layer.CommandGenerator[None]:
         self.flow.error = flow.Error(reason)
         yield HttpErrorHook(self.flow)
-        yield http.SendHttp(http.ResponseProtocolError(self.stream_id, reason, code), self.context.client)
+        yield http.SendHttp(_Told(self.stream_id, reason, code), self.context.client)
         self.flow.live = False
         if self._share is not None:
             self._share.give_back()

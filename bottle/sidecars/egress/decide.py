@@ -23,6 +23,9 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"transfer-encoding"}
 )
+_FRAMES = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+"""Headers that say where a request goes and where it ends: none of them ends with a hop."""
+
 _IDENTITY = frozenset(
     {
         b"authorization",
@@ -185,6 +188,9 @@ def _refuse_headers(seen: Seen) -> Verdict | None:
     if len(seen.headers) > MAX_HEADERS:
         return Verdict.no(f"over {MAX_HEADERS} headers")
     hosts = lengths = 0
+    named = _named_by_connection(seen.headers)
+    if named & _FRAMES:
+        return Verdict.no("the Connection header names a header that the request needs")
     for name, value in seen.headers:
         lower = name.lower()
         if not _TOKEN.match(name) and not (name.startswith(b":") and seen.http_version == "HTTP/2.0"):
@@ -193,6 +199,8 @@ def _refuse_headers(seen: Seen) -> Verdict | None:
             return Verdict.no("a header's value holds a control character")
         if lower.replace(b"_", b"-") in _ROUTING:  # CGI and what descends from it read both as one name
             return Verdict.no(f"the header {lower.decode()} is not forwarded")
+        if b"_" in lower and lower.replace(b"_", b"-") in _FRAMES:
+            return Verdict.no("a header that frames the request is misspelled")
         hosts += lower == b"host"
         lengths += lower in (b"content-length", b"transfer-encoding")
         if lower == b"transfer-encoding" and value.strip().lower() != b"chunked":
@@ -302,9 +310,7 @@ def under(path: str, prefix: str) -> bool:
 def stripped(headers: Sequence[tuple[bytes, bytes]], route: Route) -> list[tuple[bytes, bytes]]:
     """Return the headers as they go on, without what would prove who the agent is. The injected one isn't here."""
     gone = _IDENTITY | (_ACCOUNT if route.slot is not None else frozenset())
-    named = {
-        word.strip().lower() for name, value in headers if name.lower() == b"connection" for word in value.split(b",")
-    }
+    named = _named_by_connection(headers)
     kept = []
     for name, value in headers:
         lower = name.lower()
@@ -317,5 +323,19 @@ def stripped(headers: Sequence[tuple[bytes, bytes]], route: Route) -> list[tuple
             continue
         if lower in named and lower not in _HOP:
             continue
+        if lower == b"connection":
+            # What it named is gone; left there it would take away what a proxy behind this one adds.
+            value = b", ".join(word for word in _words(value) if word.lower() in (b"close", *_HOP))
+            if not value:
+                continue
         kept.append((name, value))
     return kept
+
+
+def _named_by_connection(headers: Sequence[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Return the names, in lower case, of the headers that are said to end with this hop (RFC 9110, 7.6.1)."""
+    return frozenset(word.lower() for name, value in headers if name.lower() == b"connection" for word in _words(value))
+
+
+def _words(value: bytes) -> list[bytes]:
+    return [word.strip() for word in value.split(b",")]
