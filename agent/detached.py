@@ -155,9 +155,13 @@ class Detached:
         recorded = with_outcome(log, ended, min((record.begun for record in ended.values()), default=0.0))
         for record in open_runs:
             if record.run in recorded:
-                self.store.settle(record.run, self.store.status(record.run) or LOST)
-            else:
-                self.watch(record)
+                try:
+                    self.store.settle(record.run, self.store.status(record.run) or LOST)
+                    continue
+                except OSError as error:  # no room: an agent begins all the same
+                    say(f"the end of run {record.run} can't be seen to yet: {error}")
+                    self._recorded.add(record.run)
+            self.watch(record)
         return len(self._live)
 
     def watch(self, record: RunRecord) -> None:

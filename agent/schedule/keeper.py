@@ -52,6 +52,9 @@ class Entry:
         self.under_way: TurnRun | None = None
         self.troubled = False
         self.removed = False
+        self.unseen = True
+        """Whether turns that a former agent left are yet to be gone through."""
+        self.unsaved = False
         self._next: tuple[int, int | None] | None = None
 
     def next_due(self) -> int | None:
@@ -76,10 +79,14 @@ class Keeper:
         self.store = ScheduleStore(directory)
         self.entries: dict[str, Entry] = {}
         self.unreadable: dict[str, str] = {}
+        self._unrecorded: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     def recover(self) -> int:
-        """Take up what is on disk; returns how many schedules. What can't be read is said, recorded and left alone."""
+        """Take up what is on disk; returns how many schedules. What can't be read is said, recorded and left alone.
+
+        What there is no room to write down now, in the audit or here, is written down once there is.
+        """
         schedules, self.unreadable = self.store.load()
         for schedule in schedules:
             try:
@@ -88,27 +95,44 @@ class Keeper:
                 self.unreadable[self.store.path(schedule.name).name] = error.message
         for name, why in self.unreadable.items():
             say(f"the schedule {name} is left out: {why}")
-            self._desk.allow_self({"type": "schedule.unreadable", "file": name}, brief(why))
+        self._unrecorded = dict(self.unreadable)
+        self._record_unreadable()
         for entry in self.entries.values():
-            self._drop_stale(entry)
+            try:
+                self._drop_stale(entry)
+            except (AuditUnavailable, OSError) as error:
+                self._say_waits(entry, error)
             self._desk.detached.spared |= {f"{turn.run}-{turn.done}" for turn in entry.schedule.turns}
         return len(self.entries)
 
+    def _record_unreadable(self) -> bool:
+        """Put in the audit what couldn't be read; False while there is none."""
+        while self._unrecorded:
+            name = next(iter(self._unrecorded))
+            try:
+                self._desk.allow_self({"type": "schedule.unreadable", "file": name}, brief(self._unrecorded[name]))
+            except AuditUnavailable:
+                return False
+            del self._unrecorded[name]
+        return True
+
     def _drop_stale(self, entry: Entry) -> None:
-        """Leave out turns that had not begun when the last agent ended, where missed ones are skipped."""
+        """Leave out turns that had not begun when the last agent ended, where missed ones are skipped.
+
+        Raises AuditUnavailable and OSError: then it is to be done again, before anything of the schedule is.
+        """
         schedule, now = entry.schedule, self.clock.now()
-        if schedule.asked.missed != "skip":
-            return
-        before = list(schedule.turns)
-        for turn in before:
+        for turn in list(schedule.turns) if schedule.asked.missed == "skip" else ():
             begun = turn.done or turn.begun or self._desk.detached.store.record(f"{turn.run}-0") is not None
             if not begun and now - turn.due - entry.offset > LATE_S:
                 self._note(schedule, f"the turn due at {turn.due_text} had not begun when the agent ended", turn.run)
                 schedule.turns.remove(turn)
                 why = "the agent ended before it began"
                 schedule.last = Ended(run=turn.run, due=turn.due, state="lost", detail=why, at=now)
-        if schedule.turns != before:
+                entry.unsaved = True
+        if entry.unsaved:
             self.store.save(schedule)
+        entry.unseen = entry.unsaved = False
 
     async def attend(self) -> None:
         """Do what is due, for ever."""
@@ -124,26 +148,31 @@ class Keeper:
 
     def _look(self, group: asyncio.TaskGroup) -> float | None:
         """Decide what is due now; returns the seconds until there is something to look at again, None = no time."""
-        wait: float | None = None
+        wait = None if self._record_unreadable() else RETRY_S
         for entry in list(self.entries.values()):
             try:
                 soon = self._consider(entry)
             except (OpsError, OSError) as error:
-                if not entry.troubled:
-                    say(f"the schedule {entry.schedule.name} waits: {error}")
-                entry.troubled = True
+                self._say_waits(entry, error)
                 soon = RETRY_S
             else:
                 entry.troubled = False
-            if entry.schedule.turns and (entry.driver is None or entry.driver.done()):
+            if entry.schedule.turns and not entry.unseen and (entry.driver is None or entry.driver.done()):
                 entry.driver = group.create_task(self._drive(entry))
             if soon is not None:
                 wait = soon if wait is None else min(wait, soon)
         return wait
 
+    def _say_waits(self, entry: Entry, error: Exception) -> None:
+        if not entry.troubled:
+            say(f"the schedule {entry.schedule.name} waits: {error}")
+        entry.troubled = True
+
     def _consider(self, entry: Entry) -> float | None:
         """Decide the due times of one schedule that have come; returns the seconds until the next, at most LOOK_S."""
         schedule = entry.schedule
+        if entry.unseen:
+            self._drop_stale(entry)
         if not schedule.enabled:
             return None
         now = self.clock.now() - entry.offset
@@ -225,6 +254,7 @@ class Keeper:
         if schedule.name in self.entries or self.store.is_taken(schedule.name):
             raise UsageError(f"there is a schedule {schedule.name} already", hint="remove it first, or name another")
         entry = Entry(schedule, self._desk.name)
+        entry.unseen = False
         self.store.save(schedule)
         self.entries[schedule.name] = entry
         self._changed.set()

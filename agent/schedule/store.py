@@ -28,9 +28,13 @@ class ScheduleStore:
 
     def load(self) -> tuple[list[Schedule], dict[str, str]]:
         """Return the schedules, and of each file that is none why not."""
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        schedules, unreadable = [], {}
-        for name in sorted(os.listdir(self._directory)):
+        schedules: list[Schedule] = []
+        unreadable: dict[str, str] = {}
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:  # it is made with the first schedule: an agent begins also where there is no room
+            return schedules, unreadable
+        for name in names:
             if name.endswith(".new"):  # what a crash left of a file that was not written whole
                 (self._directory / name).unlink()
                 continue
@@ -56,6 +60,7 @@ class ScheduleStore:
             data = msgspec.json.encode(schedule)
         except UnicodeEncodeError as error:
             raise BadStep("a schedule holds text that is not UTF-8", hint="use names that are") from error
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         write_whole(self.path(schedule.name), data)
         self._sync()
 

@@ -117,7 +117,7 @@ async def test_how_a_detached_run_ended_is_known_also_from_a_disk_that_was_full_
                 await ex.attach(speaks)
 
 
-async def test_an_agent_that_was_killed_over_a_terminal_begins_on_a_full_disk_and_tells_of_it_later(
+async def test_an_agent_begins_on_a_full_disk_and_tells_later_of_terminals_and_schedules_that_were_cut_off(
     tmp_path: Path,
 ) -> None:
     """Kept from beginning it would be given up after a few tries, and stay away when there is room again."""
@@ -131,6 +131,7 @@ async def test_an_agent_that_was_killed_over_a_terminal_begins_on_a_full_disk_an
         (disk / "recordings" / f"{run}.open").touch()
         for name in ("runs", "schedules"):
             (disk / name).mkdir(mode=0o700)
+        (disk / "schedules" / "nightly.json").write_bytes(b"no schedule")
         (disk / "audit.jsonl").touch()
         (disk / "lock").touch()
         filler = disk / "filler"
@@ -147,7 +148,14 @@ async def test_an_agent_that_was_killed_over_a_terminal_begins_on_a_full_disk_an
                     within_s=60,
                     what="the terminal's end is recorded, once",
                 )
+                await eventually(
+                    lambda: any((each["step"] or {}).get("file") for each in agent.records()),
+                    within_s=60,
+                    what="the schedule that can't be read is recorded",
+                )
                 await ex.run(Exec(["/bin/true"]))
+                steps = [each["step"] for each in agent.records() if each["step"]]
+                assert [each["file"] for each in steps if each["type"] == "schedule.unreadable"] == ["nightly.json"]
         assert not (disk / "recordings" / f"{run}.open").exists()
 
 

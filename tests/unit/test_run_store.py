@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from agent.config import parse_config
 from agent.detached import Detached
-from agent.run_store import RunRecord, RunStatus, RunStore
+from agent.run_store import RunRecord, RunStatus, RunStore, write_whole
 from opsexec.audit import AuditLog
 from opsexec.audit_heads.lines import with_outcome
 from opsexec.errors import HostUnsuitable
@@ -145,3 +146,33 @@ def test_a_removal_that_is_cut_off_leaves_nothing_that_is_taken_for_a_run(tmp_pa
     assert store.records() == []
     store.clear_unwritten()
     assert not store.path(run).exists()
+
+
+class FakeFullStore(RunStore):
+    """A store whose disk may be full."""
+
+    full = True
+
+    def settle(self, run: str, status: RunStatus) -> None:
+        """Settle, where there is room."""
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().settle(run, status)
+
+
+@pytest.mark.anyio
+async def test_an_agent_begins_also_where_there_is_no_room_to_note_that_an_outcome_is_recorded(tmp_path: Path) -> None:
+    store = FakeFullStore(tmp_path / "runs")
+    os.close(store.create(RECORD))
+    write_whole(store.path(RECORD.run) / "status", msgspec.json.encode(RunStatus(status=0)))
+    path = tmp_path / "audit.jsonl"
+    with AuditLog.open(path) as log:
+        log.append({"host": "h", "principal": "unix:a", "run": RECORD.run, "outcome": {"exit_code": 0}})
+        detached = Detached(store, log, "h", parse_config(CONFIG).limits)
+        detached.recover(path)
+        attending = asyncio.create_task(detached.attend())
+        store.full = False
+        await eventually(lambda: store.is_settled(RECORD.run), within_s=10, what="it is noted")
+        attending.cancel()
+        await asyncio.wait([attending])
+    assert len(path.read_text().splitlines()) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.schedule.model import Schedule
+from agent.schedule.model import Schedule, Turn
 from agent.schedule.store import ScheduleStore
 from opsexec.errors import AuditUnavailable, HostUnsuitable, UsageError
 from opsexec.steps import ScheduleAdd, ScheduleRemove
@@ -102,6 +102,58 @@ async def test_without_an_audit_nothing_is_begun_and_nothing_is_lost(tmp_path: P
         await eventually(lambda: kept.turns() == ["due 12:01:00"], within_s=10, what="the turn begins")
         await kept.quiet("count")
     assert count(tmp_path) == 1
+
+
+async def test_an_agent_begins_without_an_audit_and_records_what_it_found_once_there_is_one(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """Kept from beginning it would be given up after a few tries, and stay away when there is room again."""
+    schedules = tmp_path / "state" / "schedules"
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path, missed="skip"))
+    store = ScheduleStore(schedules)
+    ((schedule,), _) = store.load()
+    schedule.turns.append(Turn(run="sched-left-1", due=NOON - 3600, cause="due"))
+    store.save(schedule)
+    (schedules / "other.json").write_bytes(b"no schedule")
+    kept = Kept(tmp_path / "state", clock)
+    real = kept.desk.audit
+    failing: Any = MemoryAudit(AuditUnavailable("the disk is full"))
+    kept.desk.audit = failing
+    async with kept:
+        assert set(kept.keeper.unreadable) == {"other.json"}
+        await eventually(lambda: not kept.keeper._changed.is_set(), within_s=10, what="the keeper looks")
+        assert kept.entry("count").schedule.turns
+        kept.desk.audit = real
+        await kept.quiet("count")
+        await eventually(lambda: len(kept.left_out()) == 1, within_s=10, what="what was left out is recorded")
+        steps = [line["step"] for line in kept.lines() if line["step"]]
+        assert [step["file"] for step in steps if step["type"] == "schedule.unreadable"] == ["other.json"]
+        assert kept.turns() == []
+    assert count(tmp_path) == 0
+    ((schedule,), _) = store.load()
+    assert schedule.turns == []
+
+
+async def test_a_turn_that_was_left_out_and_could_not_be_taken_off_the_disk_is_recorded_once(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path, missed="skip"))
+        schedule = kept.entry("count").schedule
+        schedule.turns.append(Turn(run="sched-left-1", due=NOON - 3600, cause="due"))
+        kept.keeper.store.save(schedule)
+    kept = Kept(tmp_path / "state", clock)
+    kept.keeper.store = disk = FakeFullDisk(tmp_path / "state" / "schedules")
+    disk.full = True
+    async with kept:
+        assert kept.entry("count").troubled
+        disk.full = False
+        kept.look()
+        await eventually(lambda: not kept.entry("count").troubled, within_s=10, what="it is written down")
+        assert len(kept.left_out()) == 1
+    ((schedule,), _) = disk.load()
+    assert schedule.turns == []
 
 
 async def test_a_turn_that_ends_with_its_agent_is_recorded_and_not_begun_again(
