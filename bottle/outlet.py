@@ -6,9 +6,12 @@ import asyncio
 import os
 import select
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 
-Work = tuple[bytes, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+Settled = Callable[[OSError | None], None]
+"""Called in the thread once a block is written, or couldn't be."""
 
 
 class Outlet:
@@ -16,32 +19,39 @@ class Outlet:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._work: SimpleQueue[Work] = SimpleQueue()
+        self._work: SimpleQueue[tuple[bytes, Settled]] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def write(self, data: bytes) -> None:
         """Write a block whole, behind those before it; raises OSError."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
+
+        def settled(failed: OSError | None) -> None:
+            # A loop that has been closed meanwhile takes nothing: nobody waits there.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, done, failed)
+
+        self.put(data, settled)
+        await done
+
+    def put(self, data: bytes, settled: Settled) -> None:
+        """Have a block written behind those before it, and go on at once."""
         if self._thread is None:
             # asyncio's own threads are waited for when the loop ends, however long that takes.
             self._thread = threading.Thread(target=self._write, name=f"output {self._fd}", daemon=True)
             self._thread.start()
-        self._work.put((data, loop, done))
-        await done
+        self._work.put((data, settled))
 
     def _write(self) -> None:
         while True:
-            data, loop, done = self._work.get()
+            data, settled = self._work.get()
             failed: OSError | None = None
             try:
                 _write_all(self._fd, data)
             except OSError as error:
                 failed = error
-            try:
-                loop.call_soon_threadsafe(_settle, done, failed)
-            except RuntimeError:  # the loop has been closed meanwhile: nobody waits for it
-                return
+            settled(failed)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from bottle import terminal
@@ -42,7 +42,7 @@ def require_none(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def on_screen(arguments: argparse.Namespace, plan: BottlePlan) -> Iterator[Screen | None]:
+def on_screen(arguments: argparse.Namespace, plan: BottlePlan, tell: Callable[[str], None]) -> Iterator[Screen | None]:
     """The screen of a launch, closed after it; None where the agent gets no terminal. Raises UsageError."""
     wants = False if arguments.json else arguments.tty if arguments.tty is not None else is_there()
     if (wants or arguments.record) and not is_there():
@@ -55,7 +55,7 @@ def on_screen(arguments: argparse.Namespace, plan: BottlePlan) -> Iterator[Scree
         yield None
         return
     if arguments.record is None:
-        yield Screen()
+        yield Screen(tell)
         return
     shape = size()
     recording = Recording.create(
@@ -67,15 +67,19 @@ def on_screen(arguments: argparse.Namespace, plan: BottlePlan) -> Iterator[Scree
         command=shlex.join(plan.command),
     )
     try:
-        yield Screen(recording)
+        yield Screen(tell, recording)
     finally:
         recording.close()
 
 
 class Screen:
-    """A sink for what the agent draws, and the frames of what a person types. `recording`: keeps what was drawn."""
+    """A sink for what the agent draws, and the frames of what a person types.
 
-    def __init__(self, recording: Recording | None = None) -> None:
+    `tell`: how its operator is told something; `recording`: keeps what was drawn.
+    """
+
+    def __init__(self, tell: Callable[[str], None], recording: Recording | None = None) -> None:
+        self._tell = tell
         self._recording = recording
         self._safe = SafeScreen()
         self._modes = Modes()
@@ -88,7 +92,7 @@ class Screen:
         if self.joined:
             self._held.append(line)
             return
-        print(f"bottle: {line}", file=sys.stderr, flush=True)
+        self._tell(line)
 
     @contextmanager
     def raw(self) -> Iterator[None]:

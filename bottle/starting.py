@@ -31,6 +31,7 @@ from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.screen import on_screen, require_none
 from bottle.state import Metadata, State, new_identity, require_backend, this_process
 from bottle.supervise import wait_s
+from bottle.telling import telling
 from bottle.tools import with_tools
 from bottle.workspace.keeping import kept, looked_at
 from opsexec.errors import OpsError, UsageError
@@ -254,7 +255,11 @@ def _launch(
         least = credentials.MIN_TOKEN
         say(f"warning: env {name} holds fewer than {least} characters: the gates won't know it in what leaves")
     directory = state.directory(plan.identity) if resume else state.place(plan.identity)
-    with of_a_bottle(state, plan.identity, asked=arguments.json) as outcome, state.held(plan.identity):
+    with (
+        telling() as told,
+        of_a_bottle(state, plan.identity, asked=arguments.json) as outcome,
+        state.held(plan.identity),
+    ):
         # A bottle that ran before is no leftover, whatever becomes of this launch: its home holds the agent's work.
         phase = metadata.phase if resume else "launching"
         metadata = dataclasses.replace(metadata, phase=phase, launcher=this_process(), host=hosting.kept(host))
@@ -262,25 +267,25 @@ def _launch(
         running = dataclasses.replace(metadata, phase="running")
         changed.keep(directory, document)
         plan = skills.kept(kept(plan, directory), given, directory)
-        with on_screen(arguments, plan) as person:
-            tell = say if person is None else person.say
+        with on_screen(arguments, plan, told) as person:
+            tell = told if person is None else person.say
             output = outcome or person or Through()
             whole = Attended(plan, place, secrets, state, running, output, tell, Refusals(tell), resume, person, host)
             code = asyncio.run(attend(whole))
         if outcome is not None:
             outcome.exit_code = code
         if directory.exists():
-            _keep(state, dataclasses.replace(running, phase="stopped"), loaded)
+            _keep(state, dataclasses.replace(running, phase="stopped"), loaded, told)
     return code
 
 
-def _keep(state: State, ended: Metadata, loaded: Loaded) -> None:
+def _keep(state: State, ended: Metadata, loaded: Loaded, tell: Callable[[str], None]) -> None:
     """Write down how a bottle was left. Without room for that it can be resumed all the same, and its status stays."""
     try:
         state.write(ended)
         kept_manifests.keep(state.directory(ended.identity), loaded)
     except OSError as error:
-        say(f"warning: what the manifests say isn't kept ({error.strerror}): a resume reads them from the start")
+        tell(f"warning: what the manifests say isn't kept ({error.strerror}): a resume reads them from the start")
 
 
 class Refusals:

@@ -19,6 +19,7 @@ from bottle.control_wire import connect, failure, frame, read_frame
 from bottle.errors import LaunchFailed
 from bottle.manifest.store import home_root
 from bottle.state import State
+from bottle.telling import Telling
 from opsexec.errors import OpsError, UsageError
 from opsexec.executor import LogSink
 
@@ -37,7 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError("--tty needs a terminal on both input and output", hint="leave it out")
     if not wants:
         return asyncio.run(run(arguments.identity, argv, Through(), _stdin()))
-    shown = screen.Screen()
+    shown = screen.Screen(Telling(sys.stderr.fileno()))
     with shown.raw():
         return asyncio.run(run(arguments.identity, argv, shown, shown.frames(), screen.size()))
 

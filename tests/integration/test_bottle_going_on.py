@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import struct
+import subprocess
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, require_bottles
+from tests.parts.bottle_running import SCRIPT_HEAD, Bottles, identity_in, require_bottles
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
 
@@ -62,3 +64,56 @@ def test_a_bottle_whose_output_nobody_reads_is_stopped(bottles: Bottles) -> None
     finally:
         launcher.kill()
         launcher.communicate()
+
+
+REFUSED = """
+import pathlib, sys, time
+
+def wait(name):
+    while not pathlib.Path(name).exists():
+        time.sleep(0.05)
+
+wait('go')
+tunnel('evil.test')
+pathlib.Path('asked').touch()
+wait('end')
+sys.exit(7)
+"""
+
+
+def read_until(fd: int, text: str) -> str:
+    """What a terminal shows, up to some text."""
+    said = b""
+    while text.encode() not in said:
+        said += os.read(fd, 4096)
+    return said.decode()
+
+
+def test_a_terminal_that_stands_still_holds_up_nothing_of_a_bottle(bottles: Bottles) -> None:
+    bottles.root.bottle("dev", "egress: {routes: [{host: open.test}]}\n")
+    leader, follower = os.openpty()
+    launcher = subprocess.Popen(
+        bottles.start_argv("worker", ["/usr/bin/python3", "-c", SCRIPT_HEAD + REFUSED]),
+        env=bottles.environ(), cwd=bottles.cwd, stdout=subprocess.DEVNULL, stderr=follower,
+    )  # fmt: skip
+    try:
+        identity = identity_in(read_until(leader, " is running\r\n"))
+        home = bottles.state(identity) / "home"
+        termios.tcflow(follower, termios.TCOOFF)  # as by Ctrl-S
+        (home / "go").touch()
+        eventually_now(
+            lambda: (home / "asked").exists() and "deny" in {each["decision"] for each in bottles.audit(identity)},
+            within_s=60,
+            what="a refusal",
+        )
+        beside = bottles.command("exec", identity, "--", "/bin/echo", "beside")
+        assert (beside.returncode, beside.stdout) == (0, "beside\n"), beside.stderr
+        termios.tcflow(follower, termios.TCOON)
+        assert "bottle: egress refused CONNECT evil.test" in read_until(leader, "evil.test")
+        (home / "end").touch()
+        assert launcher.wait(60) == 7
+    finally:
+        launcher.kill()
+        launcher.wait()
+        os.close(follower)
+        os.close(leader)

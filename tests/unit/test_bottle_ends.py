@@ -72,15 +72,16 @@ def no_room() -> Iterator[None]:
 
 
 def test_without_room_the_end_of_a_bottle_is_told_and_it_is_there_to_be_resumed(
-    state: State, capsys: pytest.CaptureFixture[str]
+    state: State,
 ) -> None:
     loaded = load_object({"bottles": {"dev": {}}, "agents": {"worker": {"bottle": "dev"}}}).load("worker")
     ended = dataclasses.replace(state.read(IDENTITY), phase="stopped")
+    said: list[str] = []
     with no_room():
-        starting._keep(state, ended, loaded)
-    assert "File too large" in capsys.readouterr().err
+        starting._keep(state, ended, loaded, said.append)
+    assert "File too large" in said[-1]
     assert state.read(IDENTITY).phase == "running"
-    starting._keep(state, ended, loaded)
+    starting._keep(state, ended, loaded, said.append)
     assert state.read(IDENTITY).phase == "stopped"
 
 
