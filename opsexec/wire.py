@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from opsexec.capability import CapabilitySet, Layer
-from opsexec.errors import BadStep, ProtocolError, UsageError
+from opsexec.errors import BadCapability, BadStep, ProtocolError, UsageError
 from opsexec.steps.base import Step
 from opsexec.steps.registry import decode_step, encode_step, printable
 
@@ -137,6 +137,10 @@ REMEMBERED_CHARACTERS = 8192
 """Longest set of a caller that is kept from one step to the next: most callers narrow themselves always alike."""
 
 
+MAX_GRANTS, MAX_GRANT_CHARACTERS = 4096, 128 << 10
+"""What a caller may narrow itself to, in all its layers: reading it takes time in which nobody else is served."""
+
+
 class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
     """One layer of a caller's own set, as it travels."""
 
@@ -229,8 +233,12 @@ def pack_grants(capabilities: CapabilitySet) -> tuple[Grants, ...] | None:
 
 
 def unpack_grants(grants: tuple[Grants, ...]) -> CapabilitySet:
-    """Return the set that travelled; raises BadCapability. No layer at all admits nothing."""
+    """Return the set that travelled; raises BadCapability, also for too large a one. No layer at all admits nothing."""
+    count = sum(1 + len(each.capabilities) + len(each.run_as) for each in grants)
     size = sum(len(text) for each in grants for text in (*each.capabilities, *each.run_as))
+    if count > MAX_GRANTS or size > MAX_GRANT_CHARACTERS:
+        text = f"a caller's own set is over {MAX_GRANTS} grants, or {MAX_GRANT_CHARACTERS} characters"
+        raise BadCapability(text, hint="say it with patterns")
     return _remembered(grants) if size <= REMEMBERED_CHARACTERS else _unpacked(grants)
 
 

@@ -10,6 +10,9 @@ from opsexec.secret import Secret, reveal
 from opsexec.steps.base import Step
 from opsexec.steps.text import as_bytes
 
+MAX_READ_BYTES = 64 << 20
+"""The most that one ReadFile holds in memory, on the host and on the way, whatever its caller asks for."""
+
 _MODE = re.compile(r"0?[0-7]{3,4}\Z")
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\Z")
 
@@ -33,7 +36,10 @@ def check_attributes(mode: str | None, owner: str | None, group: str | None) -> 
 
 
 class ReadFile(FileStep, frozen=True, tag="read_file"):
-    """Read a file; its bytes are the step's stdout. `offset` and `max_bytes` in bytes; a longer file is an error."""
+    """Read a file; its bytes are the step's stdout. `offset` and `max_bytes` in bytes; a longer file is an error.
+
+    It is read as a whole before any of it is passed on: `max_bytes` is at most MAX_READ_BYTES.
+    """
 
     mutates = False
 
@@ -44,8 +50,9 @@ class ReadFile(FileStep, frozen=True, tag="read_file"):
     def __post_init__(self) -> None:
         super().__post_init__()
         clean_path(self.path)
-        if self.offset < 0 or self.max_bytes <= 0:
-            raise BadStep("offset is negative or max_bytes is not positive")
+        if not 0 <= self.offset < 1 << 63 or not 0 < self.max_bytes <= MAX_READ_BYTES:
+            text = f"offset is negative, or max_bytes is not from 1 to {MAX_READ_BYTES}"
+            raise BadStep(text, hint="read a large file part by part, or Pull it")
 
     def requires(self) -> tuple[Requirement, ...]:
         return self._need("fs.read", self.path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+import msgspec
 
 from opsexec.errors import BadStep
 from opsexec.secret import Secret
@@ -18,8 +21,17 @@ def as_bytes(text: str) -> bytes:
         raise BadStep(text, hint="give the character itself, or bytes") from None
 
 
-def require_text(name: str, value: Any) -> None:
-    """Raise BadStep, naming the field, unless every text in its value can be sent."""
+MAX_VALUES = 10_000
+"""Values that a field of a step may hold, however deep: each is looked at several times, and nobody is served then."""
+
+MAX_WORDS = 100_000
+"""The same of words that a program is given, which are cheap, and of all the steps of a schedule."""
+
+_LIMITS = {"argv": MAX_WORDS, "steps": MAX_WORDS}
+
+
+def require_text(name: str, value: Any) -> int:
+    """Raise BadStep, naming the field, unless every text in its value can be sent; returns how many values it holds."""
     if isinstance(value, Secret):
         value = value.reveal()
     if isinstance(value, str):
@@ -28,9 +40,25 @@ def require_text(name: str, value: Any) -> None:
                 as_bytes(value)
             except BadStep as error:
                 raise BadStep(f"{name}: {error.message}", hint=error.hint) from None
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            require_text(name, each)
-    elif isinstance(value, dict):
-        for each in (*value, *value.values()):
-            require_text(name, each)
+        return 1
+    if not isinstance(value, (tuple, list, dict, msgspec.Struct)):
+        return 1
+    limit = _LIMITS.get(name, MAX_VALUES)
+    count = 0 if isinstance(value, msgspec.Struct) else len(value)
+    if count <= limit:
+        count = 0
+        for each in _inside(value):
+            count += require_text(name, each)
+            if count > limit:
+                break
+    if count > limit:
+        raise BadStep(f"{name} holds more than {limit} values", hint="make several steps of it")
+    return count
+
+
+def _inside(value: tuple[Any, ...] | list[Any] | dict[Any, Any] | msgspec.Struct) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name) for name in value.__struct_fields__]
+    return value

@@ -15,6 +15,7 @@ from opsexec import wire
 from opsexec.capability import CapabilitySet
 from opsexec.errors import (
     AuditUnavailable,
+    BadCapability,
     BadStep,
     CapabilityDenied,
     ConnectionLost,
@@ -124,6 +125,20 @@ def test_what_a_caller_narrowed_itself_to_arrives_whole() -> None:
         assert wire.unpack_grants(grants) == held
     assert wire.pack_grants(CapabilitySet.everything()) is None
     assert wire.unpack_grants(()) == CapabilitySet.nothing()
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        (wire.Grants(tuple(f"exec:/bin/a{number}" for number in range(5000))),),
+        tuple(wire.Grants((f"exec:/bin/a{number}",)) for number in range(5000)),
+        (wire.Grants((), run_as=tuple(f"u{number}" for number in range(5000))),),
+        (wire.Grants(("exec:/bin/a " + "x" * 200_000,)),),
+    ],
+)
+def test_a_set_so_large_that_reading_it_would_hold_others_up_is_refused(grants: tuple[wire.Grants, ...]) -> None:
+    with pytest.raises(BadCapability, match="4096 grants"):
+        wire.unpack_grants(grants)
 
 
 @pytest.mark.parametrize(
