@@ -274,7 +274,8 @@ def _launch(
             code = asyncio.run(attend(whole))
         if outcome is not None:
             outcome.exit_code = code
-        if directory.exists():
+        # One that was stopped before it ever ran has nothing to go on with: it stays what `bottle cleanup` takes.
+        if directory.exists() and state.read(plan.identity).phase != "launching":
             _keep(state, dataclasses.replace(running, phase="stopped"), loaded, told)
     return code
 

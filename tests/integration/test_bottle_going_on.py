@@ -45,6 +45,40 @@ def test_a_resume_that_fails_leaves_a_bottle_that_cleanup_keeps(bottles: Bottles
     assert (again.returncode, again.stdout) == (0, "kept\n"), again.stderr
 
 
+def stopped_while_coming_up(bottles: Bottles, argv: list[str]) -> str:
+    """What a launcher says that is told to end once its authority is made; asked again where its agent ran already."""
+    for _ in range(20):
+        launcher = subprocess.Popen(
+            argv, env=bottles.environ(), cwd=bottles.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        assert launcher.stderr is not None
+        while "bottle: CA " not in (line := launcher.stderr.readline()):
+            assert line
+        launcher.terminate()
+        _, said = launcher.communicate(timeout=60)
+        assert launcher.returncode == 143, said
+        if " is running" not in said:
+            return said
+    raise AssertionError("it always runs already")
+
+
+def test_one_that_is_stopped_while_it_comes_up_is_what_it_was_before(bottles: Bottles) -> None:
+    said = stopped_while_coming_up(bottles, bottles.start_argv("worker", ["/bin/sh", "-c", WORK]))
+    identity = said.splitlines()[-1].split()[1]
+    listed = {
+        each["identity"]: each["state"]
+        for each in json.loads(bottles.command("list", "--all", "--json").stdout)["bottles"]
+    }
+    assert listed[identity] == "left behind"
+    assert f"removed {identity}\n" in bottles.command("cleanup").stdout
+    assert not bottles.state(identity).exists()
+    ran = bottles.run("worker", ["/bin/sh", "-c", WORK]).identity
+    stopped_while_coming_up(bottles, bottles.argv("resume", ran, "-y"))
+    assert bottles.command("cleanup").stdout == ""
+    again = bottles.command("resume", ran, "-y")
+    assert (again.returncode, again.stdout) == (0, "kept\n"), again.stderr
+
+
 def waiting_in(fd: int) -> int:
     """How many bytes of a pipe nobody has read (pipe(7), FIONREAD)."""
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
