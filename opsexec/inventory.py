@@ -172,6 +172,8 @@ def _url_fault(url: str) -> tuple[str, str] | None:
         return None if parts.path.startswith("/") else ("agent+unix needs an absolute path", "agent+unix:///run/x.sock")
     if not parts.hostname or port == 0:
         return f"{url[:80]!r} names no host", "write it like ssh://user@host:22"
+    if match[1] != "agent+ssh" and (parts.path not in ("", "/") or "?" in url or "#" in url):
+        return f"{url[:80]!r} goes on after the host", f"write it like {match[1]}://{parts.netloc}"
     return None
 
 

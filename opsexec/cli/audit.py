@@ -261,6 +261,8 @@ def _show_arguments(parser: Parser) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
+    if not args.run:
+        raise UsageError("RUN is empty", hint="name a run's id; `opsexec audit tail` shows the last ones")
     records = list(_records_of(args))
     if not records:
         where = args.log or _log(args)

@@ -116,8 +116,8 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """Return a positive whole number; raises ArgumentTypeError."""
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10**9):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to 999999999")
     return int(text)
 
 

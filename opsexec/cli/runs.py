@@ -142,7 +142,7 @@ def _show(args: argparse.Namespace) -> int:
     ]
     rows += [[name, "-", status, "", ""] for name, status in summary["hosts"].items() if name not in steps]
     print_table(["HOST", "STEP", "STATUS", "TOOK", "ERROR"], rows)
-    if run.state in ("interrupted", "broken off"):
+    if run.state in ("interrupted", "broken off") and not summary["check"]:
         print(f"go on with: opsexec run {summary['file'] or 'RUNBOOK'} --resume {run.run}")
     return OK
 

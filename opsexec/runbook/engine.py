@@ -86,7 +86,8 @@ class Engine:
             await self._tiers(plans)
         except anyio.get_cancelled_exc_class():
             self.report.interrupted = True
-            self.report.stopped = f"interrupted; go on with --resume {self.report.run}"
+            go_on = "" if self._options.check else f"; go on with --resume {self.report.run}"
+            self.report.stopped = f"interrupted{go_on}"
             self._journal.record("interrupted")
             self._progress.on(RunFinished(self.report))
             raise
@@ -225,9 +226,11 @@ class Engine:
                     return
 
     async def _approved(self, plan: TierPlan) -> bool:
-        """Ask for a gated tier, unless all of its hosts are done already; a refusal stops the run."""
+        """Ask for a gated tier, unless nothing of it can change or is left to do; a refusal stops the run."""
         hosts = [host.name for host in plan.hosts]
-        if plan.tier is None or not plan.tier.approve or self._options.yes or all(map(self._is_done, hosts)):
+        if plan.tier is None or not plan.tier.approve or self._options.yes or self._options.check:
+            return True
+        if all(map(self._is_done, hosts)):
             return True
         approver = self._options.approver or ask_at_terminal
         approval = Approval(self.report.run, plan.title, hosts, self.report.totals)

@@ -251,7 +251,8 @@ def _word(text: str) -> Node:
 def _check_truth(node: Node, text: str) -> None:
     """Raise BadRunbook where a bare word or a list stands as a condition of its own: it would always hold."""
     if isinstance(node, Word) and node.text not in FLAGS:
-        hint = f"{nearest(node.text, FLAGS)} A variable is written ${{{node.text}}}"
+        known = nearest(node.text, FLAGS)
+        hint = f"{known}{'' if known.endswith('?') else ';'} a variable is written ${{{node.text}}}"
         raise BadRunbook(f"the word {node.text!r} alone is no condition in {text[:80]!r}", hint=hint)
     if isinstance(node, ListOf):
         raise BadRunbook(f"a list alone is no condition in {text[:80]!r}", hint="use it after `in`")

@@ -73,7 +73,8 @@ class NodeReader:
     def number(self, node: Node) -> int | float:
         """Return a number."""
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
-            fault(self.file, node.line, f"a number is needed, not {node.what}", "leave out quotes and units")
+            found = repr(node.raw[:40]) if isinstance(node.value, str) else node.what
+            fault(self.file, node.line, f"a number is needed, not {found}", "at most 19 digits, no quotes, no units")
         return node.value
 
     def whole(self, node: Node) -> int:

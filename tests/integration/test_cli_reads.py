@@ -141,6 +141,7 @@ def test_audit_tail_and_show_tell_what_was_asked_and_how_it_ended(cli: Cli) -> N
     assert [record["run"] for record in shown["records"]] == [run, run]
     assert b"outcome.exit_code" in cli.run("audit", "show", run).stdout
     assert cli.run("audit", "show", "ffff").returncode == 1
+    assert cli.run("audit", "show", "").returncode == 2  # every id begins with nothing
     assert cli.run("audit", "tail", "nothing.jsonl").returncode == 3
     assert cli.run("audit", "verify", "web1").returncode == 3
 
@@ -189,6 +190,19 @@ def test_a_run_that_goes_on_or_was_killed_is_listed_as_such(cli: Cli) -> None:
         running.kill()
         running.wait(10)
         wait_for(lambda: state() == "broken off", "end of the run")
+    run = json.loads(cli.run("runs", "list", "--json").stdout)["runs"][0]["run"]
+    assert f"go on with: opsexec run book.yaml --resume {run}" in cli.run("runs", "show", run).stdout.decode()
+
+
+def test_a_check_that_was_broken_off_is_not_said_to_go_on(cli: Cli) -> None:
+    (cli.home / "book.yaml").write_text("name: b\nhosts: web1\nsteps:\n  - exec: [/bin/true]\n")
+    assert cli.run("run", "book.yaml", "--check", TOKEN="s3cr3t-token").returncode == 0
+    run = json.loads(cli.run("runs", "list", "--json").stdout)["runs"][0]["run"]
+    (journal,) = cli.home.rglob(f"{run}.jsonl")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    shown = cli.run("runs", "show", run).stdout.decode()
+    assert "broken off (a check)" in shown
+    assert "go on" not in shown
 
 
 def test_schema_and_actions_are_what_scripts_read(cli: Cli) -> None:

@@ -74,6 +74,8 @@ def test_the_line_is_found_under_quoted_and_dotted_keys():
     ("text", "says"),
     [
         ('[hosts.a]\nurl = "ssh://u:pw@h"\n', "inv.toml:2: a password stands in the URL"),
+        ('[hosts.a]\nurl = "ssh://h/srv/app"\n', "inv.toml:2: 'ssh://h/srv/app' goes on after the host"),
+        ('[hosts.a]\nurl = "tailnet://h?x"\n', "inv.toml:2: 'tailnet://h?x' goes on after the host"),
         ('[hosts.a]\nurl = "shh://h"\n', "inv.toml:2: unknown scheme 'shh'"),
         ('[hosts.a]\ngroups = ["x"]\n', "inv.toml:1: host 'a' has no url"),
         ('[hosts.a]\nurl = "local:"\ncapabilities = ["fs.raed:/x"]\n', "inv.toml:3: unknown verb 'fs.raed'"),
@@ -114,6 +116,11 @@ def test_an_executor_url_is_a_host_of_its_own():
     assert Inventory().select("local:")[0].url == "local:"
     with pytest.raises(BadInventory):
         Inventory().select("http://x")
+
+
+@pytest.mark.parametrize("url", ["ssh://u@[::1]:22/", "agent+ssh://u@h:22/run/a?b.sock", "agent+unix:///run/a#b.sock"])
+def test_a_url_may_end_in_a_slash_and_a_socket_may_have_any_path(url):
+    assert Inventory().select(url)[0].url == url
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest():

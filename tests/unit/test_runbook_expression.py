@@ -96,6 +96,19 @@ def test_an_undefined_variable_is_named_with_its_nearest():
     assert caught.value.hint == "did you mean 'tier'?"
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("chnged", "did you mean 'changed'? a variable is written ${chnged}"),
+        ("off", "known: changed, failed; a variable is written ${off}"),
+    ],
+)
+def test_a_word_that_is_no_condition_is_answered_with_those_that_are(text, hint):
+    with pytest.raises(BadRunbook) as caught:
+        parse_condition(text)
+    assert caught.value.hint == hint
+
+
 def test_a_missing_field_is_named_with_its_nearest():
     with pytest.raises(UndefinedVariable) as caught:
         parse_condition("${out.exitcode} == 0").holds(VALUES)

@@ -120,6 +120,22 @@ async def test_cancelling_ends_the_step_runs_always_and_leaves_a_journal_to_resu
     assert again.exit_code == 0
 
 
+async def test_an_interrupted_check_is_not_said_to_go_on(tmp_path):
+    fleet = Fleet(a={})
+    book = load("name: t\nhosts: all\nsteps: [{exec: [one]}, {read: /x}]\n")
+
+    class Interrupt(SilentProgress):
+        def on(self, event):
+            if isinstance(event, StepFinished) and event.report.name == "exec one":
+                task.cancel()
+
+    engine = Engine(book, fleet.inventory, fleet.connect, RunOptions(check=True), Interrupt(), Journal(tmp_path))
+    task = asyncio.create_task(engine.run())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (engine.report.exit_code, engine.report.stopped) == (130, "interrupted")
+
+
 async def test_cleaning_up_after_a_cancel_is_bounded(monkeypatch):
     monkeypatch.setattr("opsexec.runbook.host_run.CLEANUP_TIMEOUT_S", 0.05)
     fleet = Fleet(a={"slow": Answer(delay_s=60)})

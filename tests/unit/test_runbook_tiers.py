@@ -80,6 +80,15 @@ async def test_a_gate_asks_once_and_a_refusal_stops_with_3():
     assert report.exit_code == 3
 
 
+async def test_a_check_changes_nothing_so_no_gate_asks_and_every_tier_is_foreseen():
+    async def refuse(approval: Approval) -> bool:
+        raise AssertionError(f"asked for {approval.tier}")
+
+    fleet = tiered()
+    report = await fleet.run(TIERS, approver=refuse, check=True)
+    assert (report.exit_code, report.stopped, report.totals["changed"]) == (0, None, 4)
+
+
 async def test_without_a_terminal_a_gate_stops_with_3_and_resume_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     fleet = tiered()
