@@ -56,8 +56,10 @@ async def _add(
 ) -> Outcome:
     keeper = desk.schedules
     known = keeper.entries.get(step.name)
-    if known is not None and (known.schedule.asked, known.schedule.owner) == (step, asker.principal):
-        return Outcome(skipped=f"the schedule {step.name} is so already")
+    if known is not None and _is_kept(known.schedule, step, asker.principal, attenuation):
+        now = "enabled" if known.schedule.enabled else "disabled"
+        more = "" if known.schedule.enabled == step.enabled else f", but {now} since"
+        return Outcome(skipped=f"the schedule {step.name} is so already{more}")
     from agent.schedule.calendar import Calendar
 
     for inner in step.steps:
@@ -90,6 +92,11 @@ async def _add(
     )
     keeper.add(schedule)
     return Outcome(changed=True, value=shown(desk, keeper.entries[step.name]))
+
+
+def _is_kept(kept: Schedule, asked: ScheduleAdd, owner: str, attenuation: CapabilitySet | None) -> bool:
+    """True when this is what is kept already, under just what its maker narrowed itself to."""
+    return (kept.asked, kept.owner, kept.narrowed()) == (asked, owner, attenuation)
 
 
 def _is_often(asked: ScheduleAdd) -> bool:

@@ -54,6 +54,21 @@ async def test_what_its_maker_had_narrowed_itself_to_binds_every_turn(tmp_path: 
     assert not (tmp_path / "written").exists()
 
 
+async def test_one_that_is_kept_under_other_rights_or_was_disabled_is_not_said_to_be_as_asked(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    asked = ScheduleAdd("one", "* * * * *", steps=(Exec(["id"]),))
+    narrow = CapabilitySet.of("schedule.manage:one", "exec:/usr/bin/id")
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(asked, narrow)
+        assert (await kept.do(asked, narrow)).skipped == "the schedule one is so already"
+        for other in (None, narrow & CapabilitySet.of("exec:**", "schedule.manage:*", max_timeout_s=5)):
+            with pytest.raises(UsageError, match="already"):
+                await kept.do(asked, other)
+        await kept.do(ScheduleSwitch("one", False))
+        assert (await kept.do(asked, narrow)).skipped == "the schedule one is so already, but disabled since"
+
+
 async def test_anothers_schedule_can_be_stopped_but_not_used(tmp_path: Path, clock: FakeClock) -> None:
     async with Kept(tmp_path / "state", clock) as kept:
         await kept.do(counting(tmp_path))
