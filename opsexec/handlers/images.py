@@ -45,7 +45,8 @@ async def build(step: ImageBuild, engine: Engine, context: Context) -> Outcome:
     there = await _image(step, step.labels, engine)
     sources = await bind_sources({"context": step.context}, {}, None, context) if step.context else {}
     files = [[file.path, file.content, file.mode] for file in step.files]
-    parts = [step.dockerfile, files, dict(step.build_args), dict(step.labels), step.network, step.target]
+    connected = step.network is not None  # which network it is tells nothing of the image: another launch has another
+    parts = [step.dockerfile, files, dict(step.build_args), dict(step.labels), connected, step.target]
     digest = digest_of(parts, bases)
     same = there is not None and there.labels.get(IMAGE_LABEL) == digest
     if there is not None and same and step.context is None and not step.again:

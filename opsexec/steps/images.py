@@ -37,7 +37,8 @@ class ImageBuild(ImageStep, frozen=True, tag="image_build"):
     `dockerfile`: its text. `files`: what it may copy; `context`: a directory on the host (it ends with `/`) whose
     files it may copy too. `build_args` stand in the image's history, so none is a Secret. `network`: the container
     network its RUN lines have, None = none at all. Images it builds on must be there already: nothing is pulled.
-    An image of that name, built of the same, is left as it is unless `again`. `value` is `{id}`.
+    An image of that name, built of the same, is left as it is unless `again`; another network is no other image.
+    `value` is `{id}`.
     """
 
     dockerfile: str

@@ -135,6 +135,18 @@ def test_the_dry_run_shows_every_step_and_the_capabilities_name_them(stage: Scen
     assert not [each for each in needs if each.endswith(":**")]
 
 
+def test_an_image_is_built_once_for_every_bottle_that_begins_with_it(stage: Scene, tmp_path: Path) -> None:
+    assert stage.engine is not None
+    bottles = stage.bottles(tmp_path / "home", dev=ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    seen = []
+    for _ in range(2):
+        ended = bottles.run("worker", ["/bin/true"])
+        assert ended.code == 0, ended.stderr[-2000:]
+        seen.append(sorted(stage.engine.docker("images", "-a", "-q", "--no-trunc").split()))
+    assert seen[0] == seen[1]
+
+
 def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:
     """NB3: the launch looks for others, and a resume finds them again."""
     assert stage.engine is not None

@@ -282,6 +282,30 @@ async def test_a_network_without_a_gateway_reaches_its_members_and_nobody_else(l
         listener.close()
 
 
+async def test_an_image_of_the_same_is_not_built_again_because_another_network_was_at_hand(local):
+    nets = [
+        NetworkCreate(name=name, labels=OURS, subnet=f"10.89.{at}.0/24") for name, at in (("n-1", 205), ("n-2", 206))
+    ]
+    text = f"FROM {TINY}\nRUN echo made\n"
+    apart, first, second = (
+        ImageBuild(name="opsexec-test/by-network:1", labels=OURS, dockerfile=text, network=name)
+        for name in (None, "n-1", "n-2")
+    )
+    async with local.connect() as ex:
+        try:
+            for net in nets:
+                await ex.run(net)
+            built = await ex.run(first)
+            again = await ex.run(second)
+            assert (again.changed, again.value) == (False, built.value)
+            # Without any network the same lines may say something else.
+            assert (await ex.run(apart)).changed
+        finally:
+            for net in nets:
+                await ex.run(NetworkRemove(name=net.name, labels=OURS))
+            await ex.run(ImageRemove(name=first.name, labels=OURS))
+
+
 async def test_a_name_and_addresses_that_are_taken_are_errors_of_their_own_kinds(way):
     labels = {**OURS, "way": way.name}
     async with way.connect() as ex:
