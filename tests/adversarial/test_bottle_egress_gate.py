@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.parts.bottle_inside import frame as http2_frame
 from tests.parts.egress_gate import EgressGate
 from tests.parts.lone_gate import HELD, MIB, NAMES, ROUTES, TOKEN, gate_in, upstream_in
 from tests.parts.raw_frames import ended, frame, web_socket
@@ -140,6 +141,35 @@ class TestFraming:
         with gate.tls("open.test") as stream:
             stream.sendall(b"POST /framed HTTP/1.1\r\nHost: open.test\r\n" + request_bytes[1])
             assert ended(stream)
+        assert upstream.requests == []
+
+    @pytest.mark.parametrize(
+        ("method", "length", "frames"),
+        {
+            "PX19_no_body": ("GET", "40", []),
+            "PX19_large_no_body": ("POST", "4000000", []),
+            "PX19_trailers": ("POST", "40", [(0, 0, b"abc"), (1, 5, b"\x00\x01x\x01y")]),
+            "PX19_lower_case": ("get", "0", []),
+        }.values(),
+        ids=("PX19_no_body", "PX19_large_no_body", "PX19_trailers", "PX19_lower_case"),
+    )
+    def test_what_http2_leaves_open_isn_t_sent_in_http1(
+        self, gate: EgressGate, upstream: Upstream, method: str, length: str, frames: list[tuple[int, int, bytes]]
+    ) -> None:
+        fields = {":method": method, ":scheme": "https", ":authority": "open.test", ":path": "/framed"}
+        fields["content-length"] = length
+        block = b"".join(
+            b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+            for name, value in fields.items()
+        )
+        before = len(gate.reasons())
+        with gate.tls("open.test", ["h2"]) as stream:
+            stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(4, 0, 0))
+            stream.sendall(http2_frame(1, 4 if frames else 5, 1, block))
+            for kind, flags, payload in frames:
+                stream.sendall(http2_frame(kind, flags, 1, payload))
+            reason = "this method is not forwarded" if method == "get" else "the body isn't as long as it says"
+            told(gate, before, reason)
         assert upstream.requests == []
 
     def test_PX20_what_stands_beside_a_chunk_s_size_doesn_t_go_on(self, gate: EgressGate, upstream: Upstream) -> None:

@@ -209,6 +209,15 @@ def test_a_query_has_the_parameters_its_route_names(target: str) -> None:
     assert "methods" in decide_request(policy, replace(with_target(target), method="DELETE")).reason
 
 
+@pytest.mark.parametrize("query", ["_method=DELETE", "a=b&X-HTTP-Method-Override=PUT", "%5fmethod=put"])
+def test_a_query_doesn_t_stand_for_another_method(query: str) -> None:
+    """PA15."""
+    row = {"host": "api.test", "path_allowlist": ["/v1"], "scheme": None, "slot": None, "private": []}
+    policy = read_table([{**row, "methods": ["GET", "POST"]}])
+    assert decide_request(policy, with_target(f"/v1/x?{query}")).reason == "the query names another method"
+    assert decide_request(read_table([row]), with_target(f"/v1/x?{query}")).allow
+
+
 @pytest.mark.parametrize("target", ["/v1", "/v1/", "/v1/models?limit=5&q=a%20b", "/files/a%20b.txt", "/v1/%E2%82%AC"])
 def test_ordinary_paths_pass(target: str) -> None:
     assert decide_request(POLICY, with_target(target)).allow

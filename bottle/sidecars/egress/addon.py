@@ -19,7 +19,7 @@ from bottle.sidecars.egress import search
 from bottle.sidecars.egress.bounds import CUT
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded, why
-from bottle.sidecars.egress.passing import Masking, Reading
+from bottle.sidecars.egress.passing import ANOTHER_LENGTH, Masking, Reading, may_have_body
 from bottle.sidecars.egress.policy import PORT, Policy
 from bottle.sidecars.egress.sockets import Sockets
 from opsexec.far.known_values import KnownValues, Stream
@@ -130,7 +130,7 @@ class Gate:
         if of_any_size or (length.isdigit() and int(length) > BUFFERED):
             self._read_as_it_passes(flow)
             return
-        if not length or length == "0":
+        if not length.strip("0"):
             self._record(flow, "allow", "route", route.slot)
         flow.response = None
 
@@ -139,7 +139,7 @@ class Gate:
         if encoding != "identity" and encoding not in STREAMED:
             self._refuse(flow, "a body of this size in this content-encoding can't be read as it passes")
             return
-        reading = Reading(self._known, encoding)
+        reading = Reading(self._known, encoding, flow.request.headers.get("content-length", ""))
         self._record(flow, "allow", "route", flow.metadata["slot"])
 
         def feed(block: bytes) -> list[bytes]:
@@ -155,10 +155,16 @@ class Gate:
     async def request(self, flow: http.HTTPFlow) -> None:
         """Judge a body that was read whole."""
         flow.request.trailers = None
-        if flow.response is not None or flow.request.stream or flow.request.raw_content in (None, b""):
+        body = flow.request.raw_content
+        if flow.response is not None or body is None:  # refused, or read as it passed
             return
         flow.response = UNJUDGED
-        body = flow.request.raw_content or b""
+        if len(body) != int(flow.request.headers.get("content-length", len(body))):
+            self._refuse(flow, ANOTHER_LENGTH)
+            return
+        if not body:
+            flow.response = None
+            return
         encoding = flow.request.headers.get("content-encoding", "identity").lower()
         try:
             leak = await self._aside(self._find_in_body, body, encoding)
@@ -195,7 +201,7 @@ class Gate:
             host=request.host,
             port=request.port,
             authority=request.authority,
-            method=request.method,
+            method=request.data.method.decode("latin-1"),  # as it goes on: `method` is in upper case whatever came
             target=request.path,
             headers=request.headers.fields,
             http_version=request.http_version,
@@ -232,7 +238,7 @@ class Gate:
             return
         self._mask_head(response)
         encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding == "identity" or not may_have_body(flow):
+        if encoding == "identity" or not may_have_body(flow.request.method, response.status_code):
             response.stream = Masking(self._masked).feed
         elif encoding in STREAMED:
             response.stream = Masking(self._masked, encoding).feed
@@ -386,12 +392,6 @@ class Gate:
         """Return a text as a line takes it: bounded, and without a known value."""
         data = text.encode("utf-8", "backslashreplace")
         return "***" if search.find(self._known, data) else data.decode("utf-8", "replace")[:MAX_SHOWN]
-
-
-def may_have_body(flow: http.HTTPFlow) -> bool:
-    """False for answers that have none whatever their headers say."""
-    assert flow.response is not None
-    return flow.request.method != "HEAD" and flow.response.status_code not in (204, 304)
 
 
 def say(record: dict[str, Any]) -> None:

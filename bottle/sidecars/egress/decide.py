@@ -67,6 +67,9 @@ _ACCOUNT_QUERY = frozenset(
     }
 )  # fmt: skip
 
+_METHOD_QUERY = frozenset({"_method", "x-http-method", "x-http-method-override", "$httpmethod"})
+"""Parameters that some frameworks take the method from; refused where the route says which methods there are."""
+
 _ROUTING = frozenset(
     {
         b"forwarded",
@@ -226,6 +229,8 @@ def _refuse_target(seen: Seen, route: Route) -> Verdict | None:
     names = _query_names(query) if query else []
     if route.slot is not None and any(name.lower() in _ACCOUNT_QUERY for name in names):
         return Verdict.no("the query carries a credential where one is injected")
+    if route.methods is not None and any(name.lower() in _METHOD_QUERY for name in names):
+        return Verdict.no("the query names another method")
     if route.query is not None and any(name not in route.query for name in names):
         return Verdict.no("the query has a parameter outside this route's query list")
     return None

@@ -20,14 +20,21 @@ MAX_BEHIND = 8 << 20
 """So much of that is searched for a body, in bytes; after that, with a quarter: its blocks are of a few bytes each."""
 
 
+ANOTHER_LENGTH = "the body isn't as long as it says"
+"""In HTTP/2 a request may end without the body that it promised; in HTTP/1 the next one would be read as that body."""
+
+
 class Reading:
     """A request's body on its way out. `refused`: why nothing more of it passes, "" while all is well.
+
+    `length`: how many bytes it says it has, "" where it doesn't.
 
     Nothing is raised for a body: what can't be judged, whatever the cause, is refused.
     """
 
-    def __init__(self, known: KnownValues, encoding: str) -> None:
+    def __init__(self, known: KnownValues, encoding: str, length: str = "") -> None:
         self._known = known
+        self._left = int(length) if length else None
         self._decoder = None if encoding == "identity" else Decoder(encoding)
         self._plain = Stream(known, mask=False)
         self._inside = Stream(known, mask=False)
@@ -41,6 +48,11 @@ class Reading:
         """Return what may pass by now; an empty block is the end."""
         if self.refused:
             return []
+        if self._left is not None:
+            self._left -= len(block)
+            if self._left and not block:
+                self.refused = ANOTHER_LENGTH
+                return []
         try:
             passed = self._plain.feed(block)
             found = self._plain.found or (self._look_inside(block) if self._decoder is None else self._unpack(block))
@@ -130,3 +142,8 @@ class Masking:
             self._decoder.end()
             found = [self._mask.feed(b"")]
         return [each for each in found if each]
+
+
+def may_have_body(method: str, status: int) -> bool:
+    """False for answers that have no body whatever their headers say."""
+    return method != "HEAD" and status not in (204, 304)
