@@ -26,6 +26,7 @@ ELSEWHERE = "skills"
 
 MAX_ENTRIES = 5000
 MAX_BYTES = 64 << 20
+OTHERS = 0o002
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,14 @@ def _locate(name: str) -> Path:
             continue
         if not stat.S_ISDIR(info.st_mode):
             raise BadManifest(f"the skill {name} at {place} is no directory of its own", hint="copy it there")
-        if info.st_mode & 0o002:
+        if info.st_uid not in (0, os.geteuid()):
+            raise BadManifest(f"the skill {name} at {place}: belongs to uid {info.st_uid}, not to you", hint="own it")
+        above = place.parent.stat().st_mode
+        if info.st_mode & OTHERS:
             raise BadManifest(f"the skill {name} at {place}: others may write it", hint=f"chmod o-w {place}")
+        if above & OTHERS and not above & stat.S_ISVTX:
+            text = f"the skill {name} at {place}: others may put another in its place"
+            raise BadManifest(text, hint=f"chmod o-w {place.parent}")
         return place
     raise BadManifest(f"there is no skill {name!r}", hint="looked at " + " and ".join(map(str, places)))
 
@@ -78,6 +85,8 @@ async def _digest(ex: Executor, name: str, place: str) -> str:
             raise BadManifest(f"the skill {name} has {path}, {leads_astray(entry)}", hint="put the file itself there")
         if entry.kind not in ("file", "directory", "link"):
             raise BadManifest(f"the skill {name} has {path}, a {entry.kind}", hint="take it out")
+        if entry.kind != "link" and entry.mode & OTHERS:
+            raise BadManifest(f"the skill {name} at {place}: others may write {path}", hint=f"chmod -R o-w {place}")
         if entry.kind == "file" and entry.sha256 is None:
             raise BadManifest(f"the skill {name} is over {MAX_BYTES >> 20} MiB", hint="take the large files out")
     return hashlib.sha256(dump(tree)).hexdigest()

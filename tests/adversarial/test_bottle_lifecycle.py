@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from opsexec.audit import verify
+from tests.conftest import require
 from tests.integration.cli_terminal import on_terminal
 from tests.parts.bottle_backends import Name, Scene, scene
 from tests.parts.bottle_running import HELD, TOKEN, Bottles, gone, written_with
@@ -223,7 +224,20 @@ BAD_SKILLS = {
     "a fifo": lambda place: os.mkfifo(place / "x"),
     "too large": lambda place: _sparse(place / "x"),
     "others may write it": lambda place: place.chmod(0o777),
+    "others may write a file of it": lambda place: _made(place / "x", 0o666),
+    "others may write beside it": lambda place: place.parent.chmod(0o777),
+    "it is somebody else's": lambda place: _given_away(place),
 }
+
+
+def _made(path: Path, mode: int) -> None:
+    path.touch()
+    path.chmod(mode)
+
+
+def _given_away(path: Path) -> None:
+    require(os.geteuid() == 0, "needs root, to give a directory away")
+    os.chown(path, 65534, -1)
 
 
 def _sparse(path: Path) -> None:
