@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import socket
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent.errors import AgentUnable
 
 BACKLOG = 1024
 """Connections that may wait to be taken; beyond them connect() on a unix socket fails at once."""
+TURN_S = 5.0
+"""Seconds that another agent, which is making a socket in the same directory, is waited for at most."""
+LOOK_S = 0.02
 
 
 def bind_unix(path: str, mode: int, group: str | None, *, private: bool = False) -> socket.socket:
@@ -25,8 +32,38 @@ def bind_unix(path: str, mode: int, group: str | None, *, private: bool = False)
     if private and os.stat(directory).st_mode & 0o007:
         hint = f"chmod o= {directory}"
         raise AgentUnable(f"{directory} is open to others, and a bottle's socket is in it", hint=hint)
-    _clear_dead(path)
     gid = _group(group)
+    with _turn(directory):
+        return _bound(path, mode, gid)
+
+
+@contextmanager
+def _turn(directory: str) -> Iterator[None]:
+    """Be the only agent that makes a socket there: one that is bound and not yet listened on looks like a dead one.
+
+    Whoever may read the directory could hold its lock for ever. That keeps no agent away: after TURN_S it goes on.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AgentUnable(f"can't lock {directory}: {error.strerror}", hint="let the agent's user read it") from error
+    try:
+        end = time.monotonic() + TURN_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    break
+                time.sleep(LOOK_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _bound(path: str, mode: int, gid: int | None) -> socket.socket:
+    _clear_dead(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     before = os.umask(0o177)
     try:
