@@ -23,6 +23,7 @@ from agent.connection import Gate
 from agent.desk import Desk
 from agent.detached import Detached
 from agent.door import Door
+from agent.enduring_pool import EnduringPool
 from agent.errors import AgentUnable
 from agent.events.hub import Hub, TellingAudit
 from agent.heads import HeadSigner, open_signer
@@ -50,6 +51,7 @@ async def serve(file: Path, check: ConfigCheck) -> None:
     """Serve until SIGTERM or SIGINT; raises BadConfig or AgentUnable before the first listener is open."""
     config = check.result()
     go_ahead(config.agent.nice)
+    asyncio.get_running_loop().set_default_executor(EnduringPool())
     with ExitStack() as held:
         state = open_state(config, held)
         audit = held.enter_context(AuditLog.open(state / "audit.jsonl"))

@@ -34,11 +34,21 @@ class Durability:
         if self.policy == "group":
             if not self._dirty.is_set():
                 self._dirty.set()
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="audit-fdatasync", daemon=True)
-                    self._thread.start()
+                if self._thread is None and not self._begin():
+                    self._dirty.clear()
+                    self.flush()
         elif self.policy == "always":
             self.flush()
+
+    def _begin(self) -> bool:
+        """Begin the thread; False where there is none to be had now, and each line is put on disk as it is written."""
+        thread = threading.Thread(target=self._run, name="audit-fdatasync", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
 
     def flush(self) -> None:
         """Return once every line written before is on disk; waiters share one sync. Raises OSError."""

@@ -124,7 +124,10 @@ class AuditLog:
         with self._mutex:
             self._check_usable()
         try:
-            await to_thread.run_sync(self._durability.flush)
+            try:
+                await to_thread.run_sync(self._durability.flush)
+            except RuntimeError:  # there is no thread to be had
+                self._durability.flush()
         except OSError as error:
             raise _unavailable(self.path, "can't be put on disk", error) from error
 

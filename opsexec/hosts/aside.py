@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from opsexec.errors import HostUnsuitable
+
 T = TypeVar("T")
 
 
@@ -22,8 +24,11 @@ class Aside:
         self._idle: list[_Worker] = []
 
     async def do(self, call: Callable[[], T]) -> T:
-        """Do it and return its answer; raises what it raises. Cancelling stops the wait, not the call."""
-        worker = self._idle.pop() if self._idle else _Worker(self._idle)
+        """Do it and return its answer; raises what it raises, and HostUnsuitable where no thread is to be had for it.
+
+        Cancelling stops the wait, not the call.
+        """
+        worker = self._idle.pop() if self._idle else _Worker.begun(self._idle)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         worker.jobs.put((answer, call))
         return await answer
@@ -40,7 +45,17 @@ class _Worker:
     def __init__(self, idle: list[_Worker]) -> None:
         self.jobs: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._idle = idle
-        threading.Thread(target=self._serve, name="opsexec-aside", daemon=True).start()
+
+    @classmethod
+    def begun(cls, idle: list[_Worker]) -> _Worker:
+        """Return one whose thread runs; raises HostUnsuitable."""
+        worker = cls(idle)
+        try:
+            threading.Thread(target=worker._serve, name="opsexec-aside", daemon=True).start()
+        except RuntimeError as error:
+            hint = "look at the limits on processes of this user and of its control group"
+            raise HostUnsuitable("this process can have no more threads", hint=hint) from error
+        return worker
 
     def _serve(self) -> None:
         while (job := self.jobs.get()) is not None:

@@ -50,7 +50,10 @@ class _Job:
         elif self.over is not None and not self.over.done():
             self.over.set_result(None)
         elif self.kept is False:  # else who asked, cancelled in this turn of the loop, has it or is about to look
-            threading.Thread(target=self.discard, name="opsexec-late-start", daemon=True).start()
+            try:
+                threading.Thread(target=self.discard, name="opsexec-late-start", daemon=True).start()
+            except RuntimeError:  # there is no thread to be had
+                self.discard()
 
     def discard(self) -> None:
         """End it: nobody wants it any more. Blocks; what can't be ended is told to the loop, since nobody waits."""
@@ -76,12 +79,17 @@ class Spawner:
     async def spawn(self, start: Start) -> tuple[Child, asyncio.CancelledError | None]:
         """Return the child of `start.spawn()`, called in the thread; where that raises, the start is closed.
 
-        A cancellation waits for a start that is under way, and comes back beside the child: ending that, and raising
-        it then, is the caller's. What takes longer than LATE_S is ended as soon as it is there.
+        Where there is no thread to be had it is called here. A cancellation waits for a start that is under way, and
+        comes back beside the child: ending that, and raising it then, is the caller's. What takes longer than LATE_S
+        is ended as soon as it is there.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="opsexec-spawner", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name="opsexec-spawner", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return start.spawn_or_close(), None
+            self._thread = thread
         job = _Job(start, self.loop.create_future())
         self._jobs.put(job)
         try:

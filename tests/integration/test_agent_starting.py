@@ -133,6 +133,32 @@ async def test_a_part_that_fails_ends_the_agent_so_that_nothing_goes_unattended_
         assert "Traceback" not in agent.said()
 
 
+THREADLESS = """
+import sys, threading
+import agent.server as server
+real = server.notify
+def then_none(*said):
+    threading.stack_size({"READY=1": 1 << 47, "STOPPING=1": 0}.get(said[0], 0))  # no room for such a stack
+    real(*said)
+server.notify = then_none
+from agent.cli import main
+sys.exit(main())
+"""
+
+
+async def test_an_agent_that_can_have_no_more_threads_goes_on() -> None:
+    with OpsAgent(grant("exec:**"), program=("-c", THREADLESS)) as agent:
+        async with rpc(agent) as ex:
+            assert (await ex.run(Exec(["/bin/true"]))).ok
+            run = await ex.start(Exec(["/bin/sh", "-c", "exit 7"]))
+            assert (await ex.attach(run)).exit_code == 7
+            signed = agent.state / "audit.jsonl.heads"
+            await eventually(signed.exists, within_s=30, what="the audit's head is signed")
+            assert (await ex.run(Exec(["/bin/true"]))).ok
+        assert agent.end() == 0
+        assert "failed" not in agent.said()
+
+
 async def test_the_service_manager_is_told() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         name = f"\0ops-agent-test-{os.getpid()}-{secrets.token_hex(4)}"
