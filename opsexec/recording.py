@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ import msgspec
 from opsexec.errors import RecordingFailed, UsageError
 
 MAX_LINE_BYTES = 16 << 20
+MAX_SIDE = 9999
+"""The most columns or rows that a terminal has here, and a recording may say."""
 
 
 class BadRecording(UsageError):
@@ -186,9 +189,11 @@ def parse_header(raw: bytes) -> Header | None:
     if not isinstance(term, dict):
         return None
     columns, rows = term.get("cols"), term.get("rows")
-    if not isinstance(columns, int) or not isinstance(rows, int):
+    if not (isinstance(columns, int) and 0 < columns <= MAX_SIDE and isinstance(rows, int) and 0 < rows <= MAX_SIDE):
         return None
     tags, begun = value.get("tags"), value.get("timestamp")
+    if isinstance(begun, int | float) and not -(10**11) < begun < 10**11:
+        return None
     return Header(
         columns,
         rows,
@@ -203,19 +208,32 @@ def _events(path: str | Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[Ev
         event = parse_event(raw)
         if event is not None:
             yield event
-        elif raw.endswith(b"\n") or _json(raw) is not None:
+        elif raw.endswith(b"\n") or len(raw) >= MAX_LINE_BYTES or _json(raw) is not None:
             raise BadRecording(f"{path}:{number}: not an event", hint="the recording was damaged or edited")
         else:
             return
 
 
 def parse_event(raw: bytes) -> Event | None:
-    """Return the event of a line; None for what is none."""
+    """Return the event of a line; None for what is none: also a size, a status or text that can't be one."""
     match _json(raw):
         case [int() | float() as interval, str() as code, str() as text] if 0 <= interval < 10**9:
-            return Event(float(interval), code, text)
-        case _:
-            return None
+            wanted = _SHAPES.get(code)
+            if (wanted is None or wanted.fullmatch(text)) and _is_text(text):
+                return Event(float(interval), code, text)
+    return None
+
+
+_SHAPES = {"r": re.compile(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", re.ASCII), "x": re.compile(r"-?[0-9]{1,10}", re.ASCII)}
+
+
+def _is_text(text: str) -> bool:
+    """True unless there is half a character in it, which JSON can spell and no terminal can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json(raw: bytes) -> Any:

@@ -57,8 +57,8 @@ async def _add(
     keeper = desk.schedules
     known = keeper.entries.get(step.name)
     if known is not None and _is_kept(known.schedule, step, asker.principal, attenuation):
-        now = "enabled" if known.schedule.enabled else "disabled"
-        more = "" if known.schedule.enabled == step.enabled else f", but {now} since"
+        since = "enabled" if known.schedule.enabled else "disabled"
+        more = "" if known.schedule.enabled == step.enabled else f", but {since} since"
         return Outcome(skipped=f"the schedule {step.name} is so already{more}")
     from agent.schedule.calendar import Calendar
 
