@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from bottle.backends.base import Place, backend
+from bottle.backends.base import Place
+from bottle.backends.by_name import backend
 from bottle.control_wire import MAX_FRAME, NAME, frame, read_frame
 from bottle.credentials import Credentials
 from bottle.plan import BottlePlan

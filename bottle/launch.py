@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bottle.authority import Authority
-from bottle.backends.base import Backend, Phase, Place, all_steps, backend
+from bottle.backends.base import Backend, Phase, Place, all_steps
+from bottle.backends.by_name import backend
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed

@@ -16,7 +16,8 @@ from typing import Any
 from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
 from bottle.authority import NOBODY
-from bottle.backends.base import Place, all_steps, backend
+from bottle.backends.base import Place, all_steps
+from bottle.backends.by_name import backend
 from bottle.commands.outcome import of_a_bottle
 from bottle.errors import BadManifest, CredentialMissing, HostUnready
 from bottle.host_keys import known

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from bottle.authority import Authority
 from bottle.credentials import Credentials
-from bottle.plan import Backend as Name
 from bottle.plan import BottlePlan
 from bottle.runtime import Runtime
 from opsexec.errors import OpsError
@@ -136,14 +135,3 @@ def all_steps(
     found.append(("agent", backend.agent_run(plan, place, secrets)))
     found += [("teardown", step) for phase in phases for step in (*phase.teardown, *phase.ending)]
     return found
-
-
-def backend(name: Name) -> Backend:
-    """Return a backend by its name; raises UsageError for one that isn't built."""
-    from bottle.backends import bwrap, docker
-    from opsexec.errors import UsageError
-
-    found: dict[Name, Backend] = {"bwrap": bwrap, "docker": docker}
-    if name not in found:
-        raise UsageError(f"the backend {name} isn't built (decision 0079)", hint="known: " + ", ".join(found))
-    return found[name]

@@ -9,7 +9,8 @@ import pytest
 
 from bottle import credentials, launch
 from bottle.authority import Authority
-from bottle.backends.base import Place, all_steps, backend
+from bottle.backends.base import Place, all_steps
+from bottle.backends.by_name import backend
 from bottle.manifest import load_object
 from bottle.plan import Backend, BottlePlan, Intent, make_plan
 from bottle.runtime import GitRuntime, Runtime
