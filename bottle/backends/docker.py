@@ -192,6 +192,7 @@ def bundle_run(plan: BottlePlan, place: Place, secrets: Credentials, authority: 
         tmpfs={"/tmp": work, DOORS: 1 << 20},
         networks=(Attachment(named["outer"]), Attachment(named["inner"], ipv4=address)),
         memory_bytes=BUNDLE_MEMORY + work * (2 if plan.repositories else 1),
+        syscalls="tight",
         stdin=made.told,
     )
 
@@ -246,6 +247,7 @@ def guest_run(plan: BottlePlan, place: Place) -> ContainerRun:
         runtime=RUNTIME,
         runtime_optional=True,
         init=True,
+        syscalls="tight",
     )
 
 

@@ -25,6 +25,10 @@ class Info(_Answer, frozen=True):
     """The engine itself."""
 
     runtimes: dict[str, Any] | None = msgspec.field(default=None, name="Runtimes")
+    architecture: str = ""
+    security_options: list[str] | None = None
+    buildah: str | None = msgspec.field(default=None, name="BuildahVersion")
+    """Told by podman, and by no other engine."""
 
 
 class Config(_Answer, frozen=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 from opsexec.capability import clean_path
 from opsexec.errors import BadStep
+from opsexec.handlers.container_syscalls import profile
 from opsexec.secret import Secret
 from opsexec.steps.container_shape import OWN_LABELS, ContainerShape
 from opsexec.steps.text import as_bytes
@@ -77,7 +78,7 @@ def config_of(
         "HostConfig": {
             "Privileged": False,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true"],
+            "SecurityOpt": ["no-new-privileges:true", *_filter(step)],
             "ReadonlyRootfs": step.read_only_root,
             "IpcMode": "private",
             "CgroupnsMode": "private",
@@ -115,6 +116,11 @@ def config_of(
             endpoint["IPAMConfig"] = {"IPv4Address": first.ipv4}
         config["NetworkingConfig"] = {"EndpointsConfig": {first.network: endpoint}}
     return config
+
+
+def _filter(step: ContainerShape) -> list[str]:
+    """Return the option that names a filter of system calls; the engine's own is none."""
+    return [f"seccomp={profile()}"] if step.syscalls == "tight" else []
 
 
 def tmpfs_options(size: int) -> str:

@@ -23,10 +23,11 @@ from opsexec.handlers.container_config import (
     secrets_header,
 )
 from opsexec.handlers.container_found import image_of, require_networks
+from opsexec.handlers.container_syscalls import taken_by
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import ProcessExit
 from opsexec.secret import reveal
-from opsexec.steps.container_shape import ContainerShape
+from opsexec.steps.container_shape import ContainerShape, Syscalls
 from opsexec.steps.containers import ContainerRun
 from opsexec.steps.text import as_bytes
 
@@ -178,13 +179,13 @@ async def looked_at(step: ContainerShape, engine: Engine) -> Image:
 
 
 async def run_by(step: Shape, engine: Engine) -> Shape:
-    """Return the step with the runtime that it gets: the engine's default for one that it can do without."""
-    if step.runtime is None or not step.runtime_optional:
+    """Return the step with what it gets here: the engine's own for a runtime and a filter that it can do without."""
+    if (step.runtime is None or not step.runtime_optional) and step.syscalls == "engine":
         return step
     info = shaped(await engine.ask(lambda client: client.info()), Info, engine.host)
-    if step.runtime in (info.runtimes or {}):
-        return step
-    return msgspec.structs.replace(step, runtime=None)
+    runtime = step.runtime if not step.runtime_optional or step.runtime in (info.runtimes or {}) else None
+    syscalls: Syscalls = step.syscalls if taken_by(info) else "engine"
+    return msgspec.structs.replace(step, runtime=runtime, syscalls=syscalls)
 
 
 def own_words(image: Image, step: ContainerShape, context: Context) -> list[str]:

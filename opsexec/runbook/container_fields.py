@@ -45,6 +45,7 @@ _SHAPE: dict[str, FieldType] = {
     "runtime": "text",
     "runtime_optional": "bool",
     "init": "bool",
+    "syscalls": "text",
 }
 
 OWN_FIELDS: dict[type[Step], dict[str, FieldType]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import msgspec
 
@@ -25,6 +26,8 @@ _PLAIN_UID = re.compile(r"[1-9][0-9]{0,9}(:|\Z)")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}\Z")
 _RUNTIME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 
+Syscalls = Literal["engine", "tight"]
+
 OWN_LABELS = "opsexec."
 """Labels that begin so are the handlers' own."""
 
@@ -41,8 +44,8 @@ class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ContainerShape(Step, frozen=True, kw_only=True):
-    """A container without privileges: every capability dropped, no new privileges, the engine's own seccomp filter, no
-    port, no device, no namespace of the host's. There is no field by which it could have more.
+    """A container without privileges: every capability dropped, no new privileges, a filter of system calls, no port,
+    no device, no namespace of the host's. There is no field by which it could have more.
 
     `argv`: all words, in the place of the image's entrypoint and command; empty = the image's own. `env`: beside
     the image's; a Secret among it is no part of the container's configuration, and goes in by stdin (ContainerRun
@@ -53,6 +56,8 @@ class ContainerShape(Step, frozen=True, kw_only=True):
     network, and names that need no resolving (name -> address). `memory_bytes`: with swap. `cpus`: at most as many
     as the engine has. `pids`: processes and threads. `runtime`: as the engine calls it, None = its default;
     `runtime_optional`: its default too where it has none of that name. `init`: a small init of the engine's as PID 1.
+    `syscalls`: the engine's own filter, or a tighter one of ours where the engine takes it: as a sandbox has it, and
+    nothing that the engine's default refuses. It is never in the place of a filter that the engine's operator wrote.
     """
 
     family = "containers"
@@ -82,6 +87,7 @@ class ContainerShape(Step, frozen=True, kw_only=True):
     runtime: str | None = None
     runtime_optional: bool = False
     init: bool = False
+    syscalls: Syscalls = "engine"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +106,8 @@ class ContainerShape(Step, frozen=True, kw_only=True):
             raise BadStep(f"hostname {self.hostname[:60]!r} is malformed")
         if self.runtime is not None and not _RUNTIME.match(self.runtime):
             raise BadStep(f"runtime {self.runtime[:60]!r} is malformed")
+        if self.syscalls not in get_args(Syscalls):
+            raise BadStep(f"syscalls {self.syscalls[:40]!r} is no filter", hint="one of: engine, tight")
         self._check_places()
         self._check_networks()
         sizes = (self.memory_bytes, self.shm_bytes, self.pids, self.max_open_files, self.max_file_bytes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opsexec.handlers.container_syscalls import profile
 from tests.parts.bottle_running import HELD, written_with
 from tests.parts.docker_outcome import MDNS, Outcome, addresses
 from tests.parts.docker_outcome import outcome as outcome  # a fixture, found by name
@@ -118,7 +119,7 @@ def test_both_containers_have_nothing_to_grow_by(outcome: Outcome) -> None:
         assert not host["CapAdd"]
         assert not host["Privileged"]
         assert host["ReadonlyRootfs"]
-        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={profile()}"]
         assert (host["PidMode"], host["IpcMode"], host["UsernsMode"], host["Devices"]) == ("", "private", "", None)
         assert host["PortBindings"] in ({}, None)
         assert host["PidsLimit"] > 0
