@@ -54,7 +54,10 @@ class Calendar:
 
     def between(self, after: int, until: int, limit: int) -> tuple[list[int], bool]:
         """Return the last `limit` due times after one time, up to another, and whether there may be more of them."""
-        spans = [after, *(until - span for span in SPANS_S if until - span > after)]
+        last = until if until - after <= SPANS_S[0] else self._last(after, until)
+        if last is None:
+            return [], False
+        spans = [after, *(last - span for span in SPANS_S if last - span > after)]
         for begin in sorted(spans):
             found: deque[int] = deque(maxlen=limit)
             count = 0
@@ -70,3 +73,17 @@ class Calendar:
             if whole:
                 return list(found), begin > after or count > limit
         return list(found), True
+
+    def _last(self, after: int, until: int) -> int | None:
+        """Return the last due time after one time, up to another; long idle times may lie after it."""
+        found = self.next(after)
+        if found is None or found > until:
+            return None
+        while found < until:  # nothing that counts is due after `until`
+            middle = (found + until) // 2
+            later = self.next(middle)
+            if later is None or later > until:
+                until = middle
+            else:
+                found = later
+        return found

@@ -81,6 +81,16 @@ def test_of_a_long_gap_the_last_times_are_found_without_looking_at_all() -> None
     assert [utc(each) for each in found] == ["01-01 00:00"] * 3
 
 
+@pytest.mark.parametrize("cron", ["* * * * 1", "* * * * * 1"])
+def test_of_a_long_gap_the_last_times_are_found_though_nothing_was_due_of_late(cron: str) -> None:
+    sunday = at("2026-11-22T18:00")
+    found, more = Calendar(cron, "UTC").between(sunday - 400 * 86400, sunday, 2)
+    assert more
+    assert [utc(each) for each in found][-1] == "11-16 23:59"
+    assert len(found) == 2
+    assert Calendar(cron, "UTC").between(sunday - 5 * 86400, sunday, 2) == ([], False)
+
+
 @given(
     st.sampled_from(["* * * * *", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "15,45 1-3 * * SUN", "*/20 * * * * *"]),
     st.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]),
