@@ -80,7 +80,7 @@ process_mrelease removexattrat set_mempolicy_home_node setxattrat statmount
 """Not there, beside ABSENT: newer calls in whose place a C library or a runtime does something else on ENOSYS alone."""
 
 TRACING = "4.8"
-"""The first kernel where who traces a program can't change its calls behind the filter's back (ptrace(2), seccomp(2))."""
+"""The first kernel where a tracer can't change calls behind the filter's back (ptrace(2), seccomp(2))."""
 
 WORD = 0xFFFFFFFF
 OWN_DEFAULTS = ("default", "builtin", "unconfined")
