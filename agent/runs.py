@@ -15,6 +15,7 @@ from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import ActiveRun, Desk
 from agent.detached import end_of
+from agent.refusal import reading
 from agent.run_store import RunRecord
 from agent.tty.consent import oversees
 from agent.tty.recordings import Recorded
@@ -61,13 +62,15 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     """Answer with a detached run's output from an offset of its log on, while it is made, and then with its end."""
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
-        run = require_run_id(request.path.removeprefix("/v1/runs/"))
+        with reading(desk, asker, request):
+            run = require_run_id(request.path.removeprefix("/v1/runs/"))
+            begin = _offset(request)
         record = desk.detached.store.record(run)
         require_admitted(desk, asker, record, run, "run.read")
         assert record is not None
         with desk.follower(asker):
             store = desk.detached.store
-            offset = await asyncio.to_thread(store.frame_start, record.run, _offset(request))
+            offset = await asyncio.to_thread(store.frame_start, record.run, begin)
             answer.headers[OFFSET_HEADER] = str(offset)
             answer.begin()
             async for block in desk.detached.follow(record.run, offset):
@@ -98,8 +101,9 @@ async def signal_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
     """Send a signal to every process of a run, or end it."""
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
-        run = require_run_id(request.path.removeprefix("/v1/runs/").removesuffix("/signal"))
-        wanted = await _wanted_signal(request, desk.config.limits.request_timeout_s)
+        with reading(desk, asker, request):
+            run = require_run_id(request.path.removeprefix("/v1/runs/").removesuffix("/signal"))
+            wanted = await _wanted_signal(request, desk.config.limits.request_timeout_s)
         target: RunRecord | ActiveRun | None = desk.active.get(run) or desk.detached.store.record(run)
         require_admitted(desk, asker, target, run, "run.signal", wanted)
         assert target is not None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
+from agent.refusal import reading
 from agent.schedule.keeper import Entry
 from agent.schedule.model import Schedule, when
 from opsexec.capability import CapabilitySet, Requirement
@@ -189,7 +190,8 @@ async def show_schedule(desk: Desk, request: web.BaseRequest, asker: Asker) -> w
     """Answer with one schedule; one that isn't there is refused like another's."""
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
-        name = schedule_name(request.path.removeprefix("/v1/schedules/"))
+        with reading(desk, asker, request):
+            name = schedule_name(request.path.removeprefix("/v1/schedules/"))
         step = {"type": "schedules.show", "name": name}
         entry = desk.schedules.entries.get(name)
         granted = any(held.admits(Requirement("schedule.manage", name)) for held in asker.grants)

@@ -17,6 +17,7 @@ from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk
+from agent.refusal import reading
 from agent.runs import require_admitted, why_admitted
 from agent.tty.live import LiveTape
 from agent.tty.recordings import shown
@@ -56,7 +57,8 @@ async def watch_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
     """Show a terminal from its beginning, and while it goes on; one that has ended all at once."""
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
-        run = require_run_id(request.path.removeprefix("/v1/tty/"))
+        with reading(desk, asker, request):
+            run = require_run_id(request.path.removeprefix("/v1/tty/"))
         _admitted(desk, asker, run)
         with desk.follower(asker):
             answer.begin()
@@ -80,7 +82,8 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
     """Send a recording as it is on the disk, then the links of it that are in the audit."""
     answer = Answer(request, desk.config.limits.stall_timeout_s)
     try:
-        run = require_run_id(request.path.removeprefix("/v1/tty/").removesuffix("/recording"))
+        with reading(desk, asker, request):
+            run = require_run_id(request.path.removeprefix("/v1/tty/").removesuffix("/recording"))
         _admitted(desk, asker, run)
         with desk.follower(asker):
             answer.begin()

@@ -92,6 +92,22 @@ async def test_bad_input_is_answered_and_recorded_and_never_ends_the_agent(small
     assert verify(small.state / "audit.jsonl").ok
 
 
+async def test_a_request_that_names_what_can_be_nothing_of_its_kind_is_recorded(ops_agent: OpsAgent) -> None:
+    asked = [
+        ("GET", "/v1/runs/NO"), ("GET", "/v1/runs/0123456789abcdef?offset=-1"), ("POST", "/v1/runs/NO/signal"),
+        ("POST", "/v1/runs/0123456789abcdef/signal"), ("GET", "/v1/tty/NO"), ("GET", "/v1/tty/NO/recording"),
+        ("POST", "/v1/consent/NO"), ("GET", "/v1/schedules/no%20name"), ("GET", "/v1/events?interval=soon"),
+    ]  # fmt: skip
+    for method, target in asked:
+        before = len(ops_agent.records())
+        head = f"{method} {target} HTTP/1.1\nHost: a\nConnection: close\nContent-Length: 1"
+        answer = http(ops_agent, head, b"{")
+        assert b" 400 " in answer.splitlines()[0] or b" 403 " in answer.splitlines()[0], target
+        new = ops_agent.records()[before:]
+        assert [record["decision"] for record in new] == ["deny"], target
+        assert new[0]["reason"], target
+
+
 async def test_a_slow_client_is_dropped_in_bounded_time(small: OpsAgent) -> None:
     """A request that drips in holds a connection no longer than the idle time, and its body no longer than its own."""
 
