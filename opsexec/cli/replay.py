@@ -63,6 +63,8 @@ def moment(text: str) -> float:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    if args.json and not args.verify:
+        raise UsageError("--json goes with --verify", hint="a recording that is shown is no JSON; its file is")
     with _kept(args.save) as path:
         return drive(lambda: _work(args, path))
 

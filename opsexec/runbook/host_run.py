@@ -203,7 +203,8 @@ class HostRun:
             **({"registered": made.result} if step.register is not None else {}),
         )
         diff = (made.diff if made.output is None else made.output.diff) if shared.options.diff else None
-        shared.progress.on(StepFinished(name, key, report, None if diff is None else shared.masker.text(diff)))
+        report.diff = None if diff is None else shared.masker.text(diff)  # after the journal, which keeps none
+        shared.progress.on(StepFinished(name, key, report, report.diff))
         return made
 
     def _report(self, step: RunbookStep, made: _Made, duration_s: float, note: str | None) -> StepReport:

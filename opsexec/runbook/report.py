@@ -14,8 +14,8 @@ TAIL_CHARACTERS = 2000
 class StepReport(msgspec.Struct, kw_only=True):
     """One step on one host. `duration_s`: seconds over all tries; `stdout_tail`: the last 2000 characters.
 
-    `note`: something a reader must know (it was run again after a resume); it is in the JSON only where
-    there is one.
+    `note`: something a reader must know (it was run again after a resume); `diff`: what changed, where that was
+    asked for. Both are in the JSON only where there is one.
     """
 
     name: str
@@ -26,13 +26,15 @@ class StepReport(msgspec.Struct, kw_only=True):
     stdout_tail: str = ""
     error: str | None = None
     note: str | None = None
+    diff: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the documented object."""
         data = msgspec.structs.asdict(self)
         data["duration_s"] = round(self.duration_s, 6)
-        if self.note is None:
-            del data["note"]
+        for name in ("note", "diff"):
+            if data[name] is None:
+                del data[name]
         return data
 
 

@@ -200,6 +200,12 @@ def test_a_recording_holds_the_screen_and_never_the_keys(cli: Cli, host: list[st
     assert shown.stdout == SafeScreen().pass_on(screen.encode())
 
 
+def test_a_recording_is_shown_or_told_as_json_and_not_both(cli: Cli) -> None:
+    done = cli.run("replay", "session.cast", "--json")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--json goes with --verify" in done.stderr
+
+
 def test_a_recording_that_exists_is_not_overwritten(cli: Cli, host: list[str]) -> None:
     (cli.home / "a.cast").write_text("mine")
     with at_terminal(cli, "tty", *host, "--record", "a.cast", *SHELL) as person:

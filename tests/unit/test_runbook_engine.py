@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from opsexec.errors import (
 )
 from opsexec.runbook import (
     Assert,
+    Journal,
     PlainProgress,
     Retry,
     Runbook,
@@ -186,6 +188,19 @@ async def test_diff_is_shown_when_asked_for():
     await fleet.run('- write: { path: /x, content: "new\\n" }', diff=True, progress=PlainProgress(out))
     assert "a |   -old" in out.getvalue()
     assert "a |   +new" in out.getvalue()
+
+
+async def test_diff_is_in_the_json_when_asked_for_and_never_in_the_journal(tmp_path):
+    book = '- write: { path: /x, content: "new\\n" }\n- exec: [id]\n'
+    fleet = Fleet(a=FakeHost(answers={"id": 0}, files={"/x": b"old\n"}))
+    report = await fleet.run(book, Journal(tmp_path), diff=True)
+    write, program = report.as_json()["hosts"]["a"]["steps"]
+    assert "+new" in write["diff"]
+    assert "diff" not in program
+    (file,) = Path(tmp_path).iterdir()
+    assert "+new" not in file.read_text()
+    again = await Fleet(a=FakeHost(answers={"id": 0}, files={"/x": b"old\n"})).run(book)
+    assert "diff" not in again.as_json()["hosts"]["a"]["steps"][0]
 
 
 async def test_plain_progress_is_one_line_a_step_and_a_summary():
