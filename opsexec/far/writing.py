@@ -127,7 +127,8 @@ def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None
     uid, gid = mine.st_uid, mine.st_gid
     mode = fresh
     if info is not None:
-        uid, gid, mode = info.st_uid, info.st_gid, info.st_mode & 0o7777
+        # Set-id bits stood for the old content: new content has them when they are asked for, as with write(2).
+        uid, gid, mode = info.st_uid, info.st_gid, info.st_mode & 0o1777
     uid = uid if wanted.uid is None else wanted.uid
     gid = gid if wanted.gid is None else wanted.gid
     mode = mode if wanted.mode is None else wanted.mode

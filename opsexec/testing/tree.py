@@ -207,6 +207,8 @@ class FakeTree:
             if old is None:
                 old = self.nodes[place] = FakeNode("file", mode=0o600 if private == b"1" else 0o644)
                 old.changes(mode, owner, group, apply=True)
+            elif not mode:
+                old.mode &= 0o1777
             old.data = data
         meta = {
             "path": place,

@@ -62,6 +62,17 @@ def test_the_same_content_is_not_written_again(base, far):
     )
 
 
+def test_new_content_is_no_set_id_program_because_the_old_was_one(base, far):
+    (base / "f").write_bytes(b"old")
+    os.chmod(base / "f", 0o6755)
+    far.write(base / "f", b"old")
+    assert far.stat(base / "f")["mode"] == "6755"
+    far.write(base / "f", b"new")
+    assert far.stat(base / "f")["mode"] == "0755"
+    far.write(base / "f", b"newer", mode="4755")
+    assert far.stat(base / "f")["mode"] == "4755"
+
+
 def test_only_a_mode_that_differs_is_set_without_a_new_file(base, far):
     far.write(base / "f", b"x", mode="0600")
     inode = os.stat(base / "f").st_ino
