@@ -51,7 +51,7 @@ EXAMPLES = {
     "approve": ("approve 3f9a1c", "approve 3f9a1c --as less.json"),
     "reject": ("reject 3f9a1c --reason 'use the mirror'",),
     "dashboard": ("dashboard",),
-    "cleanup": ("cleanup", "cleanup --all"),
+    "cleanup": ("cleanup", "cleanup --all", "cleanup --host ssh://build1"),
     "demo": ("demo",),
     "completion": ("completion bash > ~/.local/share/bash-completion/completions/bottle",),
 }
@@ -165,6 +165,9 @@ def parser() -> Parser:
     _supervising(commands)
     cleanup = commands.add_parser("cleanup", help="remove what bottles that never came up left behind")
     cleanup.add_argument("--all", action="store_true", help="and every stopped bottle: it can't be resumed then")
+    cleanup.add_argument(
+        "--host", metavar="URL", help="and what your bottles left on the container engine of this host"
+    )
     _json(cleanup)
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
     completion = commands.add_parser("completion", help="print a shell's completion script")

@@ -72,8 +72,12 @@ def labels(place: Place) -> dict[str, str]:
 
 
 def root_label(state: str) -> str:
-    """Return what stands for a home root on an engine that others use too; `state`: a bottle's directory in it."""
-    root = state.rpartition("/state/")[0]
+    """Return what stands for a home root, or for another host's directory of bottles, on an engine that others use too.
+
+    `state`: a bottle's directory in it.
+    """
+    above = state.rpartition("/")[0]
+    root = above.removesuffix("/state") if above.endswith("/state") else f"{above}/"
     return hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

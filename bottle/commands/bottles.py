@@ -81,8 +81,9 @@ def cleanup(arguments: argparse.Namespace) -> int:
     """Remove what launches that never came up, or with --all every stopped bottle, left behind."""
     from bottle.errors import BottleRunning, BottleUnreadable, NoSuchBottle
     from bottle.hosting import removed_there
-    from bottle.leftovers import sweep
+    from bottle.leftovers import sweep, sweep_there, taken_there
     from bottle.manifest.store import home_root
+    from bottle.preflight import shown
     from bottle.starting import remove, say
     from bottle.state import State
     from opsexec.errors import OpsError
@@ -92,6 +93,11 @@ def cleanup(arguments: argparse.Namespace) -> int:
     swept = asyncio.run(sweep(state, say))
     for identity in swept:
         tell(f"removed the containers and networks of {identity}")
+    if arguments.host is not None:
+        there = asyncio.run(sweep_there(state, arguments.host))
+        for identity in there:
+            tell(f"removed the containers and networks of {identity} on {shown(arguments.host)}")
+        swept += there
     removed, kept = [], []
     for identity in state.identities():
         if state.alive(identity):
@@ -102,6 +108,7 @@ def cleanup(arguments: argparse.Namespace) -> int:
                     found = state.read(identity)
                     if found.phase != "launching" and not arguments.all:
                         continue
+                    asyncio.run(taken_there(found))
                     asyncio.run(removed_there(found))
                 except BottleUnreadable as error:
                     if not arguments.all:  # it may have run: its home may hold an agent's work

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bottle.backends.docker import root_label
 from tests.conftest import SYSTEM_DIRS
 from tests.parts.bottle_backends import Scene
 from tests.parts.bottle_engine import IMAGE, BottleEngine
-from tests.parts.bottle_running import processes_with
+from tests.parts.bottle_running import egress_environment, processes_with
 from tests.parts.docker_stage import bottles_on, engine_of, home_of, running_in
 from tests.parts.docker_stage import stage as stage  # a fixture, found by name
 from tests.parts.waiting import eventually_now
@@ -117,6 +118,61 @@ def test_lc1_cleanup_leaves_what_is_not_its_root_s(stage: Scene, tmp_path: Path)
     finally:
         engine.docker("rm", "-f", "bottle-worker-00000000-agent")
         engine.docker("network", "rm", "bottle-worker-00000000-inner")
+
+
+def options_there(directory: Path) -> list[str]:
+    """The options of a bottle that is kept in a directory that stands for another host's."""
+    directory.mkdir(mode=0o755, exist_ok=True)
+    return ["--host", "local:", "--host-dir", str(directory), "--host-env", str(egress_environment().resolve())]
+
+
+@pytest.mark.attack("LC1", backend="docker")
+def test_lc1_what_a_killed_launcher_left_on_another_host_is_found_there(stage: Scene, tmp_path: Path) -> None:
+    """LC1: by label, and of this launcher's own alone."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    far = tmp_path / "far"
+    for directory in (tmp_path, *tmp_path.parents):  # root's; who the agent is there comes through
+        directory.chmod(directory.stat().st_mode | 0o111)
+    nobody = bottles.command("cleanup", "--host", "local:")
+    assert (nobody.returncode, "no bottle of yours ran on Docker on local:" in nobody.stderr) == (2, True)
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"], *options_there(far))
+    (identity,) = running_in(bottles)
+    assert engine.labelled("network", f"bottle.root={root_label(f'{far}/any')}", f"bottle.identity={identity}")
+    assert bottles.command("cleanup", "--host", "local:").stdout == ""
+    assert len(engine.running(f"bottle.identity={identity}")) == 2
+    launcher.kill()
+    launcher.communicate(timeout=30)
+    label = f"bottle.identity={identity}"
+    eventually_now(lambda: engine.running(label) == [], within_s=30, what="its containers have ended")
+    other = ["--label", f"bottle.root={root_label(f'{far}/any')}", "--label", "bottle.identity=worker-00000000"]
+    engine.docker("network", "create", *other, "bottle-worker-00000000-outer")
+    try:
+        assert bottles.command("cleanup").stdout == ""
+        assert len(engine.labelled("network", label)) == 2
+        swept = bottles.command("cleanup", "--host", "local:")
+        assert swept.stdout == f"removed the containers and networks of {identity} on local:\n", swept.stderr
+        assert engine.labelled("network", label) == engine.labelled("ps", label) == []
+        assert engine.labelled("network", "bottle.identity=worker-00000000") == ["bottle-worker-00000000-outer"]
+        assert (far / identity / "home").is_dir()
+    finally:
+        engine.docker("network", "rm", "bottle-worker-00000000-outer")
+
+
+@pytest.mark.attack("LC1", backend="docker")
+def test_lc1_with_its_record_goes_what_a_bottle_left_on_another_host_s_engine(stage: Scene, tmp_path: Path) -> None:
+    """LC1: afterwards nothing here would tell of it."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"], *options_there(tmp_path / "far"))
+    (identity,) = running_in(bottles)
+    label = f"bottle.identity={identity}"
+    launcher.kill()
+    launcher.communicate(timeout=30)
+    eventually_now(lambda: engine.running(label) == [], within_s=30, what="its containers have ended")
+    assert f"removed {identity}\n" in bottles.command("cleanup", "--all").stdout
+    assert engine.labelled("network", label) == engine.labelled("ps", label) == []
+    assert list((tmp_path / "far").iterdir()) == []
 
 
 @pytest.mark.attack("PX30", backend="docker")
