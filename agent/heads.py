@@ -44,6 +44,8 @@ class HeadSigner:
         self._last: SignedHead | None = None
         self._signed: AuditEntry | None = None
         self._failed = False
+        self._doubtful = False
+        """Whether a write has failed, so that what the file ends with is known from the file alone."""
         self._one = threading.Lock()
 
     def open(self) -> str | None:
@@ -104,9 +106,15 @@ class HeadSigner:
 
     def _sign(self, head: AuditEntry) -> None:
         with self._one:  # a signing whose task was cancelled goes on in its thread
+            if self._doubtful:
+                self._cut_torn()
+                self._last = last_head(self._log.path)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             statement = statement_after(self._last, self._host, head, now)
-            self._last = self._append(statement, self._sign_text(statement))
+            signature = self._sign_text(statement)
+            self._doubtful = True
+            self._last = self._append(statement, signature)
+            self._doubtful = False
 
     def _sign_text(self, text: str) -> str:
         argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(self._key)]
@@ -136,10 +144,13 @@ class HeadSigner:
         fd = os.open(path, flags, 0o600)
         try:
             size = os.fstat(fd).st_size
-            if os.write(fd, line) != len(line):
+            try:
+                if os.write(fd, line) != len(line):
+                    raise AuditUnavailable(f"{path} can't be written whole", hint="make room on its disk")
+                os.fdatasync(fd)
+            except (AuditUnavailable, OSError):  # a line that may be lost is written again, not gone on from
                 os.ftruncate(fd, size)
-                raise AuditUnavailable(f"{path} can't be written whole", hint="make room on its disk")
-            os.fdatasync(fd)
+                raise
         finally:
             os.close(fd)
         if size > MAX_HEADS_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -233,6 +234,39 @@ async def test_the_next_agent_goes_on_after_half_a_line(log_path: Path, key: Pat
     report = check(log_path, key)
     assert report.ok
     assert report.heads == 2
+
+
+@pytest.mark.parametrize("failing", ["fdatasync", "replace", "ftruncate"])
+async def test_heads_that_could_not_be_written_break_no_chain_of_heads(
+    failing: str, log_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.heads.MAX_HEADS_BYTES", 600)
+
+    real = os.fdatasync
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fails_for_heads(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(heads_path(log_path)):
+            fails()
+        real(fd)
+
+    with AuditLog.open(log_path, fsync="never") as log:
+        signer = HeadSigner(log, "web1", key, 60.0)
+        for number in range(6):
+            log.append(line(number))
+            if number % 2:
+                with monkeypatch.context() as broken:
+                    if failing != "replace":
+                        broken.setattr(os, "fdatasync", fails_for_heads)
+                    if failing != "fdatasync":
+                        broken.setattr(os, failing, fails)
+                    await signer.sign()
+            await signer.sign()
+    report = check(log_path, key)
+    assert report.ok, report
+    assert report.unsigned == 0
 
 
 async def test_full_heads_begin_a_new_file_that_goes_on(
