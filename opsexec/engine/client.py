@@ -1,4 +1,4 @@
-"""`Engine`: calls to a container engine through the `docker` package, in threads, bounded in time and size."""
+"""`Engine`: calls to a container engine, by hand or by the `docker` package: in threads, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import http.client
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from opsexec.engine.calls import ODD, Calls, Refusal
 from opsexec.engine.place import engine_socket
 from opsexec.errors import HostUnsuitable, OpsError, ProtocolError, StepFailed, StepTimeout
 from opsexec.hosts.aside import Aside
@@ -52,20 +53,24 @@ class Engine:
         self._client: docker.APIClient | None = None
         self.version = ""
 
-    async def ask(self, call: Callable[[docker.APIClient], T], within_s: float | None = None) -> T:
+    async def ask(self, call: Callable[[Calls], T], within_s: float | None = None) -> T:
         """Return what a call answers within so many seconds, None = CALL_S, and with MAX_ANSWER bytes at most.
 
         Raises EngineRefused; HostUnsuitable, StepTimeout, ProtocolError for an engine that isn't there, hangs, or
         doesn't answer as one. Cancelling, and being late, end the call: its connection is cut.
         """
-        return await self._asked(call, within_s or CALL_S, MAX_ANSWER)
+        return await self._asked(lambda: self._by_hand(call), within_s or CALL_S)
+
+    async def ask_package(self, call: Callable[[docker.APIClient], T], within_s: float | None = None) -> T:
+        """As `ask`, for a call that is the `docker` package's."""
+        return await self._asked(lambda: self._by_package(call, MAX_ANSWER), within_s or CALL_S)
 
     async def carry(self, call: Callable[[docker.APIClient], T]) -> T:
-        """As `ask`, for a call that carries a stream: as long as the step may, and as much as it counts itself."""
-        return await self._asked(call, None, None)
+        """As `ask_package`, for one that carries a stream: as long as the step may, and as much as it counts itself."""
+        return await self._asked(lambda: self._by_package(call, None), None)
 
-    async def _asked(self, call: Callable[[docker.APIClient], T], within_s: float | None, limit: int | None) -> T:
-        asked = asyncio.ensure_future(self._aside.do(lambda: self._do(call, limit)))
+    async def _asked(self, call: Callable[[], T], within_s: float | None) -> T:
+        asked = asyncio.ensure_future(self._aside.do(call))
         try:
             async with asyncio.timeout(within_s) as deadline:
                 return await asyncio.shield(asked)
@@ -87,48 +92,68 @@ class Engine:
             asked.exception()
         asked.cancel()
 
-    def _do(self, call: Callable[[docker.APIClient], T], limit: int | None) -> T:
+    def _by_hand(self, call: Callable[[Calls], T]) -> T:
         """In a thread of its own."""
-        import docker.errors
-        import requests.exceptions
-        import urllib3.exceptions
+        try:
+            calls = Calls(self._lent, self.version)
+            self.version = calls.version
+            return call(calls)
+        except Refusal as error:
+            raise self._refused(error.text, error.status) from error
+        except (OSError, http.client.IncompleteRead) as error:
+            raise self._unreachable(error) from error
+        except ODD as error:
+            raise self._odd(error) from error
 
-        odd = (ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+    def _by_package(self, call: Callable[[docker.APIClient], T], limit: int | None) -> T:
+        """In a thread of its own."""
+        try:
+            import docker.errors
+            import requests.exceptions
+            import urllib3.exceptions
+        except ImportError as error:
+            hint = 'install "opsexec[docker]" there'
+            raise HostUnsuitable("the docker package is not installed", host=self.host, hint=hint) from error
+        if not self.version:
+            self._by_hand(lambda calls: None)
         try:
             if self._client is None:
                 self._client = self._connected()
-                self.version = str(self._client.api_version)
-            for each in self._sockets:
+            for each in list(self._sockets):
                 each.limit = limit
                 each.taken = 0
             return call(self._client)
         except docker.errors.APIError as error:
-            raise self._refused(error) from error
+            said = error.explanation if isinstance(error.explanation, str) else str(error)
+            raise self._refused(said, error.status_code or 0) from error
         except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
             raise self._unreachable(error) from error
-        except odd as error:
-            text = f"what listens at {self.path} doesn't answer as a container engine does ({type(error).__name__})"
-            raise ProtocolError(text, host=self.host, hint="is that docker's socket?") from error
+        except (*ODD, urllib3.exceptions.HTTPError) as error:
+            raise self._odd(error) from error
 
     def _connected(self) -> docker.APIClient:
-        try:
-            import docker
-        except ImportError as error:
-            hint = 'install "opsexec[docker]" there'
-            raise HostUnsuitable("the docker package is not installed", host=self.host, hint=hint) from error
+        import docker
+
         from opsexec.engine.transport import Adapter
 
         client = docker.APIClient(base_url=f"unix://{self.near}", version="1.41", timeout=CALL_S)
         client.mount("http+docker://", Adapter(self.near, CALL_S, self._counted))
         client.trust_env = False
         client._auth_configs = docker.auth.AuthConfig({})  # a build would hand every registry's password to the engine
-        # As version="auto" does, but over connections that can be cut.
-        said = client.version(api_version=False)
-        version = said["ApiVersion"]
-        if not isinstance(version, str) or len(version) > 8:
-            raise ValueError("ApiVersion")
-        client._version = version
+        client._version = self.version  # as version="auto" does, but asked over a connection that can be cut
         return client
+
+    @contextmanager
+    def _lent(self) -> Iterator[socket.socket]:
+        """Lend a connection for one call."""
+        made = self._counted()
+        try:
+            made.settimeout(CALL_S)
+            made.connect(self.near)
+            yield made
+        finally:
+            made.close()
+            self._sockets.remove(made)
 
     def _counted(self) -> _Counted:
         made = _Counted(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,11 +161,13 @@ class Engine:
         self._sockets.append(made)
         return made
 
-    def _refused(self, error: Any) -> OpsError:
-        status = error.status_code or 0
-        said = error.explanation if isinstance(error.explanation, str) else str(error)
+    def _refused(self, said: str, status: int) -> OpsError:
         text = "".join(letter if letter.isprintable() else " " for letter in said.strip())[:400]
         return EngineRefused(f"the container engine says: {text}", status, host=self.host)
+
+    def _odd(self, error: Exception) -> OpsError:
+        text = f"what listens at {self.path} doesn't answer as a container engine does ({type(error).__name__})"
+        return ProtocolError(text, host=self.host, hint="is that docker's socket?")
 
     def _unreachable(self, error: Exception) -> OpsError:
         inner: BaseException | None = error
@@ -157,7 +184,7 @@ class Engine:
         """Cut every connection: a thread that waits for an answer gets an error in its place."""
         for let_go in self.on_cut:
             let_go()
-        for each in self._sockets:
+        for each in list(self._sockets):  # a thread that comes back takes its own out
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
@@ -167,7 +194,7 @@ class Engine:
         client, self._client = self._client, None
         if client is not None:
             client.close()
-        for each in self._sockets:
+        for each in list(self._sockets):
             if (number := each.detach()) >= 0:  # close() would leave it to an answer that nobody reads to its end
                 os.close(number)
         self._aside.close()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opsexec.capability import clean_path
 from opsexec.engine.answers import Made, Running, shaped
+from opsexec.engine.calls import Calls
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import Guard, entering, guarded
 from opsexec.engine.stream import Exit, Hijacked
@@ -21,9 +22,6 @@ from opsexec.hosts.port import ProcessExit
 from opsexec.secret import Secret, reveal
 from opsexec.steps.containers import ContainerExec
 from opsexec.steps.text import as_bytes
-
-if TYPE_CHECKING:
-    import docker
 
 END_S = 10.0
 LOOK_S, MAX_LOOK_S = 0.05, 1.0
@@ -45,14 +43,14 @@ async def run_in_container(step: ContainerExec, engine: Engine, context: Context
     user = step.user or there.config.user or ""
     plain = {name: value for name, value in step.env.items() if not isinstance(value, Secret)}
     request: dict[str, Any] = {
-        "cmd": reading_secrets(step.argv) if step.secrets else list(step.argv),
+        "argv": reading_secrets(step.argv) if step.secrets else list(step.argv),
         "stdin": takes_input,
         "user": user,
-        "environment": {**plain, MARKER: context.run},
+        "env": {**plain, MARKER: context.run},
         "workdir": None if step.workdir is None else clean_path(step.workdir),
     }
     async with guarded(context.host, context.run, engine.path, engine.version) as guard:
-        made = shaped(await engine.ask(lambda client: client.exec_create(container, **request)), Made, engine.host)
+        made = shaped(await engine.ask(lambda calls: calls.exec_create(container, **request)), Made, engine.host)
         await guard.watches(entering(container, user, killing(context.run)))
         return await _follow(made.id, container, user, engine, guard, first if takes_input else None, context)
 
@@ -101,7 +99,7 @@ async def _ended(made: str, engine: Engine, within_s: float | None) -> Running:
     begun = time.monotonic()
     pause = LOOK_S
     while True:
-        state = shaped(await engine.ask(lambda client: client.exec_inspect(made)), Running, engine.host)
+        state = shaped(await engine.ask(lambda calls: calls.exec_inspect(made)), Running, engine.host)
         if not state.running or (within_s is not None and time.monotonic() - begun > within_s):
             return state
         await asyncio.sleep(pause)
@@ -114,7 +112,7 @@ async def _end(made: str, container: str, user: str, engine: Engine, context: Co
     begun = time.monotonic()
     while time.monotonic() - begun < END_S:
         try:
-            await engine.ask(lambda client: _enter(client, container, killing(context.run), user))
+            await engine.ask(lambda calls: _enter(calls, container, killing(context.run), user))
         except EngineRefused as error:
             if error.status in (404, 409):
                 return  # the container is gone, or doesn't run any more
@@ -127,8 +125,8 @@ async def _end(made: str, container: str, user: str, engine: Engine, context: Co
     raise StepFailed(text, host=engine.host, hint="remove the container")
 
 
-def _enter(client: docker.APIClient, container: str, words: list[str], user: str) -> None:
-    client.exec_start(client.exec_create(container, words, user=user)["Id"])
+def _enter(calls: Calls, container: str, words: list[str], user: str) -> None:
+    calls.exec_finish(calls.exec_create(container, words, user=user)["Id"])
 
 
 def killing(run: str) -> list[str]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from opsexec.engine.answers import Container, Image, Network, shaped
+from opsexec.engine.calls import Calls
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.errors import StepFailed
-
-if TYPE_CHECKING:
-    import docker
 
 Shape = TypeVar("Shape")
 
 
-async def found(engine: Engine, look: Callable[[docker.APIClient], Any], shape: type[Shape]) -> Shape | None:
+async def found(engine: Engine, look: Callable[[Calls], Any], shape: type[Shape]) -> Shape | None:
     """Return what an inspect call answers; None where there is nothing of that name."""
     try:
         return shaped(await engine.ask(look), shape, engine.host)
@@ -27,7 +25,7 @@ async def found(engine: Engine, look: Callable[[docker.APIClient], Any], shape: 
 
 async def named_container(engine: Engine, name: str) -> Container | None:
     """Return a container by its name, None where there is none."""
-    there = await found(engine, lambda client: client.inspect_container(name), Container)
+    there = await found(engine, lambda calls: calls.inspect_container(name), Container)
     # An id, or the beginning of one, also names a container.
     return there if there is not None and there.name.lstrip("/") == name else None
 
@@ -50,7 +48,7 @@ async def existing(engine: Engine, name: str, labels: Mapping[str, str]) -> Cont
 
 async def image_of(engine: Engine, name: str) -> Image | None:
     """Return an image, None where there is none."""
-    there = await found(engine, lambda client: client.inspect_image(name), Image)
+    there = await found(engine, lambda calls: calls.inspect_image(name), Image)
     return there if there is not None and there.is_called(name) else None
 
 
@@ -70,7 +68,7 @@ async def network_of(engine: Engine, name: str, labels: Mapping[str, str]) -> Ne
 
 
 async def _network(engine: Engine, name: str) -> Network | None:
-    there = await found(engine, lambda client: client.inspect_network(name), Network)
+    there = await found(engine, lambda calls: calls.inspect_network(name), Network)
     return there if there is not None and there.name == name else None
 
 

@@ -35,7 +35,7 @@ async def create(step: ContainerCreate, engine: Engine, context: Context) -> Out
     if context.check:
         return Outcome(changed=True, diff=f"make container {step.name}\n" if context.diff else None)
     config["Labels"][CONFIG_LABEL] = digest
-    made = await to_the_end(engine.ask(lambda client: client.create_container_from_config(config, step.name)))
+    made = await to_the_end(engine.ask(lambda calls: calls.create_container(config, step.name)))
     container = shaped(made, Made, engine.host).id
     try:
         await attach_to_networks(step, container, engine)
@@ -52,7 +52,7 @@ async def start(step: ContainerStart, engine: Engine, context: Context) -> Outco
     if there.state.running:
         return Outcome(value={"id": there.id})
     if not context.check:
-        await engine.ask(lambda client: client.start(there.id))
+        await engine.ask(lambda calls: calls.start(there.id))
     return Outcome(changed=True, value={"id": there.id})
 
 
@@ -69,10 +69,10 @@ async def signal(step: ContainerStop | ContainerSignal, engine: Engine, context:
     try:
         if isinstance(step, ContainerStop):
             grace = step.grace_s
-            await engine.ask(lambda client: client.stop(there.id, timeout=grace), CALL_S + grace)
+            await engine.ask_package(lambda client: client.stop(there.id, timeout=grace), CALL_S + grace)
         else:
             number = step.signal
-            await engine.ask(lambda client: client.kill(there.id, number))
+            await engine.ask_package(lambda client: client.kill(there.id, number))
     except EngineRefused as error:
         if not stopping or error.status != 404:
             raise

@@ -57,7 +57,7 @@ async def logs(step: ContainerLogs, engine: Engine, context: Context) -> Outcome
         out = client.logs(container, stdout=True, stderr=False, tail=step.lines)
         return out, client.logs(container, stdout=False, stderr=True, tail=step.lines)
 
-    for stream, said in enumerate(await engine.ask(read)):
+    for stream, said in enumerate(await engine.ask_package(read)):
         await _give(stream, said, context)
     return Outcome()
 
@@ -79,15 +79,15 @@ async def find(step: ContainerList, engine: Engine, context: Context) -> Outcome
     """List what carries the labels."""
     filters = {"label": [f"{key}={value}" if value else key for key, value in step.labels.items()]}
     if step.kind == "networks":
-        said = await engine.ask(lambda client: client.networks(filters=filters))
+        said = await engine.ask_package(lambda client: client.networks(filters=filters))
         nets = shaped(said, list[Network], engine.host)
         rows = [_row(each.name, each.id, each.labels, "network") for each in nets]
     elif step.kind == "images":
-        said = await engine.ask(lambda client: client.images(filters=filters))
+        said = await engine.ask_package(lambda client: client.images(filters=filters))
         images = shaped(said, list[ListedImage], engine.host)
         rows = [_row(name, each.id, each.labels, "image") for each in images for name in each.repo_tags or [each.id]]
     else:
-        said = await engine.ask(lambda client: client.containers(all=True, filters=filters))
+        said = await engine.ask_package(lambda client: client.containers(all=True, filters=filters))
         listed = shaped(said, list[ListedContainer], engine.host)
         rows = [_row(each.names[0].lstrip("/"), each.id, each.labels, each.state) for each in listed if each.names]
     shown = [row for row in rows if word_matches(step.names, row["name"]) and _carries(row["labels"], step.labels)]

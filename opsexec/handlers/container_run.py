@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from opsexec.engine.answers import Container, Image, Info, Made, shaped
+from opsexec.engine.calls import Calls
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.engine.guard import Guard, guarded, removing
 from opsexec.engine.stream import Exit, Hijacked
@@ -30,9 +31,6 @@ from opsexec.secret import reveal
 from opsexec.steps.container_shape import ContainerShape, Syscalls
 from opsexec.steps.containers import ContainerRun
 from opsexec.steps.text import as_bytes
-
-if TYPE_CHECKING:
-    import docker
 
 T = TypeVar("T")
 Shape = TypeVar("Shape", bound=ContainerShape)
@@ -66,7 +64,7 @@ async def run_container(step: ContainerRun, engine: Engine, context: Context) ->
 @asynccontextmanager
 async def _made(step: ContainerRun, config: dict[str, Any], engine: Engine, guard: Guard) -> AsyncIterator[str]:
     """Make the container, on all its networks; it is removed at the end."""
-    made = asyncio.ensure_future(engine.ask(lambda client: client.create_container_from_config(config, step.name)))
+    made = asyncio.ensure_future(engine.ask(lambda calls: calls.create_container(config, step.name)))
     try:
         container = shaped(await asyncio.shield(made), Made, engine.host).id
     except asyncio.CancelledError:
@@ -95,12 +93,12 @@ async def _follow(container: str, engine: Engine, first: bytes | None, context: 
     ended = await Exit.of(engine, container)
     over = asyncio.ensure_future(ended.code())
     try:
-        await engine.ask(lambda client: client.start(container))
+        await engine.ask(lambda calls: calls.start(container))
         await followed_to(over, attached, first, context)
         if context.recorder.failure is not None:
             return Outcome(changed=True)
         code = await over
-        there = shaped(await engine.ask(lambda client: client.inspect_container(container)), Container, engine.host)
+        there = shaped(await engine.ask(lambda calls: calls.inspect_container(container)), Container, engine.host)
     finally:
         attached.close()
         ended.close()
@@ -182,7 +180,7 @@ async def run_by(step: Shape, engine: Engine) -> Shape:
     """Return the step with what it gets here: the engine's own for a runtime and a filter that it can do without."""
     if (step.runtime is None or not step.runtime_optional) and step.syscalls == "engine":
         return step
-    info = shaped(await engine.ask(lambda client: client.info()), Info, engine.host)
+    info = shaped(await engine.ask(lambda calls: calls.info()), Info, engine.host)
     runtime = step.runtime if not step.runtime_optional or step.runtime in (info.runtimes or {}) else None
     syscalls: Syscalls = step.syscalls if taken_by(info) else "engine"
     return msgspec.structs.replace(step, runtime=runtime, syscalls=syscalls)
@@ -199,10 +197,12 @@ def own_words(image: Image, step: ContainerShape, context: Context) -> list[str]
 async def attach_to_networks(step: ContainerShape, container: str, engine: Engine) -> None:
     """Attach a container that isn't started yet to its further networks: the API takes one when it is made."""
 
-    def attach(client: docker.APIClient) -> None:
+    def attach(calls: Calls) -> None:
         for each in step.networks[1:]:
-            aliases = list(each.aliases)
-            client.connect_container_to_network(container, each.network, ipv4_address=each.ipv4, aliases=aliases)
+            endpoint: dict[str, Any] = {"Aliases": list(each.aliases)} if each.aliases else {}
+            if each.ipv4:
+                endpoint["IPAMConfig"] = {"IPv4Address": each.ipv4}
+            calls.connect_to_network(container, each.network, endpoint)
 
     if step.networks[1:]:
         await engine.ask(attach)
@@ -211,7 +211,7 @@ async def attach_to_networks(step: ContainerShape, container: str, engine: Engin
 async def remove_by_id(engine: Engine, container: str) -> None:
     """End a container and remove it with its volumes; one that is gone, or about to be, is no error."""
     try:
-        await engine.ask(lambda client: client.remove_container(container, v=True, force=True), REMOVE_S)
+        await engine.ask(lambda calls: calls.remove_container(container), REMOVE_S)
     except EngineRefused as error:
         if error.status != 404 and "already in progress" not in error.message:
             raise

@@ -230,7 +230,7 @@ async def remove(step: ImageRemove, engine: Engine, context: Context) -> Outcome
         return Outcome(value={"name": step.name, "removed": False})
     if not context.check:
         try:
-            await to_the_end(engine.ask(lambda client: client.remove_image(step.name)))
+            await to_the_end(engine.ask_package(lambda client: client.remove_image(step.name)))
         except EngineRefused as error:
             if error.status != 404:
                 raise
@@ -245,4 +245,4 @@ async def _image(step: ImageStep, labels: Mapping[str, str], engine: Engine) -> 
 
 
 async def _made(step: ImageStep, engine: Engine) -> Image:
-    return shaped(await engine.ask(lambda client: client.inspect_image(step.name)), Image, engine.host)
+    return shaped(await engine.ask(lambda calls: calls.inspect_image(step.name)), Image, engine.host)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opsexec.engine.answers import Network, Pool, shaped
+from opsexec.engine.calls import Calls
 from opsexec.engine.client import Engine, EngineRefused
 from opsexec.errors import AddressesTaken, MadeDifferently
 from opsexec.handlers.container_config import CONFIG_LABEL, digest_of
@@ -12,9 +13,6 @@ from opsexec.handlers.container_found import network_of
 from opsexec.handlers.container_run import to_the_end
 from opsexec.handlers.context import Context, Outcome
 from opsexec.steps.networks import NetworkCreate, NetworkRemove
-
-if TYPE_CHECKING:
-    import docker
 
 NO_ADDRESS = {"com.docker.network.bridge.inhibit_ipv4": "true"}
 """The host's end of the bridge gets no address (docker network create, bridge driver options)."""
@@ -34,19 +32,19 @@ async def create(step: NetworkCreate, engine: Engine, context: Context) -> Outco
     if context.check:
         return Outcome(changed=True, diff=diff)
 
-    def make(client: docker.APIClient) -> Any:
-        from docker.types import IPAMConfig, IPAMPool
+    body: dict[str, Any] = {
+        "Name": step.name,
+        "Driver": "bridge",
+        "Internal": step.internal,
+        "Options": DRIVER | ({} if step.gateway else NO_ADDRESS),
+        "Labels": {**step.labels, CONFIG_LABEL: digest},
+        "CheckDuplicate": True,
+    }
+    if step.subnet:
+        body["IPAM"] = {"Driver": "default", "Config": [{"Subnet": step.subnet}]}
 
-        made = client.create_network(
-            step.name,
-            driver="bridge",
-            internal=step.internal,
-            options=DRIVER | ({} if step.gateway else NO_ADDRESS),
-            ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=step.subnet)]) if step.subnet else None,
-            labels={**step.labels, CONFIG_LABEL: digest},
-            check_duplicate=True,
-        )
-        return client.inspect_network(made["Id"])
+    def make(calls: Calls) -> Any:
+        return calls.inspect_network(calls.create_network(body)["Id"])
 
     try:
         made = await to_the_end(engine.ask(make))
@@ -64,7 +62,7 @@ async def remove(step: NetworkRemove, engine: Engine, context: Context) -> Outco
         return Outcome(value={"name": step.name, "removed": False})
     if not context.check:
         try:
-            await engine.ask(lambda client: client.remove_network(there.id))
+            await engine.ask(lambda calls: calls.remove_network(there.id))
         except EngineRefused as error:
             if error.status != 404:
                 raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import get_args
@@ -92,6 +94,28 @@ async def test_what_answers_like_no_engine_is_an_error_in_bounded_time(manner, s
         assert caught.value.hint
         await eventually(lambda: engine.connections == 0, within_s=10, what="its connections are closed")
     await eventually(lambda: threading.active_count() <= threads, within_s=10, what="no thread is left")
+
+
+async def test_what_is_one_question_and_one_answer_loads_no_package_for_streams(place):
+    """It takes as long to load as an engine takes to make a network, while a launch waits for both."""
+    script = """import asyncio, sys
+from opsexec import CapabilitySet, LocalExec
+from opsexec.errors import ProtocolError
+from opsexec.steps import NetworkCreate
+from opsexec.testing import MemoryAudit
+async def main():
+    async with LocalExec(capabilities=CapabilitySet.everything(), audit=MemoryAudit()) as ex:
+        try:
+            await ex.run(NetworkCreate(name="any", labels={"a": "b"}))
+        except ProtocolError:
+            print("asked")
+asyncio.run(main())
+print(sorted({"docker", "requests", "urllib3"} & set(sys.modules)))
+"""
+    async with fake_engine(place, "liar"):
+        program = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+        said, _ = await program.communicate()
+    assert said.decode().split("\n") == ["asked", "[]", ""]
 
 
 async def test_a_call_without_a_deadline_of_its_own_is_bounded_too(place, monkeypatch):

@@ -6,14 +6,14 @@ A real engine can't be made to do this; everything else is tried against one.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-Manner = Literal["silent", "nonsense", "no json", "odd json", "endless", "drip", "closes", "liar"]
-VERSION = json.dumps({"ApiVersion": "1.41"}).encode()
+Manner = Literal[
+    "silent", "nonsense", "no json", "odd json", "endless", "drip", "closes", "liar", "breaks off", "deep", "moved"
+]
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
@@ -49,8 +49,17 @@ class FakeEngine:
             case "closes":
                 writer.transport.abort()
             case "liar":
-                body = VERSION if b"/version" in head else b'{"Id": 7, "NCPU": "many"}'
-                writer.write(JSON + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                body = b'{"Id": 7, "NCPU": "many"}'
+                writer.write(JSON + b"Api-Version: 1.41\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            case "breaks off":
+                writer.write(JSON + b"Api-Version: 1.41\r\nContent-Length: 100\r\n\r\n{}")
+                await writer.drain()
+                writer.transport.abort()
+            case "deep":
+                body = b"[" * 100_000
+                writer.write(JSON + b"Api-Version: 1.41\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            case "moved":
+                writer.write(b"HTTP/1.1 301 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
             case "endless":
                 writer.write(JSON + b"Content-Length: 100000000000\r\n\r\n")
                 while True:
