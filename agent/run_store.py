@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from agent.keeping import Kept, surplus
 from opsexec.errors import HostUnsuitable, UsageError
 from opsexec.far.launch import KEPT
 from opsexec.far.message import pack_message
@@ -203,18 +204,19 @@ class RunStore:
                 shutil.rmtree(self.path(name))
 
     def prune(self, keep: int, max_bytes: int, spared: Collection[str] = ()) -> None:
-        """Remove the oldest settled runs beyond `keep` and `max_bytes` of output, but never those `spared`."""
-        size = kept = 0
+        """Remove settled runs beyond `keep` and `max_bytes` of output, as `surplus` says, but never those `spared`."""
+        kept = []
         for record in self.records():
             if record.run in spared or not self.is_settled(record.run):
                 continue
-            path = self.path(record.run)
-            kept += 1
+            size = 0
             with contextlib.suppress(FileNotFoundError):  # somebody began to remove it
-                size += (path / "log").stat().st_size
-            if kept > keep or size > max_bytes:
-                (path / "run.json").unlink()  # first: what a crash leaves of the rest, `clear_unwritten` takes
-                shutil.rmtree(path)
+                size = (self.path(record.run) / "log").stat().st_size
+            kept.append(Kept(record.run, record.principal, size))
+        for run in surplus(kept, keep, max_bytes):
+            path = self.path(run)
+            (path / "run.json").unlink()  # first: what a crash leaves of the rest, `clear_unwritten` takes
+            shutil.rmtree(path)
 
     def frame_start(self, run: str, offset: int) -> int:
         """Return where the frame that holds this byte of the log begins; the log's end for what lies beyond."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agent.keeping import Kept, surplus
 from agent.tty.tape import Tape
 from opsexec.errors import RecordingFailed, UsageError
 from opsexec.recording import parse_header
@@ -113,17 +114,9 @@ class Recordings:
         return [name for name in names if name.endswith(SUFFIX) and is_run_id(name.removesuffix(SUFFIX))]
 
     def surplus(self, keep: int, keep_bytes: int, but: Collection[str]) -> list[str]:
-        """Return the oldest runs beyond `keep` recordings, and those before the newest `keep_bytes` of them."""
-        size = kept = 0
-        gone = []
-        for each in self.all():
-            if each.run in but:
-                continue
-            kept += 1
-            size += each.size
-            if kept > keep or size > keep_bytes:
-                gone.append(each.run)
-        return gone
+        """Return the runs whose recordings go, beyond `keep` of them and `keep_bytes`, never those of `but`."""
+        kept = [Kept(each.run, each.principal, each.size) for each in self.all() if each.run not in but]
+        return surplus(kept, keep, keep_bytes)
 
     def _marker(self, run: str) -> Path:
         """Return the file that stands for as long as a terminal is open."""

@@ -124,6 +124,16 @@ def test_a_run_that_was_half_removed_keeps_no_other_from_being_removed(tmp_path:
     assert sorted(os.listdir(tmp_path / "runs")) == runs[3:]
 
 
+def test_who_ran_many_pushes_out_none_of_somebody_elses(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    other = msgspec.structs.replace(RECORD, run="somebody-elses", principal="unix:else", begun=-1.0)
+    os.close(store.create(other))
+    store.settle(other.run, RunStatus(status=0))
+    runs = settled_runs(store, 4)
+    store.prune(3, 1 << 30)
+    assert sorted(os.listdir(tmp_path / "runs")) == [*runs[2:], "somebody-elses"]
+
+
 CUT_OFF = """
 import os, pathlib, shutil, sys
 from agent.run_store import RunStore
