@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from opsexec.capability import clean_path, program_candidates
@@ -144,24 +144,26 @@ async def _context(source: str | None, max_bytes: int, engine: Engine, context: 
             raise StepFailed(f"the context can't be read: {said or ended.signal}", host=context.host.name)
         await lines.put(b"")
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         reading = asyncio.ensure_future(read())
+        line = asyncio.ensure_future(lines.get())
         try:
             while True:
-                line = asyncio.ensure_future(lines.get())
                 await asyncio.wait([reading, line], return_when=asyncio.FIRST_COMPLETED)
-                if not line.done() and reading.done():
-                    line.cancel()
-                    reading.result()
-                    line = asyncio.ensure_future(lines.get())
+                if not line.done():
+                    reading.result()  # it has said all by then, or raises why not
                 if not (data := await line):
                     return
+                line = asyncio.ensure_future(lines.get())
                 yield data
         finally:
+            recorder.abandon()
             reading.cancel()
-            await asyncio.wait([reading])
+            line.cancel()
+            await asyncio.wait([reading, line])
 
-    async with given_stream(stream(), max_bytes, engine) as given:
+    # Closed here: a pump that is given up while it waits for room leaves the stream, and the tar, as they are.
+    async with aclosing(stream()) as read_on, given_stream(read_on, max_bytes, engine) as given:
         yield given
 
 
