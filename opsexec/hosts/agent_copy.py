@@ -108,6 +108,9 @@ class AgentWire:
         self._link.release()
 
     def close(self) -> None:
+        """As `Wire.close`; once told, an exchange sees to the agent's end undisturbed, however often it is closed."""
+        if self._closed:
+            return
         self._closed = True
         if self._task is not None:
             self._task.cancel()

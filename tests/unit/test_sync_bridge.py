@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opsexec.errors import OpsError, ProtocolError
+from opsexec.far.copy_request import CopyRequest
 from opsexec.far.message import pack_message
+from opsexec.hosts.agent_copy import AgentWire
 from opsexec.hosts.bridge import BLOCK, MAX_NOISE, Bridge
 from tests.parts.waiting import eventually
 
@@ -195,3 +199,35 @@ async def test_a_lost_wire_ends_both_of_the_process_streams() -> None:
         os.write(joined.output, b"x")
     assert await joined.bridge.closed is None
     joined.close()
+
+
+class FakeExchange(AgentWire):
+    """A wire whose agent takes its time to end what it does, once it is told to."""
+
+    def __init__(self, told: asyncio.Event, let: asyncio.Event) -> None:
+        super().__init__("web1", bridge(), lambda asked: b"", AsyncExitStack(), cast(Any, None), None)
+        self.told, self.let, self.through = told, let, False
+
+    async def _exchange(self, request: bytes) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.told.set()
+            await self.let.wait()
+            self.through = True
+
+
+async def test_closing_a_wire_again_does_not_cut_short_how_the_agent_ends_it() -> None:
+    told, let = asyncio.Event(), asyncio.Event()
+    wire = FakeExchange(told, let)
+    wire.write(CopyRequest("run", "sync.push", "/srv", [["sync.push:/srv"]], []).pack())
+    await asyncio.sleep(0)
+    wire.close()
+    await told.wait()
+    wire.close()
+    waiting = asyncio.create_task(wire.wait_closed())
+    await asyncio.sleep(0)
+    wire.close()
+    let.set()
+    await asyncio.wait_for(waiting, 30)
+    assert wire.through
