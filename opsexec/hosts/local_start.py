@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
@@ -110,10 +111,11 @@ def end(child: Child, run: str) -> int:
     Blocks for some ms; for two seconds where a program became another user, whom this one may not signal.
     """
     survivors = end_now([(run, child.pid)], 0.0)
-    if survivors:
-        child.poll()
-    else:
-        child.wait()
+    with suppress(ChildProcessError):  # another part of this process took its status: it is reaped
+        if survivors:
+            child.poll()
+        else:
+            child.wait()
     return survivors
 
 

@@ -356,3 +356,11 @@ async def test_closing_ends_what_is_being_started() -> None:
     ended = await asyncio.gather(*many, return_exceptions=True)
     assert all(isinstance(each, OpsError) for each in ended)
     assert not host._processes
+
+
+def test_what_another_part_of_the_process_has_reaped_is_ended_all_the_same() -> None:
+    start = Start(launch("/bin/sh", "-c", "exit 7"), {})
+    child = start.spawn()
+    start.close()
+    assert os.waitpid(child.pid, 0)[0] == child.pid
+    assert end(child, RUN) == 0
