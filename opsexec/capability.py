@@ -169,11 +169,17 @@ class CapabilitySet:
 
         Raises BadCapability for a malformed string or a limit that isn't positive.
         """
-        for limit in (max_timeout_s, max_output_bytes):
-            if limit is not None and not 0 < limit < math.inf:
-                raise BadCapability(f"limit {limit} is not a positive number", hint="leave it out for no limit")
+        limits: tuple[object, ...] = (max_timeout_s, max_output_bytes)
+        for limit in limits:
+            if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
+                raise BadCapability(f"limit {limit!r} is not a positive number", hint="leave it out for no limit")
         if isinstance(run_as, str):
             raise BadCapability(f"run_as is the text {run_as!r}, not a list of users", hint=f"give [{run_as!r}]")
+        for text in capabilities:
+            if not isinstance(text, str):
+                raise BadCapability(
+                    f"{text!r} is no capability's text", hint="a list goes in as CapabilitySet.of(*list)"
+                )
         parsed = frozenset(Capability.parse(text) for text in capabilities)
         return cls([Layer(parsed, frozenset(run_as), max_timeout_s, max_output_bytes)])
 
@@ -307,6 +313,8 @@ def plain_argv(argv: Sequence[str]) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def clean_path(path: str) -> str:
     """Return the normalised form of a Step's path; raises BadStep when it has none."""
+    if not isinstance(path, str):
+        raise BadStep(f"path {path!r} is no text", hint="give an absolute path as a str")
     try:
         return normalise(path)
     except ValueError as error:

@@ -40,7 +40,7 @@ def connect(
     None = this machine's own tailscaled. The rest is as in `SshOptions`, one file alone given as itself or in a list;
     times in seconds. Raises UsageError for a URL that names no executor.
     """
-    _refuse_what_would_be_misread(capabilities, host_keys)
+    _refuse_what_would_be_misread(url, capabilities, host_keys)
     if url in ("local:", "local://"):
         from opsexec.local import LocalExec
 
@@ -88,9 +88,11 @@ def connect(
     )
 
 
-def _refuse_what_would_be_misread(capabilities: object, host_keys: str) -> None:
+def _refuse_what_would_be_misread(url: object, capabilities: object, host_keys: str) -> None:
     from opsexec.capability import CapabilitySet
 
+    if not isinstance(url, str):
+        raise UsageError(f"the URL {url!r} is no text", hint="like ssh://deploy@web1 or local:")
     if not isinstance(capabilities, CapabilitySet):
         raise UsageError("capabilities is no CapabilitySet", hint='write CapabilitySet.of("exec:/usr/bin/uptime")')
     if host_keys not in ("strict", "accept-new"):

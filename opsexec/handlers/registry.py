@@ -25,6 +25,9 @@ def _family(name: str) -> Handler:
 
 def handler_of(step: Step) -> Handler:
     """Return `handle(step, context)` of the step's family; raises BadStep where there is none."""
+    given: object = step
+    if not isinstance(given, Step):
+        raise BadStep(f"{repr(given)[:80]} is no Step", hint='like Exec(["id"])')
     if step.family not in FAMILIES:
         raise BadStep(f"a {type(step).__name__} step can't be run like this", hint="a Tty is opened with open_tty()")
     return _family(step.family)

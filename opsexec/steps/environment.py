@@ -91,9 +91,14 @@ def environment_needs(env: Mapping[str, str | Secret]) -> tuple[Requirement, ...
 
     Raises BadStep for a malformed name, a value with NUL, or the marker that opsexec itself sets.
     """
+    if not isinstance(env, Mapping):
+        raise BadStep("env is no map of names to values", hint='like {"LANG": "C"}')
     needs = []
     for name, secret in env.items():
         value = secret.reveal() if isinstance(secret, Secret) else secret
+        texts: tuple[object, object] = (name, value)
+        if not all(isinstance(text, str) for text in texts):
+            raise BadStep(f"the environment's {name!r} is no text, or its value isn't", hint="both are text")
         if not _VARIABLE.match(name):
             raise BadStep(f"environment name {name[:40]!r} is malformed", hint="letters, digits and _")
         if name == RUN_MARKER:

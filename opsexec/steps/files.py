@@ -28,7 +28,8 @@ class FileStep(Step, frozen=True, kw_only=True):
 
 def check_attributes(mode: str | None, owner: str | None, group: str | None) -> None:
     """Raise BadStep unless mode is octal text like "0644" and owner and group are names or numbers."""
-    if mode is not None and not _MODE.match(mode):
+    given: object = mode
+    if given is not None and not (isinstance(given, str) and _MODE.match(given)):
         raise BadStep(f"mode {mode!r} is not octal", hint='write it as text, like "0644"')
     for name in (owner, group):
         if name is not None and not _OWNER.match(name):

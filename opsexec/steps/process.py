@@ -35,6 +35,8 @@ class Process(Step, frozen=True, kw_only=True):
     creates: str | None = None
 
     def _shared_needs(self) -> tuple[Requirement, ...]:
+        if self.stdin is not None and not isinstance(self.stdin, (str, Secret)):
+            raise BadStep("stdin is no text", hint="bytes are streamed: run(step, stdin=...)")
         creates = (Requirement("fs.read", clean_path(self.creates)),) if self.creates is not None else ()
         return (*environment_needs(self.env), *creates)
 
@@ -67,6 +69,9 @@ class Shell(Process, frozen=True, tag="shell"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        texts: tuple[object, object] = (self.action, self.script)
+        if not all(isinstance(text, str) for text in texts):
+            raise BadStep("the action or the script is no text", hint='like Shell("app.restart", "systemctl ...")')
         if not _ACTION.match(self.action):
             raise BadStep(f"action {self.action[:60]!r} is not a name", hint="letters, digits and _.:-")
         if "\0" in self.script or len(as_bytes(self.script)) > MAX_WORD_BYTES:

@@ -25,6 +25,9 @@ class Sync(Step, frozen=True, kw_only=True):
             raise BadStep("the local path is empty or holds NUL")
         if self.bandwidth_bytes_s is not None and self.bandwidth_bytes_s < 1024:
             raise BadStep("bandwidth_bytes_s is under 1024", hint="rsync counts in KiB/s")
+        given: object = self.excludes
+        if isinstance(given, str):
+            raise BadStep("excludes is one text, not a list of patterns", hint=f"give [{given[:40]!r}]")
         for pattern in self.excludes:
             if not pattern or "\0" in pattern or "\n" in pattern:
                 raise BadStep(f"exclude pattern {pattern[:40]!r} is malformed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,6 +35,8 @@ def require_text(name: str, value: Any) -> int:
     """Raise BadStep, naming the field, unless every text in its value can be sent; returns how many values it holds."""
     if isinstance(value, Secret):
         value = value.reveal()
+        if not isinstance(value, str):
+            raise BadStep(f"{name} is a Secret that holds no text", hint="make it of a str")
     if isinstance(value, str):
         if not value.isascii():
             try:
@@ -42,6 +45,8 @@ def require_text(name: str, value: Any) -> int:
                 raise BadStep(f"{name}: {error.message}", hint=error.hint) from None
         return 1
     if not isinstance(value, (tuple, list, dict, msgspec.Struct)):
+        if isinstance(value, os.PathLike):
+            raise BadStep(f"{name} is a path object, not text", hint="give str(path)")
         return 1
     limit = _LIMITS.get(name, MAX_VALUES)
     count = 0 if isinstance(value, msgspec.Struct) else len(value)
