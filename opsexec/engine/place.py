@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,7 @@ async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
 
     Behind SSH it is a socket in a directory that only this user may enter, each connection to which is forwarded over
     the connection that is open; nothing else logs in. Raises HostUnsuitable where there is no engine, UsageError for
-    one that is to be asked over a network.
+    one that is to be asked over a network, or where no socket can be made here.
     """
     if not isinstance(host, Behind):
         path = socket_of(os.environ.get(VARIABLE, ""), host.name)
@@ -46,12 +46,15 @@ async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
     connection = await host.connection()
     path = _known.get(connection) or await _ask(connection, host.name)
     _known[connection] = path
-    with tempfile.TemporaryDirectory(prefix="opsexec-engine-") as directory:
-        listener = await connection.forward_local_path(f"{directory}/s", path)
+    with ExitStack() as held:
         try:
-            yield f"{directory}/s", path
-        finally:
-            listener.close()
+            near = held.enter_context(tempfile.TemporaryDirectory(prefix="opsexec-engine-")) + "/s"
+            listener = await connection.forward_local_path(near, path)
+        except OSError as error:  # an address of a unix socket that is too long has no number
+            text = f"no socket can be made here to its container engine: {error.strerror or error}"
+            raise UsageError(text, host=host.name, hint="set TMPDIR to a short path that may be written to") from error
+        held.callback(listener.close)
+        yield near, path
 
 
 def socket_of(address: str, host: str) -> str:

@@ -1,0 +1,73 @@
+"""The socket by which an engine behind SSH is asked: made here, for this user alone, or told why not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from opsexec.engine import place
+from opsexec.errors import UsageError
+from opsexec.hosts.port import Host
+
+pytestmark = pytest.mark.anyio
+
+
+class FakeConnection:
+    """A connection that forwards to nowhere: of it, only where it listens here is real."""
+
+    async def forward_local_path(self, near: str, far: str) -> asyncio.Server:
+        return await asyncio.start_unix_server(lambda reader, writer: writer.close(), near)
+
+
+class FakeBehind:
+    """A host behind SSH, whose engine's place is known."""
+
+    name = "web1"
+
+    def __init__(self) -> None:
+        self.open = cast(Any, FakeConnection())
+        place._known[self.open] = "/run/docker.sock"
+
+    async def connection(self) -> Any:
+        return self.open
+
+
+@pytest.fixture
+def host() -> Host:
+    return cast(Host, FakeBehind())
+
+
+async def test_the_socket_is_in_a_directory_of_this_users_own_and_goes_with_it(host: Host) -> None:
+    async with place.engine_socket(host) as (near, far):
+        assert far == "/run/docker.sock"
+        assert stat.S_ISSOCK(os.stat(near).st_mode)
+        assert stat.S_IMODE(os.stat(os.path.dirname(near)).st_mode) == 0o700
+    assert not os.path.exists(os.path.dirname(near))
+
+
+async def test_a_temporary_directory_whose_name_is_too_long_for_a_socket_is_told(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(UsageError, match="AF_UNIX path too long") as raised:
+        async with place.engine_socket(host):
+            pass
+    assert "TMPDIR" in str(raised.value.hint)
+    assert list(long.iterdir()) == []
+
+
+async def test_a_temporary_directory_that_is_not_there_is_told(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(UsageError, match="No such file or directory"):
+        async with place.engine_socket(host):
+            pass
