@@ -8,32 +8,13 @@ import os
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import SCRIPT_HEAD, Bottles, identity_in, require_bottles
-from tests.parts.upstream_tls import Upstream
+from tests.parts.bottle_running import SCRIPT_HEAD, Bottles, identity_in
+from tests.parts.small_bottles import bottles as bottles
+from tests.parts.small_bottles import upstream as upstream  # fixtures, found by name
 from tests.parts.waiting import eventually_now
 
 WORK = "[ -e note ] && exec cat note; echo kept > note"
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as running:
-        yield running
-
-
-@pytest.fixture
-def bottles(tmp_path: Path, upstream: Upstream) -> Bottles:
-    root = HomeRoot(tmp_path / "home")
-    root.bottle("dev", "env: {MODE: fast}\n")
-    root.agent("worker", "bottle: dev\n")
-    return Bottles(root, upstream)
 
 
 def test_a_resume_that_fails_leaves_a_bottle_that_cleanup_keeps(bottles: Bottles) -> None:

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from opsexec.audit import verify
-from tests.parts.bottle_manifests import HomeRoot
-from tests.parts.bottle_running import Bottles, require_bottles
-from tests.parts.upstream_tls import Upstream
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    require_bottles()
-    with Upstream(tmp_path_factory.mktemp("upstream"), ("open.test",)) as running:
-        yield running
-
-
-@pytest.fixture
-def bottles(upstream: Upstream, tmp_path: Path) -> Bottles:
-    root = HomeRoot(tmp_path / "home")
-    root.bottle("dev", "env:\n  MODE: fast\n")
-    root.agent("worker", "bottle: dev\n")
-    return Bottles(root, upstream)
+from tests.parts.bottle_running import Bottles
+from tests.parts.small_bottles import bottles as bottles
+from tests.parts.small_bottles import upstream as upstream  # fixtures, found by name
 
 
 def one(text: str) -> dict[str, Any]:
