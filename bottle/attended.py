@@ -145,7 +145,9 @@ def _open_log(directory: Path) -> TextIO:
 
 
 def _came_up(whole: Attended) -> None:
-    gc.enable()
+    if not gc.isenabled():  # the launch held it off: what was read for that stays to the end, and isn't looked through
+        gc.freeze()
+        gc.enable()
     whole.state.write(whole.running)
     whole.say(f"{whole.running.identity} is running")
 
