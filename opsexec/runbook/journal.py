@@ -81,7 +81,11 @@ class Journal:
         except OSError as error:
             raise _unavailable(path, error) from error
         self._lock(path)
-        self.record("run", version=1, run=run, **header)
+        try:
+            self.record("run", version=1, run=run, **header)
+        except JournalUnavailable:
+            path.unlink(missing_ok=True)  # a run that never began leaves no journal without a beginning
+            raise
 
     def reopen(self, run: str) -> JournalState:
         """Open a run's journal to go on with it, without the line that a crash tore; return what it says.

@@ -4,6 +4,8 @@ import asyncio
 import json
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -170,16 +172,29 @@ def test_journals_stand_under_the_state_directory(monkeypatch, tmp_path):
     assert journal_dir() == tmp_path / ".local/state/opsexec/runs"
 
 
-def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path):
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (900, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        with pytest.raises(JournalUnavailable) as caught:
-            run(tmp_path)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_run_that_finds_the_disk_full_leaves_no_journal_without_a_beginning(tmp_path, size):
+    with room_for(size), pytest.raises(JournalUnavailable):
+        run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path):
+    with room_for(900), pytest.raises(JournalUnavailable) as caught:
+        run(tmp_path)
     assert caught.value.exit_code == 3
     (file,) = tmp_path.iterdir()
     data = file.read_bytes()
