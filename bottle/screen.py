@@ -69,6 +69,8 @@ def on_screen(arguments: argparse.Namespace, plan: BottlePlan, tell: Callable[[s
     try:
         yield Screen(tell, recording)
     finally:
+        if recording.empty:  # nothing came of the launch
+            recording.discard()
         recording.close()
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -42,6 +43,8 @@ class Recording:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._encoder = msgspec.json.Encoder()
         self._line = bytearray()
+        self.empty = True
+        """Whether nothing has happened yet that was to be recorded."""
         self._typed = codecs.getincrementaldecoder("utf-8")("replace")
 
     @classmethod
@@ -82,7 +85,7 @@ class Recording:
         try:
             recording._put(text.encode("utf-8", "replace") + b"\n")
         except RecordingFailed:
-            recording.close()
+            recording.discard()
             raise
         return recording
 
@@ -115,12 +118,20 @@ class Recording:
             os.close(self._fd)
             self._fd = -1
 
+    def discard(self) -> None:
+        """Close the file and remove it: there was nothing to record. Another that stands in its place stays."""
+        with suppress(OSError):  # it is gone, or can't be removed: an empty recording is no reason to fail
+            if self._fd >= 0 and os.path.samestat(os.fstat(self._fd), os.lstat(self._path)):
+                os.unlink(self._path)
+        self.close()
+
     def _event(self, code: str, text: str) -> None:
         interval = max(0.0, round(self._clock() - self._last, 6))
         self._last += interval
         self._encoder.encode_into((interval, code, text), self._line)
         self._line += b"\n"
         self._put(self._line)
+        self.empty = False
 
     def _put(self, line: bytes | bytearray) -> None:
         """Append a line, whole; raises RecordingFailed."""

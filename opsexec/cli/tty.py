@@ -69,6 +69,10 @@ async def _session(args: argparse.Namespace) -> int:
         try:
             _tell_notes(executor)
             output = await show(await executor.open_tty(step), recording)
+        except BaseException:  # a cancellation as well
+            if recording is not None and recording.empty:
+                recording.discard()
+            raise
         finally:
             if recording is not None:
                 recording.close()

@@ -206,6 +206,17 @@ def test_a_recording_is_shown_or_told_as_json_and_not_both(cli: Cli) -> None:
     assert b"--json goes with --verify" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--cap", "tty:/usr/bin/top", *SHELL], 3), (["--", "/no/such/program"], 1)]
+)
+def test_a_terminal_that_never_opened_leaves_no_recording(
+    words: list[str], status: int, cli: Cli, host: list[str]
+) -> None:
+    with at_terminal(cli, "tty", *host, "--record", "a.cast", *words) as person:
+        assert person.leaves() == status
+    assert not (cli.home / "a.cast").exists()
+
+
 def test_a_recording_that_exists_is_not_overwritten(cli: Cli, host: list[str]) -> None:
     (cli.home / "a.cast").write_text("mine")
     with at_terminal(cli, "tty", *host, "--record", "a.cast", *SHELL) as person:

@@ -66,6 +66,21 @@ def test_a_file_that_exists_or_cannot_be_made_is_refused(tmp_path: Path) -> None
     assert (tmp_path / "a").read_text() == "mine"
 
 
+def test_a_recording_that_is_discarded_goes_and_what_stands_in_its_place_stays(tmp_path: Path) -> None:
+    recording = Recording.create(tmp_path / "a", **SIZE)
+    assert recording.empty
+    recording.discard()
+    recording.discard()
+    assert not (tmp_path / "a").exists()
+    other = Recording.create(tmp_path / "b", **SIZE)
+    other.output(b"hi")
+    assert not other.empty
+    (tmp_path / "b").unlink()
+    (tmp_path / "b").write_text("mine")
+    other.discard()
+    assert (tmp_path / "b").read_text() == "mine"
+
+
 def test_a_full_disk_is_an_error_and_not_a_silent_gap() -> None:
     require(Path("/dev/full"), "needs /dev/full")
     recording = Recording(Path("/dev/full"), os.open("/dev/full", os.O_WRONLY))
