@@ -112,6 +112,55 @@ def test_what_is_held_back_is_held_back_in_any_case_and_anywhere(path: str) -> N
     assert held_back(path)
 
 
+HELD_BACK = [
+    ".claude/settings.json", ".codex/config.toml", ".cursor/rules/x", ".gemini/x", ".aider.conf.yml",
+    ".aider/x", ".opencode/x", ".openhands/x", ".lefthook/x", ".continue/x", ".windsurf/x", ".roo/x",
+    ".agents/x", ".bot-bottle/x", ".vscode/tasks.json", ".idea/x", ".fleet/x", ".zed/x", ".vs/x",
+    ".devcontainer/x", ".direnv/x", ".mise/x", ".husky/pre-commit", ".githooks/x", ".github/x", ".gitlab/x",
+    ".gitea/x", ".forgejo/x", ".circleci/x", ".buildkite/x", ".woodpecker/x", ".ci/x", ".cargo/config.toml",
+    ".yarn/x", ".mvn/x", ".ssh/config", ".gnupg/x", "CLAUDE.md", "AGENTS.override.md", "GEMINI.md",
+    "copilot-instructions.md", "SKILL.md", ".cursorrules", ".windsurfrules", ".clinerules", ".mcp.json",
+    "mcp.json", "opencode.jsonc", ".envrc", ".env", ".env.local", ".tool-versions", ".mise.toml",
+    "mise.local.toml", ".pnpmfile.cjs", ".npmrc", ".eslintrc.js", ".bash_profile", ".bash_aliases", ".zshenv",
+    ".zlogin", ".gdbinit", ".lldbinit", ".gitmodules", ".gitattributes", ".gitconfig",
+    ".pre-commit-config.yaml", "lefthook.yml", ".lefthook-local.yaml", ".gitlab-ci.yml", ".travis.yml",
+    ".drone.yml", ".woodpecker.yaml", "azure-pipelines.yml", "bitbucket-pipelines.yml", "appveyor.yml",
+    "cloudbuild.yaml", "buildspec.yml", "Jenkinsfile", "CODEOWNERS", "x.code-workspace", ".editorconfig",
+    ".vimrc.local", ".exrc", ".nvim.lua", ".dir-locals.el", ".dir-locals-2.el", "sitecustomize.py",
+    "usercustomize.py", "x.pth", "pyvenv.cfg", ".authorized_keys", "authorized_keys", "autorun.inf",
+    "desktop.ini", "x.desktop", "x.lnk", "x.url",
+]  # fmt: skip
+WARNED_OF = [
+    "Makefile", "GNUmakefile", "rules.mk", "justfile", ".justfile", "Taskfile.yml", "Rakefile", "Gemfile.lock",
+    "x.gemspec", "package.json", "package-lock.json", "pnpm-lock.yaml", "yarn.lock", "vite.config.js",
+    "vite.config.mjs", "vite.config.cjs", "vite.config.ts", "gulpfile.js", "Gruntfile.js", "conftest.py",
+    "setup.py", "setup.cfg", "pyproject.toml", "tox.ini", "noxfile.py", "tasks.py", "requirements-dev.txt",
+    "CMakeLists.txt", "x.cmake", "meson.build", "build.rs", "Cargo.toml", "build.gradle.kts", "settings.gradle",
+    "gradle.properties", "gradlew.bat", "mvnw", "pom.xml", "build.sbt", "configure.ac", "Dockerfile.dev",
+    "x.dockerfile", "docker-compose.yml", "Vagrantfile", "flake.nix", "shell.nix", "default.nix", "BUILD.bazel",
+    "WORKSPACE.bazel", "x.bzl",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HELD_BACK)
+def test_each_name_that_a_tool_acts_on_by_itself_is_held_back(path: str) -> None:
+    assert held_back(path)
+    assert held_back(f"a/{path.upper()}")
+    assert held_back(f"a/{path}".replace("/", "\\"))
+
+
+@pytest.mark.parametrize("path", WARNED_OF)
+def test_each_name_that_a_tool_runs_when_asked_is_warned_of(path: str) -> None:
+    assert held_back(path) is None
+    assert warned(f"a/{path}")
+    assert warned(f"{path}/a") is None
+
+
+@pytest.mark.parametrize("path", [".hg/hgrc", "a/.svn/x", ".jj/repo"])
+def test_other_histories_do_not_come_either(path: str) -> None:
+    assert never(path)
+
+
 @pytest.mark.parametrize("path", ["README.md", "src/main.py", "docs/agent.md", "a.rc", "environment.py"])
 def test_ordinary_files_come(path: str) -> None:
     assert held_back(path) is None
@@ -122,7 +171,8 @@ def test_ordinary_files_come(path: str) -> None:
     ("path", "target", "astray"),
     [("a", "b", False), ("a/b", "../c", False), ("a", "../c", True), ("a", "/etc", True), ("a/b", "../../c", True),
      ("a", ".git/hooks", True), ("a", "b/../../c", True), ("a", "./b", False), ("a", ".claude/x", True),
-     ("a/b", "..", False)],
+     ("a/b", "..", False), ("a", "..", True), ("a", "..b", False), ("a", "b\\..\\..\\c", True), ("a", "b/../c", True),
+     ("d/a", "./../c", False), ("d/a", "../x/../c", True), ("d/a", "../CLAUDE.md", True), ("a", "b/.", False)],
 )  # fmt: skip
 def test_a_link_comes_when_it_stays_inside_and_leads_to_nothing_held(path: str, target: str, astray: bool) -> None:
     assert bool(leads_astray(Entry(path, "link", 0o777, 0, target=target))) == astray
@@ -142,6 +192,38 @@ def test_a_repository_by_another_name_is_one() -> None:
     assert never("x/config", found)
     assert never("y/HEAD", found) is None
     assert never("config", repositories(["HEAD", "objects", "refs"]))
+
+
+INSIDE = ["HEAD", "objects/x", "refs/x", "config", "config.worktree", "hooks/x", "info/x", "packed-refs", "index",
+          "logs/x", "worktrees/x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", INSIDE)
+def test_no_part_of_a_repository_at_the_top_comes_and_what_is_beside_it_does(part: str) -> None:
+    top = repositories(["HEAD", "objects", "refs"])
+    assert top == {""}
+    assert never(part, top)
+    assert never(part.upper(), top)
+    assert never(f"src/{part}", top) is None
+    assert never("src/main.py", top) is None
+
+
+def test_all_that_is_below_a_repository_stays_there_and_what_is_beside_it_comes() -> None:
+    found = repositories(["a/x/head", "a/x/Objects", "a/x/refs", "b/HEAD", "b/objects"])
+    assert found == {"a/x"}
+    assert never("a/x", found)
+    assert never("a/x/y/z", found)
+    assert never("a/xy", found) is None
+    assert never("a/config", found) is None
+    assert never("config", found) is None
+
+
+def test_a_link_to_itself_or_beside_a_link_is_no_link_through_one() -> None:
+    links = {"a", "d/l"}
+    assert leads_astray(Entry("a", "link", 0o777, 0, target="a"), links) is None
+    assert leads_astray(Entry("a", "link", 0o777, 0, target="d/m"), links) is None
+    assert leads_astray(Entry("a", "link", 0o777, 0, target="d/l"), links) == "a link through another one"
+    assert leads_astray(Entry("a", "link", 0o777, 0, target="d/l/x/y"), links) == "a link through another one"
 
 
 @pytest.mark.parametrize(
