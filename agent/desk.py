@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from opsexec.steps.base import Step
 
 REMEMBERED_RUNS = 50_000
+READS_AT_ONCE = 4
+"""Files that one principal's steps may hold in memory at once."""
 
 
 class ActiveRun:
@@ -105,6 +107,8 @@ class Desk:
         events.offer("services", Services(self.host, None if os.geteuid() == 0 else runtime_dir(os.geteuid())))
         events.offer("containers", Containers(config.agent.container_sockets))
         self.bottle_turns = Turns()
+        self.reading: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(READS_AT_ONCE))
+        """By principal: places to read files in."""
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()

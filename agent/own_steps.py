@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from agent.asker import LAYER, Asker
 from agent.audit_reading import read_audit
 from opsexec.handlers.context import Context, Outcome
+from opsexec.handlers.limits import within
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.audit import AuditRead
 from opsexec.steps.events import Events
+from opsexec.steps.files import ReadFile
 
 if TYPE_CHECKING:
     from agent.desk import Desk
@@ -38,7 +40,18 @@ class AgentExecutor(HostExecutor):
         self._attenuation = attenuation
 
     def _handler(self, step: Step) -> Handler:
+        if isinstance(step, ReadFile):
+            return self._read
         return self._own if step.family == "agent" else super()._handler(step)
+
+    async def _read(self, step: Step, context: Context) -> Outcome:
+        """Read a file, which is held as a whole meanwhile: few at once for each principal."""
+        places = self._desk.reading[self._principal]
+        await within("waiting for one's other reads", places.acquire(), context)
+        try:
+            return await super()._handler(step)(step, context)
+        finally:
+            places.release()
 
     async def _own(self, step: Step, context: Context) -> Outcome:
         if isinstance(step, AuditRead):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from opsexec.engine.answers import ListedContainer, ListedImage, Network, shaped
@@ -11,7 +10,7 @@ from opsexec.errors import StepFailed
 from opsexec.far.match import word_matches
 from opsexec.handlers.container_found import named_container
 from opsexec.handlers.context import Context, Outcome
-from opsexec.handlers.limits import require_within_limit
+from opsexec.handlers.limits import give
 from opsexec.steps.containers import ContainerInspect, ContainerList, ContainerLogs
 
 if TYPE_CHECKING:
@@ -58,21 +57,8 @@ async def logs(step: ContainerLogs, engine: Engine, context: Context) -> Outcome
         return out, client.logs(container, stdout=False, stderr=True, tail=step.lines)
 
     for stream, said in enumerate(await engine.ask_package(read)):
-        await _give(stream, said, context)
+        await give(stream, said, context)
     return Outcome()
-
-
-async def _give(stream: int, said: bytes, context: Context) -> None:
-    drained = asyncio.Event()
-    context.recorder.on_drain = context.recorder.on_failure = drained.set
-    for at in range(0, len(said), 64 << 10):
-        drained.clear()
-        ready = context.recorder.feed(stream, said[at : at + (64 << 10)])
-        require_within_limit(context)
-        if context.recorder.failure is not None:
-            return
-        if not ready:
-            await drained.wait()
 
 
 async def find(step: ContainerList, engine: Engine, context: Context) -> Outcome:

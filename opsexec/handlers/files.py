@@ -20,7 +20,7 @@ from opsexec.handlers.far_answers import (
     decoded,
     shaped,
 )
-from opsexec.handlers.limits import call, require_within_limit
+from opsexec.handlers.limits import call, give
 from opsexec.secret import Secret
 from opsexec.steps.base import Step
 from opsexec.steps.files import Link, MakeDir, MoveFile, ReadFile, RemoveFile, SetMode, Stat, WriteFile
@@ -69,10 +69,9 @@ def _finished(changed: bytes, context: Context, diff: str = "") -> Outcome:
 async def _read(step: ReadFile, context: Context) -> Outcome:
     args = [*_place(step.path, "fs.read", context), b"%d" % step.offset, b"%d" % step.max_bytes]
     data, meta = await call("read_file", args, step.run_as, context, items=2)
-    context.recorder.feed(0, data)
-    require_within_limit(context)
     value = decoded(meta, context)
     shaped(value, Contents, context)
+    await give(0, data, context)
     return Outcome(value=value)
 
 

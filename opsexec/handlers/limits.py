@@ -10,6 +10,8 @@ from opsexec.errors import LimitExceeded, ProtocolError, StepTimeout
 from opsexec.handlers.context import Context
 
 T = TypeVar("T")
+BLOCK = 256 << 10
+"""Bytes of an answer that become output at once."""
 
 
 async def within(what: str, work: Awaitable[T], context: Context) -> T:
@@ -36,6 +38,25 @@ async def call(
         text = f"the host's answer to {operation} has {len(answer)} items, not {items}"
         raise ProtocolError(text, host=context.host.name, hint="both sides must be the same version")
     return answer
+
+
+async def give(stream: int, data: bytes, context: Context) -> None:
+    """Make this a stream's output block by block, at the pace of who reads it; raises LimitExceeded.
+
+    Whoever else is served in this loop is so between two blocks.
+    """
+    recorder = context.recorder
+    drained = asyncio.Event()
+    recorder.on_drain = recorder.on_failure = drained.set
+    ready = True
+    for at in range(0, len(data), BLOCK):
+        if at:
+            await (asyncio.sleep(0) if ready else drained.wait())
+        if recorder.failure is not None:
+            return
+        drained.clear()
+        ready = recorder.feed(stream, data[at : at + BLOCK])
+        require_within_limit(context)
 
 
 def require_within_limit(context: Context) -> None:

@@ -10,7 +10,7 @@ from opsexec.secret import Secret, reveal
 from opsexec.steps.base import Step
 from opsexec.steps.text import as_bytes
 
-MAX_READ_BYTES = 64 << 20
+MAX_READ_BYTES = 32 << 20
 """The most that one ReadFile holds in memory, on the host and on the way, whatever its caller asks for."""
 
 _MODE = re.compile(r"0?[0-7]{3,4}\Z")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import selectors
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.desk import READS_AT_ONCE
 from tests.parts.agent_bytes import HEAD, Usage, answer, connected, get
 from tests.parts.limits_table import record
 from tests.parts.ops_agent import OpsAgent
@@ -88,3 +91,39 @@ def test_who_reads_nothing_does_not_hold_up_the_agents_end() -> None:
     with telling(16 << 10) as agent, connected(agent.socket) as link:
         ask_without_end(link, len(ASK) * 20_000)
         assert agent.end() == 0
+
+
+def peak_kib(agent: OpsAgent) -> int:
+    """The most memory it has ever had, in KiB (proc(5), VmHWM)."""
+    lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def test_files_that_are_asked_for_many_times_at_once_and_not_read_are_held_a_few_times(tmp_path: Path) -> None:
+    size, asked = 16 << 20, 20
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(size)
+    step = {"type": "read_file", "path": str(tmp_path / "file"), "max_bytes": 32 << 20}
+    body = json.dumps({"step": step}).encode()
+    head = "POST /v1/steps HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with OpsAgent() as agent, ExitStack() as held, selectors.DefaultSelector() as selector:
+        before = peak_kib(agent)
+        for _ in range(asked):
+            link = held.enter_context(connected(agent.socket))
+            link.sendall(request)
+            selector.register(link, selectors.EVENT_READ, [0])
+        eventually_now(lambda: len(selector.select(0)) >= READS_AT_ONCE, within_s=60, what="some are answered")
+        assert answer(agent.socket, get("/v1/whoami")).startswith(b"HTTP/1.1 200")
+        got = []
+        while selector.get_map():
+            for key, _ in selector.select():
+                assert isinstance(key.fileobj, socket.socket)
+                if data := key.fileobj.recv(1 << 20):
+                    key.data[0] += len(data)
+                else:
+                    selector.unregister(key.fileobj)
+                    got += key.data
+        assert min(got) > size
+        assert len(got) == asked
+        assert peak_kib(agent) - before < 280 << 10
