@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ceiling import Ceiling, GrantSet, effective
+from agent.ceiling import NO_GRANT, Ceiling, GrantSet, deciding, effective, still_admits
 from agent.config import parse_config
 from opsexec import CapabilitySet, Exec
 from opsexec.errors import CapabilityDenied
@@ -53,6 +55,59 @@ def test_the_limits_of_the_agent_bind_every_grant() -> None:
         '[[grants]]\nprincipal = "unix:root"\ncapabilities = ["exec:**"]\nmax_timeout_s = 60.0\nmax_output_bytes = 10\n'
     ).grants("unix:root")
     assert (held.max_timeout_s, held.max_output_bytes) == (5.0, 10)
+
+
+def test_a_grant_has_no_more_than_its_own_limits_where_the_agent_has_none() -> None:
+    text = '[[grants]]\nprincipal = "unix:root"\ncapabilities = ["exec:**"]\n'
+    (free,) = ceiling("[limits]\nmax_timeout_s = 5.0\n" + text).grants("unix:root")
+    assert free.max_timeout_s == 5.0
+    (short,) = ceiling("[limits]\nmax_timeout_s = 5.0\n" + text + "max_timeout_s = 2.0\n").grants("unix:root")
+    assert short.max_timeout_s == 2.0
+
+
+def grant(*capabilities: str, run_as: Iterable[str] = ()) -> GrantSet:
+    return GrantSet(CapabilitySet.of(*capabilities, run_as=run_as).layers)
+
+
+def test_the_first_grant_that_admits_all_of_a_step_decides_about_it() -> None:
+    half, whole, also = grant("exec:/bin/a"), grant("exec:/bin/a", run_as=["daemon"]), grant("exec:**", run_as=["*"])
+    step = Exec(["/bin/a"], run_as="daemon")
+    assert deciding([half, whole, also], None, step)[0] is whole
+    assert deciding([half, also, whole], None, step)[0] is also
+    assert deciding([half, whole], None, Exec(["/bin/a"]))[0] is half
+    other = grant("exec:/bin/b", run_as=["daemon"])
+    assert deciding([other, half], None, step)[0] is half  # what it may run says more than as whom
+    assert deciding([other], None, step)[0] is other
+    assert deciding([], None, step) == (NO_GRANT, CapabilitySet.nothing())
+
+
+def test_the_grant_that_decides_is_narrowed_by_the_callers_own_set() -> None:
+    wide, own = grant("exec:**", run_as=["*"]), CapabilitySet.of("exec:/bin/a", run_as=["daemon"])
+    held, narrowed = deciding([wide], own, Exec(["/bin/a"]))
+    assert held is wide
+    assert narrowed == wide & own
+    assert deciding([wide], own, Exec(["/bin/a"]))[1] is narrowed
+    assert not admits(narrowed, Exec(["/bin/a"], run_as="root"))
+    assert not admits(narrowed, Exec(["/bin/b"]))
+
+
+def test_a_step_that_runs_goes_on_only_while_one_grant_admits_all_of_it() -> None:
+    step = Exec(["/bin/a"], run_as="daemon", env={"LD_PRELOAD": "/x"})
+    parts = [grant("exec:/bin/a", run_as=["daemon"]), grant("exec:/bin/a", "env:LD_PRELOAD")]
+    assert not still_admits(parts, None, step)
+    assert not still_admits([], None, step)
+    whole = grant("exec:/bin/a", "env:LD_PRELOAD", run_as=["daemon"])
+    assert still_admits([*parts, whole], None, step)
+    assert not still_admits([whole], CapabilitySet.of("exec:/bin/a"), step)
+    assert not still_admits([grant("exec:/bin/a", "env:LD_PRELOAD", run_as=["root"])], None, step)
+
+
+def test_a_grant_asks_for_consent_only_where_it_says_so() -> None:
+    one = '[[grants]]\nprincipal = "unix:root"\ncapabilities = ["tty:**"]\n'
+    consent = '[consent]\nusers = ["unix:daemon"]\n'
+    assert [held.asks_consent for held in ceiling(one).grants("unix:root")] == [False]
+    asks = ceiling(consent + one + 'consent = "ask"\n').grants("unix:root")
+    assert [held.asks_consent for held in asks] == [True]
 
 
 PROGRAMS = st.sampled_from(["exec:/bin/a", "exec:/bin/b", "exec:/bin/*", "exec:**", "facts:*"])
