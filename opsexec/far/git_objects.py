@@ -48,13 +48,15 @@ def survey(declared: Declared, quarantine: str) -> list[tuple[str, str, int]]:
     return [(row[0], row[1], int(row[2])) for row in rows]
 
 
-def read(declared: Declared, quarantine: str, oids: Iterable[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield (oid, type, content) of these objects."""
+def read(
+    declared: Declared, quarantine: str, oids: Iterable[str], held: bool = False
+) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (oid, type, content) of these objects of the push; `held`: of the mirror, too."""
     import subprocess
     import threading
 
     words = argv("cat-file", "--batch", "--buffer")
-    env = _env(declared, quarantine)
+    env = environment(declared, quarantine) if held else _env(declared, quarantine)
     process = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
     assert process.stdin is not None
     assert process.stdout is not None

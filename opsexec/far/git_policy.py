@@ -42,7 +42,7 @@ PROTECTED_PATHS = re.compile(
 """Paths that a forge acts on by itself, with rights the agent hasn't: its pipelines, and who must review what."""
 
 LFS_POINTER = re.compile(rb"\Aversion https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/")
-_MODULE_URL = re.compile(rb"(?im)^[ \t]*url[ \t]*=[ \t]*(.*?)[ \t\r]*$")
+_MODULE_URL = re.compile(rb"(?im)(?:^|\])[ \t\r]*url[ \t]*=[ \t]*(.*?)[ \t\r]*$")
 _FINE_URL = re.compile(
     rb"(?:https://(?![^/@]*:[^/@]*@)[^\s\"]+|ssh://[A-Za-z0-9][^\s\"]*|[A-Za-z0-9_.-]+@[A-Za-z0-9][^\s:\"]*:[^\s:\"-][^\s:\"]*|\.\.?/[^\s\"]*)\Z"
 )
@@ -98,12 +98,21 @@ def path_refusal(policy: dict[str, Any], change: Change) -> str | None:
     return None
 
 
-def blob_refusal(policy: dict[str, Any], path: bytes | None, content: bytes) -> str | None:
-    """Return what is wrong with a file's content, None where nothing is."""
+def blob_refusal(policy: dict[str, Any], content: bytes) -> str | None:
+    """Return what is wrong with a file's content wherever it is, None where nothing is."""
     if not policy["lfs"] and LFS_POINTER.match(content[:200]):
         return "it is a Git LFS pointer, whose content would go around the gate"
-    if path is not None and path.rpartition(b"/")[2].lower() == b".gitmodules":
-        for found in _MODULE_URL.finditer(content):
-            if not _FINE_URL.match(found[1].strip(b'"')):
-                return "it names a submodule by an address that isn't https, ssh or relative, or that holds a password"
+    return None
+
+
+def modules(change: Change) -> bool:
+    """True where git reads submodules' addresses of what stands at this path."""
+    return change.path.rpartition(b"/")[2].lower() == b".gitmodules"
+
+
+def modules_refusal(content: bytes) -> str | None:
+    """Return what is wrong with the addresses of submodules, None where nothing is."""
+    for found in _MODULE_URL.finditer(content):
+        if not _FINE_URL.match(found[1].strip(b'"')):
+            return "it names a submodule by an address that isn't https, ssh or relative, or that holds a password"
     return None

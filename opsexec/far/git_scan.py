@@ -194,6 +194,17 @@ class Scan:
             why = git_policy.path_refusal(self._policy, change) if change.oid.strip("0") else None
             if why is not None:
                 self._refuse(self._shown(change.path), why)
+        self._modules(found)
+
+    def _modules(self, changes: list[git_objects.Change]) -> None:
+        """Judge what stands at these paths, also where the same bytes have another path or were there before."""
+        paths = {each.oid: each.path for each in changes if each.mode.startswith("100") and git_policy.modules(each)}
+        if not paths:
+            return
+        for oid, _, content in git_objects.read(self._declared, self._quarantine, paths, held=True):
+            why = git_policy.modules_refusal(content)
+            if why is not None:
+                self._refuse(self._shown(paths[oid]), why)
 
     def _shown(self, path: bytes) -> str:
         if path in self._tainted:
@@ -222,7 +233,7 @@ class Scan:
     def _blob(self, oid: str, content: bytes) -> None:
         path = self._paths.get(oid)
         what = self._shown(path) if path is not None else f"blob {oid[:12]}"
-        why = git_policy.blob_refusal(self._policy, path, content)
+        why = git_policy.blob_refusal(self._policy, content)
         if why is not None:
             self._refuse(what, why)
         self._check(what, content)

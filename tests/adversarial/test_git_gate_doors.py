@@ -123,6 +123,21 @@ def test_gi45_no_transport_runs_a_program(site: GitGate, work: Work, url: str) -
     assert not site.made(flag)
 
 
+@pytest.mark.parametrize("before", ["in one push", "in a push before"])
+def test_gi45_an_address_that_is_another_file_too_is_judged(site: GitGate, work: Work, before: str) -> None:
+    address = '[submodule "a"] url = ext::sh -c id\n\tpath = a\n'
+    work.write("a-note", address)
+    work.commit("a note")
+    note = f"note-{before.replace(' ', '-')}"
+    if before == "in a push before":
+        assert work.push(f"HEAD:refs/heads/{note}").status == 0
+    work.write(".gitmodules", address)
+    work.commit("the same, where git reads it")
+    pushed = work.push(f"HEAD:refs/heads/{note}-read")
+    assert ("names a submodule" in pushed.text, pushed.status != 0) == (True, True), pushed.text
+    assert f"refs/heads/{note}-read" not in site.upstream_refs("site")
+
+
 def test_gi47_push_options_and_unknown_features_are_refused(site: GitGate, work: Work) -> None:
     work.commit("with options")
     assert work.push(options=("--push-option=merge_request.create",)).status != 0

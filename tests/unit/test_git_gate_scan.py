@@ -220,8 +220,12 @@ def test_paths_a_forge_acts_on(path: bytes, refused: bool) -> None:
     ],
 )  # fmt: skip
 def test_addresses_of_submodules(url: str, refused: bool) -> None:
-    content = f'[submodule "a"]\n\tpath = a\n\turl = {url}\n'.encode()
-    assert (git_policy.blob_refusal(git_policy.DEFAULTS, b"x/.gitmodules", content) is not None) is refused
+    for form in (
+        '[submodule "a"]\n\tpath = a\n\turl = {}\n',
+        '[submodule "a"] URL={}\n',
+        '[submodule "]"]\r\r url= {}',
+    ):
+        assert (git_policy.modules_refusal(form.format(url).encode()) is not None) is refused
 
 
 def test_what_an_upstream_says_can_not_paint_over_a_terminal() -> None:
