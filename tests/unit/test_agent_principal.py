@@ -89,7 +89,7 @@ def test_a_name_is_asked_for_again_when_it_is_old_and_not_before(
     peer: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("agent.principal.time.monotonic", lambda: now)
+    monkeypatch.setattr(principal, "time", SimpleNamespace(monotonic=lambda: now))
     users(monkeypatch, old=ME)
     assert peer_principal(peer) == "unix:old"
     users(monkeypatch, new=ME)
