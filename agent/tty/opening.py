@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from agent import http_server as web
 from agent.answer import Answer
 from agent.asker import LAYER, Asker
@@ -88,7 +90,8 @@ async def _attended(
         try:
             session = await keys.or_left(executor.open_tty(step))
             try:
-                return await _converse(session, answer, keys)
+                output = await _converse(session, answer, keys)
+                return msgspec.structs.replace(output, run=run)  # its own names the mark that ends processes
             finally:
                 await session.aclose()
         finally:

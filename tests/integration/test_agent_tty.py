@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from opsexec.audit import verify
 from opsexec.errors import CapabilityDenied, ConnectionLost, LimitExceeded, ProtocolError, RecordingFailed, StepFailed
 from opsexec.recording_anchors import anchors_in
 from opsexec.recording_chain import verify_recording
-from opsexec.wire import RESIZE, encode_request, frame
+from opsexec.wire import RESIZE, STDIN_END, encode_request, frame
 from tests.conftest import require
 from tests.integration.conftest import require_root
+from tests.parts.agent_calls import http, json_lines, post
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, run_of, shell
 from tests.parts.ops_agent import OpsAgent
 from tests.parts.process_tree import processes_with_argument
@@ -273,6 +275,14 @@ async def test_only_a_tty_step_gets_a_terminal(ops_agent: OpsAgent) -> None:
     async with rpc(ops_agent) as ex, ex._agent.link() as link:
         with pytest.raises(Exception, match="needs no terminal"):
             await Exchange(link, "agent").run(request_head("POST", "/v1/tty", len(request)) + request)
+
+
+async def test_a_terminals_end_names_the_run_that_was_asked_for_and_not_its_mark(ops_agent: OpsAgent) -> None:
+    run = secrets.token_hex(8)
+    request = encode_request(Tty(argv=("/bin/cat",)), run=run, streams_stdin=True)
+    body = request + frame(STDIN_END)
+    said = http(ops_agent, *post(body, "Accept: application/x-ndjson", "Connection: close", path="/v1/tty"))
+    assert json_lines(said)[-1]["result"]["run"] == run
 
 
 async def test_terminals_count_among_a_principals_runs() -> None:
