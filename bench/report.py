@@ -86,7 +86,7 @@ def markdown(rows: Iterable[dict[str, Any]]) -> str:
         for name in row.get("plots", {}):
             extra += ["", f"![{row['title']}](bench/plots/{name}.svg)"]
         shown = ""
-        for claim in row["claims"] if not row["tables"] else []:
+        for claim in row["claims"]:
             cells = claim_cells(row, claim)
             cells[0], shown = ("" if cells[0] == shown else cells[0]), cells[0] or shown
             table.append(cells)
