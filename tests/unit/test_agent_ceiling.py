@@ -63,6 +63,8 @@ def test_a_grant_has_no_more_than_its_own_limits_where_the_agent_has_none() -> N
     assert free.max_timeout_s == 5.0
     (short,) = ceiling("[limits]\nmax_timeout_s = 5.0\n" + text + "max_timeout_s = 2.0\n").grants("unix:root")
     assert short.max_timeout_s == 2.0
+    (own,) = ceiling(text + "max_timeout_s = 2.0\n").grants("unix:root")
+    assert (own.max_timeout_s, own.max_output_bytes) == (2.0, None)
 
 
 def grant(*capabilities: str, run_as: Iterable[str] = ()) -> GrantSet:
@@ -74,10 +76,14 @@ def test_the_first_grant_that_admits_all_of_a_step_decides_about_it() -> None:
     step = Exec(["/bin/a"], run_as="daemon")
     assert deciding([half, whole, also], None, step)[0] is whole
     assert deciding([half, also, whole], None, step)[0] is also
-    assert deciding([half, whole], None, Exec(["/bin/a"]))[0] is half
+    assert deciding([half, whole], CapabilitySet.of("exec:**", run_as=["daemon"]), step)[0] is whole
+    assert deciding([half, whole, also], None, Exec(["/bin/a"]))[0] is half
+    assert deciding([half, also], None, Exec(["/bin/a"]))[0] is half
     other = grant("exec:/bin/b", run_as=["daemon"])
     assert deciding([other, half], None, step)[0] is half  # what it may run says more than as whom
     assert deciding([other], None, step)[0] is other
+    none = grant("exec:/bin/b")
+    assert deciding([none], None, step)[0] is none
     assert deciding([], None, step) == (NO_GRANT, CapabilitySet.nothing())
 
 
@@ -96,6 +102,7 @@ def test_a_step_that_runs_goes_on_only_while_one_grant_admits_all_of_it() -> Non
     parts = [grant("exec:/bin/a", run_as=["daemon"]), grant("exec:/bin/a", "env:LD_PRELOAD")]
     assert not still_admits(parts, None, step)
     assert not still_admits([], None, step)
+    assert not still_admits([grant("exec:/bin/a", run_as=["daemon"])], None, step)
     whole = grant("exec:/bin/a", "env:LD_PRELOAD", run_as=["daemon"])
     assert still_admits([*parts, whole], None, step)
     assert not still_admits([whole], CapabilitySet.of("exec:/bin/a"), step)
@@ -108,6 +115,7 @@ def test_a_grant_asks_for_consent_only_where_it_says_so() -> None:
     assert [held.asks_consent for held in ceiling(one).grants("unix:root")] == [False]
     asks = ceiling(consent + one + 'consent = "ask"\n').grants("unix:root")
     assert [held.asks_consent for held in asks] == [True]
+    assert not grant("tty:**").asks_consent
 
 
 PROGRAMS = st.sampled_from(["exec:/bin/a", "exec:/bin/b", "exec:/bin/*", "exec:**", "facts:*"])

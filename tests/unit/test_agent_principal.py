@@ -68,6 +68,12 @@ def test_a_user_of_another_namespace_is_nobody(peer: socket.socket, monkeypatch:
     assert peer_principal(peer) is None
 
 
+def test_a_socket_that_nobody_is_connected_to_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(principal, "_names", {})
+    with socket.socket(socket.AF_UNIX) as alone:
+        assert peer_principal(alone) is None
+
+
 def test_without_a_descriptor_to_look_names_up_nobody_is_known(peer: socket.socket) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))

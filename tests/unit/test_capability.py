@@ -53,6 +53,36 @@ def test_a_star_stands_for_any_run_of_characters_in_its_word(pattern, word):
     assert word_matches(pattern, word) == expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "word", "admitted"),
+    [
+        ("a", "a", True), ("a", "ab", False), ("a", "ba", False), ("", "", True), ("", "a", False), ("*", "", True),
+        ("a*", "a", True), ("a*", "ba", False), ("*a", "a", True), ("*a", "ab", False), ("*a", "ba", True),
+        ("a*b", "ab", True), ("a*b", "acb", True), ("a*b", "abx", False), ("a*b", "xab", False), ("a*b", "aa", False),
+        ("a*a", "a", False), ("a*a", "aa", True), ("ab*ba", "aba", False), ("ab*ba", "abba", True),
+        ("a*b*c", "abc", True), ("a*b*c", "ac", False), ("a*b*c", "axbxc", True), ("a*bb*b", "abb", False),
+        ("a*bb*b", "abbb", True), ("*ab*ab*", "ab", False), ("*ab*ab*", "abab", True), ("*ab*ba*", "aba", False),
+        ("*a*b*", "aba", True), ("*a*b*", "ba", False), ("*x*", "a", False), ("a*a*a", "aa", False), ("?", "a", False),
+        ("[a]", "a", False), (".", "a", False), ("a**b", "ab", True),
+    ],
+)  # fmt: skip
+def test_no_character_of_a_word_stands_for_two_of_its_pattern(pattern, word, admitted):
+    assert word_matches(pattern, word) == admitted
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "admitted"),
+    [
+        ("/", "/", True), ("/", "/a", False), ("/*", "/", False), ("/*", "/a", True), ("/*", "/a/b", False),
+        ("/**", "/", True), ("/a", "/", False), ("/a/*", "/a", False), ("/a/**", "/a", True), ("/a/**", "/ab", False),
+        ("/a/**/b", "/a/b", True), ("/a/**/b", "/a/x/b", True), ("/a/**/b", "/a/b/x", False), ("/a/b", "/a/c/b", False),
+        ("/a/b/c", "/a/c", False), ("/**/a/*", "/a/a/b", True), ("/**/a/*", "/a", False), ("/a/**", "/b/a/c", False),
+    ],
+)  # fmt: skip
+def test_a_path_is_below_what_was_granted_and_nowhere_else(pattern, path, admitted):
+    assert path_matches(pattern, path) == admitted
+
+
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "", "c c", "…"]), max_size=12).map(lambda p: "/" + "/".join(p)))
 def test_a_normalised_path_is_one_that_has_no_other_name(path):
     clean = normalise(path)
@@ -67,6 +97,12 @@ def test_a_normalised_path_is_one_that_has_no_other_name(path):
 def test_a_path_that_is_not_absolute_or_too_long_is_none(path):
     with pytest.raises(ValueError, match=r"."):
         normalise(path)
+
+
+def test_a_path_is_as_long_as_the_system_takes():
+    assert normalise("/" + "a" * 4095) == "/" + "a" * 4095
+    with pytest.raises(ValueError, match="longer than 4096"):
+        normalise("/" + "a" * 4096)
 
 
 @given(PATHS, st.lists(st.sampled_from(["..", ".", "x", ""]), max_size=6))

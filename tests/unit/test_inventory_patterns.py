@@ -104,3 +104,18 @@ def test_any_text_selects_known_hosts_or_is_a_usage_error(text, fleet):
         return
     assert selected
     assert all(host in fleet for host in selected)
+
+
+def test_a_pattern_has_a_bound():
+    text = ",".join(["web1"] * 819)
+    assert Pattern.parse(text + " " * 2).select(FLEET)
+    with pytest.raises(UsageError, match="over 4096 characters"):
+        Pattern.parse(text + " " * 3)
+
+
+def test_a_term_may_stand_apart_from_its_sign():
+    assert [(term.role, term.text) for term in Pattern.parse(" web , ! web3 ,& prod").terms] == [
+        ("add", "web"),
+        ("not", "web3"),
+        ("and", "prod"),
+    ]
