@@ -138,7 +138,7 @@ import sys, threading
 import agent.server as server
 real = server.notify
 def then_none(*said):
-    threading.stack_size({"READY=1": 1 << 47, "STOPPING=1": 0}.get(said[0], 0))  # no room for such a stack
+    threading.stack_size({"READY=1": 1 << 62, "STOPPING=1": 0}.get(said[0], 0))  # no room for such a stack
     real(*said)
 server.notify = then_none
 from agent.cli import main

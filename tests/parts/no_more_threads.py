@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WHOLE_ADDRESS_SPACE = 1 << 47
+MORE_THAN_ANY = 1 << 62
+"""Bytes: no machine has so many addresses."""
 
 
 @contextmanager
 def no_more_threads() -> Iterator[None]:
     """Have every start of a thread fail meanwhile: there is no room for the stack that it is to have."""
-    before = threading.stack_size(WHOLE_ADDRESS_SPACE)
+    before = threading.stack_size(MORE_THAN_ANY)
     try:
         yield
     finally:
