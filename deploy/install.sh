@@ -119,6 +119,18 @@ manage() { # start | stop | kill | forget
     esac
 }
 
+# Detached runs outlive the agent, and its unit: each has a process that ends its whole tree when it is told to.
+end_runs() {
+    for file in "$root$state"/runs/*/runner; do
+        pid= began=
+        [ ! -r "$file" ] || read -r pid began <"$file" || :
+        [ -n "$began" ] && [ "$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | cut -d' ' -f20)" = "$began" ] || continue
+        try kill "$pid"
+        waited=0
+        while [ -z "$dry" ] && [ "$waited" -lt 100 ] && [ ! -e "${file%runner}status" ]; do sleep 0.1; waited=$((waited + 1)); done
+    done
+}
+
 if [ -n "$uninstall" ]; then
     if [ -e "$root$unit" ] || [ -n "$dry" ]; then
         manage stop
@@ -133,6 +145,7 @@ if [ -n "$uninstall" ]; then
     fi
     manage forget
     if [ -n "$purge" ]; then
+        end_runs
         run rm -rf "$root$etc" "$root$state"
         if [ "$manager-$scope" = systemd-system ] && [ -z "$root" ]; then
             if getent passwd ops-agent >/dev/null; then run userdel ops-agent; fi

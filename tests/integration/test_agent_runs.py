@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from opsexec.errors import (
 from tests.integration.conftest import require_root
 from tests.parts.agent_calls import JSON, http, json_lines, post
 from tests.parts.ops_agent import OpsAgent
-from tests.parts.process_tree import alive
+from tests.parts.process_tree import alive, processes_with_argument
+from tests.parts.unix_user import current_user
 from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -280,3 +282,20 @@ def _me() -> str:
     from tests.parts.unix_user import current_user
 
     return current_user()
+
+
+async def test_purging_ends_detached_runs_also_when_the_unit_went_before(tmp_path: Path) -> None:
+    install = Path(__file__).parents[2] / "deploy" / "install.sh"
+    agent = OpsAgent()
+    agent.state = tmp_path / ".local" / "state" / "ops-agent"
+    agent.write_config([{"principal": f"unix:{current_user()}", "capabilities": ["exec:**"]}])
+    with agent:
+        async with rpc(agent) as ex:
+            await ex.start(Exec(["sleep", "66.0219"]))
+        await eventually(lambda: processes_with_argument("66.0219"), within_s=20, what="the program")
+    assert processes_with_argument("66.0219"), "it lives on"
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    argv = ["sh", str(install), "--user", "--manager", "systemd", "--uninstall", "--purge"]
+    await asyncio.to_thread(subprocess.run, argv, check=True, capture_output=True, env=environment, timeout=60)
+    await eventually(lambda: not processes_with_argument("66.0219"), within_s=20, what="its end")
+    assert not agent.state.exists()
