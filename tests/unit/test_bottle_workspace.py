@@ -128,7 +128,11 @@ HELD_BACK = [
     "cloudbuild.yaml", "buildspec.yml", "Jenkinsfile", "CODEOWNERS", "x.code-workspace", ".editorconfig",
     ".vimrc.local", ".exrc", ".nvim.lua", ".dir-locals.el", ".dir-locals-2.el", "sitecustomize.py",
     "usercustomize.py", "x.pth", "pyvenv.cfg", ".authorized_keys", "authorized_keys", "autorun.inf",
-    "desktop.ini", "x.desktop", "x.lnk", "x.url",
+    "desktop.ini", "x.desktop", "x.lnk", "x.url", ".claude-plugin/x", ".claude.json", ".codexignore", ".amazonq/x",
+    ".augment/x", ".augment-guidelines", ".clinerules/x", ".crush.json", ".goosehints", ".junie/x", ".kilocode/x",
+    ".kilocodemodes", ".kiro/x", ".qwen/x", ".trae/x", "QWEN.md", "CRUSH.md", "WARP.md", ".rules",
+    ".azure-pipelines/x", ".builds/x", ".dagger/x", ".harness/x", ".semaphore/x", ".teamcity/x", ".tekton/x",
+    ".appveyor.yml", ".build.yml", ".cirrus.star", "codefresh.yml", "wercker.yml",
 ]  # fmt: skip
 WARNED_OF = [
     "Makefile", "GNUmakefile", "rules.mk", "justfile", ".justfile", "Taskfile.yml", "Rakefile", "Gemfile.lock",
@@ -138,7 +142,8 @@ WARNED_OF = [
     "CMakeLists.txt", "x.cmake", "meson.build", "build.rs", "Cargo.toml", "build.gradle.kts", "settings.gradle",
     "gradle.properties", "gradlew.bat", "mvnw", "pom.xml", "build.sbt", "configure.ac", "Dockerfile.dev",
     "x.dockerfile", "docker-compose.yml", "Vagrantfile", "flake.nix", "shell.nix", "default.nix", "BUILD.bazel",
-    "WORKSPACE.bazel", "x.bzl",
+    "WORKSPACE.bazel", "x.bzl", "composer.json", "composer.lock", "deno.jsonc", "Pipfile.lock", "ansible.cfg",
+    "Directory.Build.props", "Package.swift", "mix.exs", "fabfile.py", "Tiltfile", "Procfile.dev",
 ]  # fmt: skip
 
 
