@@ -101,7 +101,8 @@ def test_lc1_a_launcher_killed_on_its_way_leaves_nothing_that_runs(stage: Scene,
     launcher.communicate(timeout=30)
     eventually_now(lambda: engine.running(label) == [], within_s=30, what="its containers have ended")
     assert processes_with(bottles.env["API_TOKEN"].encode()) == []
-    assert "removed" in bottles.command("cleanup").stdout
+    swept = bottles.command("cleanup")
+    assert ("removed" in swept.stdout, swept.stderr) == (True, "")
     assert engine.labelled("network", label) == engine.labelled("ps", label) == []
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bottle import credentials, launch, restarting, starting
+from bottle import credentials, launch, leftovers, restarting, starting
 from bottle.cli import main
 from bottle.commands.workspace import write_whole
 from bottle.errors import BadManifest, CredentialMissing
@@ -37,8 +37,9 @@ from bottle.workspace.review import Review
 from bottle.workspace.tree import Entry
 from opsexec.audit import AuditLog
 from opsexec.capability import CapabilitySet
-from opsexec.errors import OpsError
+from opsexec.errors import OpsError, StepFailed
 from opsexec.local import LocalExec
+from opsexec.steps import NetworkRemove, Step
 from tests.parts.attendants import POLICY, Kept, ask, attended
 from tests.parts.bottle_manifests import HomeRoot
 
@@ -196,6 +197,28 @@ async def test_what_was_applied_in_part_is_told_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("named", "found"), [(IDENTITY, IDENTITY), ("../x", ""), ("", ""), (f"{IDENTITY}\n", "")])
 def test_a_label_that_names_no_bottle_keeps_no_cleanup_from_the_others(named: str, found: str) -> None:
     assert identity_of({"labels": {"bottle.identity": named}}) == found
+
+
+@pytest.mark.anyio
+async def test_what_is_still_in_use_is_taken_away_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network whose container an engine is still ending."""
+    monkeypatch.setattr(leftovers, "PAUSES_S", (0.0, 0.0))
+    step = NetworkRemove(name=f"bottle-{IDENTITY}-outer", labels={"bottle.identity": IDENTITY})
+    asked: list[Step] = []
+
+    async def fake_busy_engine(step: Step) -> None:
+        asked.append(step)
+        if len(asked) <= busy:
+            raise StepFailed("has active endpoints")
+
+    for busy in (0, 1, 2):
+        asked.clear()
+        await leftovers._gone(fake_busy_engine, step)
+        assert asked == [step] * (busy + 1)
+    busy = 3
+    asked.clear()
+    with pytest.raises(StepFailed, match="active endpoints"):
+        await leftovers._gone(fake_busy_engine, step)
 
 
 def test_half_a_patch_is_left_nowhere(tmp_path: Path) -> None:
