@@ -9,7 +9,12 @@ MAX_DIFF_CHARACTERS = 64 << 10
 """A longer diff is cut, and says so."""
 
 MAX_DIFF_LINES = 20_000
-"""Content of more lines isn't compared line by line: difflib's cost grows with their product."""
+"""Content of more lines isn't compared line by line."""
+
+MAX_EFFORT = 2000 * 2000
+"""Nor is what differs in so many lines on both sides: difflib's cost grows with their product, and who chose the lines
+may have chosen the worst; a caller of an agent's would keep the others waiting.
+"""
 
 UNSHOWN = {
     code: f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
@@ -25,7 +30,7 @@ def content_diff(path: str, old: bytes | None, new: bytes) -> str:
     if texts[0] is None or texts[1] is None:
         return "(binary content differs)\n"
     before, after = (_lines(text) for text in texts if text is not None)
-    if len(before) + len(after) > MAX_DIFF_LINES:
+    if len(before) + len(after) > MAX_DIFF_LINES or _effort(before, after) > MAX_EFFORT:
         return f"(content differs: {len(before)} -> {len(after)} lines)\n"
     path = shown(path)
     source = "/dev/null" if old is None else path
@@ -55,6 +60,15 @@ def made_lines(made: Sequence[str]) -> str:
 def shown(text: str) -> str:
     """Return a name or value on one line, with what steers a terminal escaped."""
     return text.translate(UNSHOWN).replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _effort(before: Sequence[str], after: Sequence[str]) -> int:
+    """Return the product of the lines between the beginning and the end that both share."""
+    least = min(len(before), len(after))
+    head = next((at for at in range(least) if before[at] != after[at]), least)
+    left = least - head
+    tail = next((at for at in range(left) if before[-1 - at] != after[-1 - at]), left)
+    return (len(before) - head - tail) * (len(after) - head - tail)
 
 
 def _lines(text: str) -> list[str]:

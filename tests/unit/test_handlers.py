@@ -138,6 +138,14 @@ def test_a_diff_is_bounded_and_says_where_it_was_cut():
     assert shown.endswith("(diff cut here)\n")
 
 
+def test_lines_that_are_chosen_to_be_compared_for_long_are_not_compared() -> None:
+    before = [b"%d\n" % (number % 120) for number in range(9000)]
+    after = [b"%d\n" % (number * 7 % 120) for number in range(9000)]
+    assert content_diff("/f", b"".join(before), b"".join(after)) == "(content differs: 9000 -> 9000 lines)\n"
+    assert content_diff("/f", b"".join(before), b"".join([*before[:4500], b"x\n", *before[4501:]])).count("\n-") == 1
+    assert content_diff("/f", None, b"".join(before)).count("\n+") == 9001
+
+
 def test_content_of_very_many_lines_is_counted_instead_of_compared():
     shown = content_diff("/f", b"\n" * MAX_DIFF_LINES, b"x\n")
     assert shown == f"(content differs: {MAX_DIFF_LINES} -> 1 lines)\n"
