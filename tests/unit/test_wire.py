@@ -204,3 +204,70 @@ def test_a_value_that_json_can_not_say_is_refused() -> None:
     for value in (b"x", float("nan"), [float("inf")], {"a": {1: 2}}, msgspec.msgpack.Ext(-1, bytes(4)), deep):
         with pytest.raises(ProtocolError):
             decode_result(msgspec.msgpack.encode(Result(run="x", exit_code=0, value=value)))
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("a" * 8, True), ("a" * 7, False), ("0" * 64, True), ("0" * 65, False), ("a-------", True), ("-aaaaaaa", False),
+        ("A" * 8, False), ("a" * 8 + "\n", False), ("\n" + "a" * 8, False), ("../" + "a" * 8, False), ("", False),
+        ("\u0661" * 8, False), ("a" * 7 + "_", False),
+    ],
+)  # fmt: skip
+def test_a_run_is_named_by_what_is_no_path_and_no_option(text: str, fine: bool) -> None:
+    assert wire.is_run_id(text) == fine
+    if fine:
+        assert wire.require_run_id(text) == text
+        return
+    with pytest.raises(UsageError, match="is not a run id"):
+        wire.require_run_id(text)
+
+
+def test_a_frame_of_just_its_limit_passes_and_a_stream_ends_between_frames() -> None:
+    assert parsed([wire.frame(wire.RESULT, b"x" * 1000)]) == [(wire.RESULT, b"x" * 1000)]
+    assert parsed([wire.frame(wire.OUT, b"x" * (1 << 20))]) == [(wire.OUT, b"x" * (1 << 20))]
+    parser = FrameParser(lambda kind, piece: None, FROM_AGENT, 1000)
+    data = wire.frame(wire.OUT, b"ab") + wire.frame(wire.RESULT, b"cd") + wire.frame(wire.ERR)
+    ends = []
+    for at in range(len(data)):
+        parser.feed(data[at : at + 1])
+        if parser.between_frames:
+            ends.append(at)
+    assert ends == [6, 13, 18]
+    assert parser.bulk_done == 7
+
+
+def test_each_side_takes_its_own_kinds_alone() -> None:
+    assert sorted(wire.TO_AGENT) == [1, 2, 3]
+    assert sorted(wire.TO_TERMINAL) == [1, 2, 3, 4]
+    assert sorted(FROM_AGENT) == [0x11, 0x12, 0x13, 0x14, 0x15, 0x16]
+    assert sorted(wire.FROM_TERMINAL) == [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]
+    assert sorted(wire.BULK) == [0x02, 0x11, 0x12]
+
+
+def test_a_set_of_just_the_bound_is_read() -> None:
+    texts = tuple(f"exec:/bin/a{number}" for number in range(4094))
+    assert len(wire.unpack_grants((wire.Grants(texts, run_as=("x",)),)).describe()) == 4094
+    with pytest.raises(BadCapability, match="4096 grants"):
+        wire.unpack_grants((wire.Grants((*texts, "facts:*", "tty:**"), run_as=("x",)),))
+    whole = "exec:/bin/a " + "x" * ((128 << 10) - 12)
+    assert wire.unpack_grants((wire.Grants((whole,)),)).describe() == [whole]
+    with pytest.raises(BadCapability, match="131072 characters"):
+        wire.unpack_grants((wire.Grants((whole,), run_as=("x",)),))
+
+
+def test_a_value_is_nested_as_deep_as_the_bound() -> None:
+    value: object = True
+    for depth in range(66):
+        data = msgspec.msgpack.encode(Result(run="x", exit_code=0, value=value))
+        if depth <= 64:
+            assert decode_result(data).value == value
+        else:
+            with pytest.raises(ProtocolError):
+                decode_result(data)
+        value = {"a": value} if depth % 2 else [value]
+    for fine in (None, 1.5, {"a": [1, "b", None, False]}):
+        assert decode_result(msgspec.msgpack.encode(Result(run="x", signal="SIGTERM", value=fine))).value == fine
+    for late in (float("nan"), float("inf")):
+        with pytest.raises(ProtocolError, match="not plain JSON"):
+            decode_result(msgspec.msgpack.encode(Result(run="x", exit_code=0, duration_s=late)))
