@@ -107,7 +107,7 @@ def _path_pattern(pattern: str, text: str) -> tuple[str, ...]:
         raise BadCapability(
             f"stray wildcard in {text!r}", hint="`**` stands alone between slashes; `*` stays in one name"
         )
-    return ("/" if pattern == "/" else pattern,)
+    return (pattern,)
 
 
 def _argv_pattern(pattern: str, text: str) -> tuple[str, ...]:
