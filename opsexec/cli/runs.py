@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opsexec.cli.arguments import add_host, add_json, add_reach
 from opsexec.cli.command import Command, whole
-from opsexec.cli.ending import OK, tell
+from opsexec.cli.ending import OK, printable, tell
 from opsexec.cli.json_text import json_text
 from opsexec.errors import OpsError, UsageError
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class Journaled(NamedTuple):
-    """One run's journal. `state`: going on, finished, interrupted, or broken off (its process died)."""
+    """One run's journal. `state`: going on, finished, stopped, interrupted, or broken off (its process died).
+
+    `stopped`: why hosts were held back, at a gate or for others' failures.
+    """
 
     run: str
     state: str
+    stopped: str | None
     journal: JournalState
     records: list[dict[str, Any]]
 
@@ -40,7 +44,9 @@ def read_run(file: Path) -> Journaled:
         ) from error
     journal = read_journal(data, str(file))
     records = [json.loads(line) for line in data[: journal.good_bytes].splitlines()]
-    return Journaled(file.stem, _state(file, records[-1]["kind"]), journal, records)
+    last = records[-1]
+    stopped = last.get("stopped") if last["kind"] == "end" else None
+    return Journaled(file.stem, _state(file, "stopped" if stopped else last["kind"]), stopped, journal, records)
 
 
 def _state(file: Path, last: str) -> str:
@@ -51,7 +57,7 @@ def _state(file: Path, last: str) -> str:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return "going on"
-    return {"end": "finished", "interrupted": "interrupted"}.get(last, "broken off")
+    return {"end": "finished", "stopped": "stopped", "interrupted": "interrupted"}.get(last, "broken off")
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -90,6 +96,7 @@ def _summary(run: Journaled) -> dict[str, Any]:
     return {
         "run": run.run,
         "state": run.state,
+        "stopped": run.stopped,
         "name": header.get("name"),
         "file": header.get("file"),
         "check": header.get("check", False),
@@ -142,7 +149,9 @@ def _show(args: argparse.Namespace) -> int:
     ]
     rows += [[name, "-", status, "", ""] for name, status in summary["hosts"].items() if name not in steps]
     print_table(["HOST", "STEP", "STATUS", "TOOK", "ERROR"], rows)
-    if run.state in ("interrupted", "broken off") and not summary["check"]:
+    if run.stopped is not None:
+        print(f"stopped: {printable(run.stopped)}")
+    if run.state in ("stopped", "interrupted", "broken off") and not summary["check"]:
         print(f"go on with: opsexec run {summary['file'] or 'RUNBOOK'} --resume {run.run}")
     return OK
 

@@ -194,6 +194,23 @@ def test_a_run_that_goes_on_or_was_killed_is_listed_as_such(cli: Cli) -> None:
     assert f"go on with: opsexec run book.yaml --resume {run}" in cli.run("runs", "show", run).stdout.decode()
 
 
+def test_a_run_that_was_held_back_at_a_gate_is_listed_as_that_with_how_it_goes_on(cli: Cli) -> None:
+    (cli.home / "book.yaml").write_text(
+        "name: b\nhosts: all\ntiers: [{name: dev, hosts: web1}, {name: prod, hosts: web2, approve: true}]\n"
+        "steps:\n  - exec: [/bin/true]\n"
+    )
+    assert cli.run("run", "book.yaml", stdin=b"", TOKEN="s3cr3t-token").returncode == 3
+    (run,) = json.loads(cli.run("runs", "list", "--json").stdout)["runs"]
+    assert (run["state"], run["hosts"]) == ("stopped", {"web1": "changed", "web2": "not begun"})
+    assert "prod needs approval" in run["stopped"]
+    shown = cli.run("runs", "show", run["run"]).stdout.decode().splitlines()
+    assert shown[0] == f"run {run['run']}: b, stopped"
+    assert shown[-2:] == [f"stopped: {run['stopped']}", f"go on with: opsexec run book.yaml --resume {run['run']}"]
+    assert cli.run("run", "book.yaml", "--resume", run["run"], "--yes", TOKEN="s3cr3t-token").returncode == 0
+    (run,) = json.loads(cli.run("runs", "list", "--json").stdout)["runs"]
+    assert (run["state"], run["stopped"], run["hosts"]["web2"]) == ("finished", None, "changed")
+
+
 def test_a_check_that_was_broken_off_is_not_said_to_go_on(cli: Cli) -> None:
     (cli.home / "book.yaml").write_text("name: b\nhosts: web1\nsteps:\n  - exec: [/bin/true]\n")
     assert cli.run("run", "book.yaml", "--check", TOKEN="s3cr3t-token").returncode == 0
