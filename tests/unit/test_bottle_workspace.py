@@ -122,7 +122,7 @@ HELD_BACK = [
     "copilot-instructions.md", "SKILL.md", ".cursorrules", ".windsurfrules", ".clinerules", ".mcp.json",
     "mcp.json", "opencode.jsonc", ".envrc", ".env", ".env.local", ".tool-versions", ".mise.toml",
     "mise.local.toml", ".pnpmfile.cjs", ".npmrc", ".eslintrc.js", ".bash_profile", ".bash_aliases", ".zshenv",
-    ".zlogin", ".gdbinit", ".lldbinit", ".gitmodules", ".gitattributes", ".gitconfig",
+    ".zlogin", ".profile", ".vimrc_local", ".gdbinit", ".lldbinit", ".gitmodules", ".gitattributes", ".gitconfig",
     ".pre-commit-config.yaml", "lefthook.yml", ".lefthook-local.yaml", ".gitlab-ci.yml", ".travis.yml",
     ".drone.yml", ".woodpecker.yaml", "azure-pipelines.yml", "bitbucket-pipelines.yml", "appveyor.yml",
     "cloudbuild.yaml", "buildspec.yml", "Jenkinsfile", "CODEOWNERS", "x.code-workspace", ".editorconfig",

@@ -140,10 +140,10 @@ def test_a_bare_name_is_admitted_only_where_a_system_directory_has_it():
 
 def test_what_was_asked_last_does_not_answer_for_what_is_asked_now():
     granted = CapabilitySet.of("exec:/usr/bin/git **")
-    for _ in range(2):
-        assert granted.admitted_programs(Requirement("exec", ("git",))) == ("/usr/bin/git",)
-        assert granted.admitted_programs(Requirement("exec", ("sh",))) == ()
-        assert granted.admitted_programs(Requirement("tty", ("git",))) == ()
+    asked = [("exec", "git", ("/usr/bin/git",)), ("exec", "sh", ()), ("tty", "git", ())] * 2
+    for verb, program, admitted in asked:
+        need = Requirement(verb, (program,))
+        assert (granted.admitted_programs(need), granted.admitted_programs(need)) == (admitted, admitted)
 
 
 def test_a_grant_of_programs_admits_nothing_that_is_no_argv():
