@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from opsexec.capability import SAFE_PATH, Capability, CapabilitySet, Requirement, least, program_candidates
+from opsexec.capability import SAFE_PATH, Capability, CapabilitySet, Requirement, clean_path, least, program_candidates
 from opsexec.errors import BadCapability, BadStep, CapabilityDenied, LimitExceeded, OpsError
 from opsexec.far.match import argv_matches, normalise, path_matches, word_matches
 from opsexec.verbs import ANY_PATTERN, VERBS
@@ -149,6 +149,13 @@ def test_what_was_asked_last_does_not_answer_for_what_is_asked_now():
 def test_a_grant_of_programs_admits_nothing_that_is_no_argv():
     assert not Capability.parse("exec:**").admits(Requirement("exec", "**"))
     assert not Capability.parse("fs.read:/**").admits(Requirement("fs.read", ("/a",)))
+
+
+@pytest.mark.parametrize("path", ["/a\0", "/" + "a" * 4096, "a", ""])
+def test_a_path_that_is_none_is_no_steps(path):
+    with pytest.raises(BadStep, match=r"^path "):
+        clean_path(path)
+    assert clean_path("/a/./b/../c/") == "/a/c"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "bin/sh", "./sh", "../sh", "a/../sh", "s\0h", "~/sh"])
