@@ -97,7 +97,7 @@ def tree_entries(content: bytes, oid_bytes: int) -> Iterator[Entry]:
 
 
 def changes(declared: Declared, quarantine: str, commits: Iterable[str]) -> list[Change]:
-    """Return what these commits change against their parents; paths removed aren't among it."""
+    """Return what these commits change against their parents; of a path removed mode and oid are zeros."""
     words = ["diff-tree", "--stdin", "-r", "--root", "-c", "--raw", "-z", "--no-abbrev", "--no-renames"]
     words += ["--no-commit-id", "--no-ext-diff", "--no-textconv", "--ignore-submodules=none", "--diff-merges=combined"]
     asked = "".join(oid + "\n" for oid in commits).encode()

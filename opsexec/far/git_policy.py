@@ -91,7 +91,7 @@ def _protected(ref: str, names: set[str]) -> bool:
 
 
 def path_refusal(policy: dict[str, Any], change: Change) -> str | None:
-    """Return what is wrong with a path being there, None where nothing is."""
+    """Return what is wrong with a path being changed or removed, None where nothing is."""
     path = change.path.decode("utf-8", "replace")
     if policy["protected_paths"] and PROTECTED_PATHS.search(path):
         return "it is acted on by the forge itself (pipelines, owners): a person has to commit that"

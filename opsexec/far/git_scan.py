@@ -191,7 +191,7 @@ class Scan:
             self._tainted.update(unique)
         for change in found:
             self._paths.setdefault(change.oid, change.path)
-            why = git_policy.path_refusal(self._policy, change) if change.oid.strip("0") else None
+            why = git_policy.path_refusal(self._policy, change)
             if why is not None:
                 self._refuse(self._shown(change.path), why)
         self._modules(found)
