@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opsexec.steps.base import Step
 
 REMEMBERED_RUNS = 50_000
-READS_AT_ONCE = 4
+READS_AT_ONCE = 2
 """Files that one principal's steps may hold in memory at once."""
 
 

@@ -10,7 +10,7 @@ from opsexec.secret import Secret, reveal
 from opsexec.steps.base import Step
 from opsexec.steps.text import as_bytes
 
-MAX_READ_BYTES = 32 << 20
+MAX_READ_BYTES = 64 << 20
 """The most that one ReadFile holds in memory, on the host and on the way, whatever its caller asks for."""
 
 _MODE = re.compile(r"0?[0-7]{3,4}\Z")
@@ -53,7 +53,7 @@ class ReadFile(FileStep, frozen=True, tag="read_file"):
         clean_path(self.path)
         if not 0 <= self.offset < 1 << 63 or not 0 < self.max_bytes <= MAX_READ_BYTES:
             text = f"offset is negative, or max_bytes is not from 1 to {MAX_READ_BYTES}"
-            raise BadStep(text, hint="read a large file part by part, or Pull it")
+            raise BadStep(text, hint="Pull what is larger, or read its end (offset)")
 
     def requires(self) -> tuple[Requirement, ...]:
         return self._need("fs.read", self.path)

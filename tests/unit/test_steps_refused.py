@@ -73,7 +73,7 @@ HUSH = "hush-5f1c"
         lambda: ReadFile(path=""),
         lambda: ReadFile(path="/a", offset=-1),
         lambda: ReadFile(path="/a", max_bytes=0),
-        lambda: ReadFile(path="/a", max_bytes=(32 << 20) + 1),
+        lambda: ReadFile(path="/a", max_bytes=(64 << 20) + 1),
         lambda: ReadFile(path="/a", offset=1 << 63),
         lambda: Exec(["ls", *"x" * 100_001]),
         lambda: Exec(["ls"], env={f"V{number}": "x" for number in range(5001)}),
