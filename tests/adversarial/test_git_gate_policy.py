@@ -66,3 +66,22 @@ def test_gi24_gi42_a_loose_policy_lets_its_own_through_and_still_no_credential(s
     work.commit("oops")
     assert work.push("HEAD:refs/heads/main").status != 0
     assert site.upstream_refs("loose")["refs/heads/main"] == commit
+
+
+def test_gi42_what_a_forge_acts_on_is_not_taken_away_either(sshd: Sshd) -> None:
+    def declare(running: GitGate) -> None:
+        running.declare("forge")
+        running.seed("forge", {"README": "x\n", "CODEOWNERS": "* @security\n", "old": "1\n"})
+
+    with gate(sshd, prepare=declare) as running:
+        work = running.clone("forge")
+        (work.path / "old").unlink()
+        work.commit("nobody needs it")
+        assert work.push("HEAD:refs/heads/fine").status == 0
+        work.git("mv", "CODEOWNERS", "owners.txt")
+        work.commit("nobody has to look at it any more")
+        pushed = work.push("HEAD:refs/heads/free")
+        assert pushed.status != 0
+        assert "CODEOWNERS" in pushed.text
+        assert "a person has to commit that" in pushed.text
+        assert "refs/heads/free" not in running.upstream_refs("forge")

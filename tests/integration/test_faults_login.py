@@ -392,10 +392,7 @@ async def test_a_name_that_nobody_knows_is_a_typed_error() -> None:
     done = await asyncio.to_thread(
         subprocess.run,
         [unshare, "--map-root-user", "--net", sys.executable, "-c", UNRESOLVED],
-        capture_output=True,
-        text=True,
-        timeout=40,
-        cwd=Path(__file__).parents[2],
-    )
+        capture_output=True, text=True, timeout=40, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
     require("Operation not permitted" not in done.stderr, "needs user and network namespaces")
     assert done.stdout.startswith("unknown host name"), done.stderr

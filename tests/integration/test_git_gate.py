@@ -191,25 +191,6 @@ def test_a_merge_of_what_the_upstream_has_already_passes(sshd: Sshd) -> None:
         assert work.push("HEAD:refs/heads/feature").status == 0
 
 
-def test_gi42_what_a_forge_acts_on_is_not_taken_away_either(sshd: Sshd) -> None:
-    def declare(running: GitGate) -> None:
-        running.declare("forge")
-        running.seed("forge", {"README": "x\n", "CODEOWNERS": "* @security\n", "old": "1\n"})
-
-    with gate(sshd, prepare=declare) as running:
-        work = running.clone("forge")
-        (work.path / "old").unlink()
-        work.commit("nobody needs it")
-        assert work.push("HEAD:refs/heads/fine").status == 0
-        work.git("mv", "CODEOWNERS", "owners.txt")
-        work.commit("nobody has to look at it any more")
-        pushed = work.push("HEAD:refs/heads/free")
-        assert pushed.status != 0
-        assert "CODEOWNERS" in pushed.text
-        assert "a person has to commit that" in pushed.text
-        assert "refs/heads/free" not in running.upstream_refs("forge")
-
-
 def test_an_empty_upstream_takes_its_first_branch(sshd: Sshd) -> None:
     with gate(sshd, prepare=lambda running: running.declare("empty")) as running:
         work = running.fresh("first")
