@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsexec.audit import AuditLog, BadRecord, NullAudit
-from opsexec.audit.record import FIELDS, MAX_DEPTH, plain, seal
+from opsexec.audit.record import FIELDS, MAX_DEPTH, computed_hash, maintenance_step, plain, seal
 from opsexec.errors import AuditUnavailable
 from opsexec.secret import Secret
 from tests.unit.audit_lines import an_allow
@@ -159,3 +159,41 @@ async def test_no_audit_takes_what_the_log_takes_and_keeps_nothing():
     null.append(an_allow())
     await null.barrier()
     null.close()
+
+
+@pytest.mark.parametrize("decision", [None, "allow", "deny"])
+def test_whatever_was_decided_the_hash_is_in_its_place_and_nowhere_else(decision):
+    line, digest = seal(plain({"decision": decision}), 0, "f" * 64)
+    assert computed_hash(line.removesuffix(b"\n")) == digest
+    assert computed_hash(b" " + line.removesuffix(b"\n")) is None
+
+
+@pytest.mark.parametrize("number", [2**53 - 1, -(2**53) + 1])
+def test_the_largest_integers_that_every_reader_keeps_are_taken(number):
+    assert plain({"outcome": {"a": (number, [number])}})["outcome"] == {"a": (number, [number])}
+    with pytest.raises(BadRecord, match="beyond 2"):
+        plain({"outcome": number + (1 if number > 0 else -1)})
+
+
+@pytest.mark.parametrize(
+    ("step", "own"),
+    [
+        ({"type": "audit.rotate", "oldest_seq": 3}, True),
+        ({"type": "audit.repair", "file": "a", "sha256": "b"}, True),
+        ({"type": "exec", "argv": [{"type": "audit.rotate"}]}, False),
+        ([{"type": "audit.rotate"}], False),
+    ],
+)
+def test_a_line_of_the_logs_own_is_one_by_its_step_alone(step, own):
+    line = json.dumps({"step": step}, separators=(",", ":")).encode()
+    assert maintenance_step(line) == (step if own else None)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [{"type": "audit.rotate"}, {"type": "audit.rotate", "oldest_seq": "3"}, {"type": "audit.repair", "file": "a"},
+     {"type": "audit.repair", "sha256": "b"}, {"type": "audit.repair", "file": 1, "sha256": "b"}],
+)  # fmt: skip
+def test_a_line_of_the_logs_own_has_all_that_it_says(step):
+    with pytest.raises(ValueError, match=f"of type {re.escape(step['type'])} without"):
+        maintenance_step(json.dumps({"step": step}, separators=(",", ":")).encode())
