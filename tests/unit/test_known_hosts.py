@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import resource
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
+import pytest
 
 from opsexec.hosts.known_hosts import HostKeyCheck
 
@@ -147,6 +149,27 @@ def test_a_broken_line_with_a_marker_casts_doubt_on_all_and_one_without_is_passe
     assert [list(part) for part in check.lookup("web1", "127.0.0.1", 22)] == [[]] * 7
     assert not asked(check, a_key())
     assert "can't be read" in check.rejection("web1").message
+
+
+@pytest.mark.parametrize("data", ["ssh-ed25519 nonsense", "ssh-ed25519 AAAA", "ssh-rsa {ed25519}", "ssh-ed25519 {cut}"])
+def test_a_line_that_revokes_what_is_no_key_casts_doubt_on_all(tmp_path: Path, data: str) -> None:
+    key = a_key()
+    blob = text_of(key).split()[1]
+    good, broken = tmp_path / "good", tmp_path / "broken"
+    good.write_text(f"web1 {text_of(key)}\n")
+    broken.write_text(f"@revoked * {data.format(ed25519=blob, cut=blob[:-3])}\n")
+    check = HostKeyCheck([str(good), str(broken)], "strict")
+    assert [list(part) for part in check.lookup("web1", "127.0.0.1", 22)] == [[]] * 7
+    assert not asked(check, key)
+    assert "can't be read" in check.rejection("web1").message
+
+
+def test_a_revoked_key_of_a_kind_that_nobody_here_has_is_passed_over(tmp_path: Path) -> None:
+    key, known = a_key(), tmp_path / "known_hosts"
+    blob = base64.b64encode(b"\0\0\0\x07ssh-new" + b"\0\0\0\x01x").decode()
+    known.write_text(f"@revoked * ssh-new {blob} a comment\nweb1 {text_of(key)}\n")
+    check = HostKeyCheck([str(known)], "strict")
+    assert list(check.lookup("web1", "127.0.0.1", 22)[0]) == [key]
 
 
 def test_what_forgets_or_is_no_file_learns_no_key(tmp_path: Path) -> None:
