@@ -102,7 +102,9 @@ class Manifests:
         def read(bottle: str) -> tuple[Bottle, str]:
             found = _readable(self._bottles[bottle])
             used.append(_source(found, True))
-            return read_bottle(found), found.place(("extends",))
+            bottle_itself = read_bottle(found)
+            _require_provider(found, bottle_itself)
+            return bottle_itself, found.place(("extends",))
 
         return extends.resolve(name, read, lambda: self.bottles)
 
@@ -128,6 +130,18 @@ class Manifests:
             isinstance(read, (Document, Text)) and _source(read, trusted) == source
             for (read, trusted), source in zip(found, sources, strict=True)
         )
+
+
+def _require_provider(document: Document, bottle: Bottle) -> None:
+    """Raise BadManifest, with the place, for a provider that nobody registered."""
+    from bottle.providers.registry import require_known
+
+    if bottle.agent_provider is not None:
+        try:
+            require_known(bottle.agent_provider.template)
+        except BadManifest as error:
+            place = document.place(("agent_provider", "template"))
+            raise BadManifest(f"{place}: agent_provider.template: {error.message}", hint=error.hint) from None
 
 
 def _readable(read: Read) -> Document:

@@ -89,6 +89,11 @@ def test_a_whole_bottle_is_read(home: HomeRoot) -> None:
         ("git-gate: {repos: {a: {url: 'ssh://g@h/../y', identity: k}}}\n", "..", ""),
         ("agent_provider: {template: codex, auth_token: X}\n", "for the claude template only", ""),
         ("agent_provider: {template: claude, forward_host_credentials: true}\n", "for the codex template only", ""),
+        (
+            "agent_provider: {template: claud}\n",
+            "dev.md:2: agent_provider.template: there is no provider 'claud'",
+            "did you mean 'claude'?",
+        ),
         ("a: &x [*x]\n", "dev.md:2", ""),
         ("- a\n", "dev.md:2: the front matter is a list", ""),
     ],
