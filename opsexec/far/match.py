@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def normalise(path: str) -> str:
     """Return an absolute path without `.`, `..`, empty segments or a trailing slash.
 
-    Raises ValueError for a path that is relative, empty, longer than 4096 characters (Linux PATH_MAX counts bytes) or holds NUL.
+    Raises ValueError for a path that is relative, empty, longer than 4096 characters (PATH_MAX, in bytes) or holds NUL.
     """
     if not path.startswith("/"):
         raise ValueError("not an absolute path")
