@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -46,14 +46,15 @@ async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
     connection = await host.connection()
     path = _known.get(connection) or await _ask(connection, host.name)
     _known[connection] = path
-    with ExitStack() as held:
+    from opsexec.engine.forwarded import forwarded
+
+    async with AsyncExitStack() as held:
         try:
             near = held.enter_context(tempfile.TemporaryDirectory(prefix="opsexec-engine-")) + "/s"
-            listener = await connection.forward_local_path(near, path)
+            await held.enter_async_context(forwarded(connection, near, path))
         except OSError as error:  # an address of a unix socket that is too long has no number
             text = f"no socket can be made here to its container engine: {error.strerror or error}"
             raise UsageError(text, host=host.name, hint="set TMPDIR to a short path that may be written to") from error
-        held.callback(listener.close)
         yield near, path
 
 

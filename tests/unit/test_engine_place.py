@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +21,16 @@ pytestmark = pytest.mark.anyio
 
 
 class FakeConnection:
-    """A connection that forwards to nowhere: of it, only where it listens here is real."""
+    """A connection whose host never answers: of it, only where it listens here is real."""
 
-    async def forward_local_path(self, near: str, far: str) -> asyncio.Server:
-        return await asyncio.start_unix_server(lambda reader, writer: writer.close(), near)
+    def __init__(self) -> None:
+        self.leading: list[asyncio.Task[None]] = []
+
+    def create_task(self, work: Coroutine[Any, Any, None]) -> None:
+        self.leading.append(asyncio.ensure_future(work))
+
+    async def create_unix_connection(self, session: object, far: str) -> None:
+        await asyncio.Event().wait()
 
 
 class FakeBehind:
@@ -49,6 +57,23 @@ async def test_the_socket_is_in_a_directory_of_this_users_own_and_goes_with_it(h
         assert stat.S_ISSOCK(os.stat(near).st_mode)
         assert stat.S_IMODE(os.stat(os.path.dirname(near)).st_mode) == 0o700
     assert not os.path.exists(os.path.dirname(near))
+
+
+async def test_nothing_is_left_of_connections_that_were_not_yet_led_on(host: Host) -> None:
+    """Each turn of the loop brings one a step further: accepted, made, on its way to the host."""
+    connection = cast(Any, host).open
+    for turns in range(6):
+        before = len(os.listdir("/proc/self/fd"))
+        with socket.socket(socket.AF_UNIX) as client:
+            async with place.engine_socket(host) as (near, _):
+                client.connect(near)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before, turns
+    assert connection.leading
+    for task in connection.leading:
+        task.cancel()
+    await asyncio.wait(connection.leading)
 
 
 async def test_a_temporary_directory_whose_name_is_too_long_for_a_socket_is_told(
