@@ -56,7 +56,9 @@ def test_a_person_has_a_terminal_whose_size_follows_their_own(cli: Cli, host: li
 
 
 def _size_is(person: Person, size: str) -> bool:
-    return size in ask(person, "stty size", "[0-9]+ [0-9]+")
+    """Just after a resize, readline may draw the prompt and the command once more before the answer, on its line."""
+    person.types("stty size\r")
+    return size in person.sees("[0-9]+ [0-9]+\r\n")[0].decode()
 
 
 def test_ctrl_c_interrupts_what_runs_there_and_not_the_shell(cli: Cli, host: list[str]) -> None:
