@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LAST_RESORT_S = 2.0
 """Seconds of repeated SIGKILL before what still lives is reported as a survivor."""
+LISTINGS = 20
+"""How often /proc is listed at most for one look: where something is always being born, that takes no end."""
 
 
 def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = False) -> dict[int, str]:
@@ -26,6 +28,9 @@ def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = Fals
 
     `leader` is the pid of the run's first process, 0 when it is not known. `reaped`: its status has been read, so
     that pid may be another process's by now: the kernel gives it away once the group and session are empty.
+
+    /proc is listed until there is nobody new: one that was listed may have had a child since, and ended before it was
+    looked at. Who is born later has a parent that was.
     """
     if leader > 0 and _is_anothers(leader, known, reaped):
         leader = 0
@@ -34,21 +39,21 @@ def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = Fals
     parents = {}  # type: dict[int, int]
     starts = {}  # type: dict[int, str]
     found = set()  # type: set[int]
-    mine = os.getpid()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        pid = int(entry)
-        if pid == mine:
-            continue
-        fields = _stat(pid)
-        if fields is None:
-            continue
-        parents[pid] = int(fields[1])
-        starts[pid] = fields[19]
-        led = leader > 0 and leader in (pid, int(fields[2]), int(fields[3]))  # 0 is what kernel threads have
-        if led or known.get(pid) == fields[19] or _marked(pid, needle, mark):
-            found.add(pid)
+    listed = {os.getpid()}
+    for _ in range(LISTINGS):
+        fresh = _pids() - listed
+        if not fresh:
+            break
+        listed |= fresh
+        for pid in sorted(fresh):
+            fields = _stat(pid)
+            if fields is None:
+                continue
+            parents[pid] = int(fields[1])
+            starts[pid] = fields[19]
+            led = leader > 0 and leader in (pid, int(fields[2]), int(fields[3]))  # 0 is what kernel threads have
+            if led or known.get(pid) == fields[19] or _marked(pid, needle, mark):
+                found.add(pid)
     grown = True
     while grown:
         grown = False
@@ -57,6 +62,10 @@ def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = Fals
                 found.add(pid)
                 grown = True
     return {pid: starts[pid] for pid in found}
+
+
+def _pids() -> set[int]:
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}
 
 
 def _is_anothers(leader: int, known: Mapping[int, str], reaped: bool) -> bool:

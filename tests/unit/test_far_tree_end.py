@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
+from opsexec.far import tree_end
 from opsexec.far.launch import MARKER
 from opsexec.far.tree_end import TreeEnd, members
 from tests.parts.waiting import eventually_now
@@ -51,3 +53,35 @@ def test_what_a_reaped_leader_left_behind_is_ended_by_its_group_and_by_its_mark(
         assert len(members(RUN, leader.pid, {}, reaped=True)) == 2
         finish(TreeEnd(RUN, leader.pid, 0.0, reaped=True))
         assert members(RUN, leader.pid, {}, reaped=True) == {}
+
+
+def test_a_child_that_is_born_while_proc_is_read_by_a_parent_that_ends_then_is_found(monkeypatch):
+    """Each had been listed or not yet born: nobody of the run was both there to be listed and there to be looked at."""
+    script = "import os, subprocess, sys; sys.stdin.read(); subprocess.Popen(['sleep', '60'], start_new_session=True)"
+    env = {**os.environ, MARKER: RUN}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, env=env, start_new_session=True
+    ) as parent:
+        look = tree_end._stat
+        looked: list[int] = []
+
+        def later(pid: int) -> list[str] | None:
+            if not looked:
+                parent.communicate(timeout=20)  # it has its child, and ends
+            looked.append(pid)
+            return look(pid)
+
+        eventually_now(lambda: members(RUN, parent.pid, {}), within_s=10, what="it carries its mark")
+        monkeypatch.setattr(tree_end, "_stat", later)
+        found = members(RUN, parent.pid, {}, reaped=True)
+        monkeypatch.undo()
+        assert len(found) == 1
+        assert parent.pid not in found
+        finish(TreeEnd(RUN, parent.pid, 0.0, reaped=True))
+
+
+def test_where_something_is_always_being_born_a_look_takes_an_end(monkeypatch):
+    born = iter(range(10**6, 10**7))
+    monkeypatch.setattr(tree_end, "_pids", lambda: {next(born)})
+    assert members(RUN, 0, {}) == {}
+    assert next(born) == 10**6 + tree_end.LISTINGS
