@@ -51,9 +51,15 @@ class Size:
 
 def size_of(mirror: Path) -> Size:
     """Return what is there now; one directory in 256 of the loose objects is counted, as git does."""
-    packs = list(mirror.glob("objects/pack/*.pack"))
-    loose = sum(1 for _ in mirror.glob("objects/17/*"))
-    return Size(len(packs), loose * 256, sum(path.stat().st_size for path in packs))
+    sizes = []
+    for path in mirror.glob("objects/pack/*.pack"):
+        with contextlib.suppress(FileNotFoundError):  # it was joined with others meanwhile
+            sizes.append(path.stat().st_size)
+    try:
+        loose = len(os.listdir(mirror / "objects/17"))
+    except FileNotFoundError:
+        loose = 0
+    return Size(len(sizes), loose * 256, sum(sizes))
 
 
 class Upkeep:
