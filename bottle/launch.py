@@ -18,6 +18,7 @@ from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
+from bottle.taking_away import gone, patience
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, PathNotFound, StepFailed
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -379,9 +380,10 @@ async def _end(task: asyncio.Task[Any]) -> None:
 
 
 async def _undo(launch: Launch, ex: Executor, work: Sequence[tuple[str, Sequence[Step]]]) -> None:
+    pauses = patience()
     for name, steps in work:
         for step in steps:
             try:
-                await ex.run(step)
+                await gone(ex.run, step, pauses)
             except OpsError as error:
                 launch.say(f"warning: {launch.plan.identity}: undoing {name} failed: {error}")

@@ -5,7 +5,7 @@ which home root or which directory for bottles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bottle.backends import docker
@@ -14,14 +14,14 @@ from bottle.errors import HostUnready, NoSuchBottle
 from bottle.hosting import Host, executor, host_from, state_on
 from bottle.runtime import Runtime
 from bottle.state import IDENTITY, Metadata, State
+from bottle.taking_away import gone, patience
 from opsexec.capability import CapabilitySet
-from opsexec.errors import OpsError, StepFailed, UsageError
+from opsexec.errors import OpsError, UsageError
 from opsexec.executor import Executor
-from opsexec.steps import ContainerList, Step
+from opsexec.steps import ContainerList
 from opsexec.steps.containers import Kind
 
 WITHIN_S = 60.0
-PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 KINDS: tuple[Kind, ...] = ("containers", "networks")
 GRANTED = ("container.read:bottle-*", "container.remove:bottle-*", "network.manage:bottle-*")
 
@@ -95,20 +95,8 @@ async def _taken(ex: Executor, places: Mapping[str, str]) -> list[str]:
     """Take away all that an engine has of these bottles (identity -> where each is kept); returns whose that was."""
     for place in places.values():
         for step in docker.leftovers(Place(place, Runtime("", (), ""), {})):
-            await _gone(ex.run, step)
+            await gone(ex.run, step, patience())
     return list(places)
-
-
-async def _gone(run: Callable[[Step], Awaitable[object]], step: Step) -> None:
-    """Take one thing away; tried again while it is in use: a guard may still be ending what a killed launcher had."""
-    for pause_s in PAUSES_S:
-        try:
-            await run(step)
-        except StepFailed:
-            await asyncio.sleep(pause_s)
-        else:
-            return
-    await run(step)
 
 
 def identity_of(row: Mapping[str, Any]) -> str:

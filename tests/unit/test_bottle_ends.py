@@ -12,11 +12,12 @@ import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from bottle import credentials, launch, leftovers, restarting, starting
+from bottle import credentials, launch, restarting, starting, taking_away
 from bottle.cli import main
 from bottle.commands.workspace import write_whole
 from bottle.errors import BadManifest, CredentialMissing
@@ -30,6 +31,7 @@ from bottle.operator.shown import show
 from bottle.plan import BottlePlan, Intent, make_plan
 from bottle.providers.base import HostFacts
 from bottle.state import Metadata, State
+from bottle.taking_away import gone
 from bottle.workspace import apply as applying
 from bottle.workspace.changes import Change, Compared
 from bottle.workspace.copy_in import look
@@ -39,7 +41,7 @@ from opsexec.audit import AuditLog
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError, StepFailed
 from opsexec.local import LocalExec
-from opsexec.steps import NetworkRemove, Step
+from opsexec.steps import NetworkRemove, RemoveFile, Step
 from tests.parts.attendants import POLICY, Kept, ask, attended
 from tests.parts.bottle_manifests import HomeRoot
 
@@ -199,26 +201,52 @@ def test_a_label_that_names_no_bottle_keeps_no_cleanup_from_the_others(named: st
     assert identity_of({"labels": {"bottle.identity": named}}) == found
 
 
-@pytest.mark.anyio
-async def test_what_is_still_in_use_is_taken_away_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a network whose container an engine is still ending."""
-    monkeypatch.setattr(leftovers, "PAUSES_S", (0.0, 0.0))
-    step = NetworkRemove(name=f"bottle-{IDENTITY}-outer", labels={"bottle.identity": IDENTITY})
-    asked: list[Step] = []
+class FakeBusyEngine:
+    """Where a network is in use for its first `busy` removals, as while an engine is still ending its container."""
 
-    async def fake_busy_engine(step: Step) -> None:
-        asked.append(step)
-        if len(asked) <= busy:
+    def __init__(self, busy: int) -> None:
+        self.busy = busy
+        self.asked: list[Step] = []
+
+    async def run(self, step: Step) -> None:
+        self.asked.append(step)
+        if len(self.asked) <= self.busy:
             raise StepFailed("has active endpoints")
 
+
+NETWORK = NetworkRemove(name=f"bottle-{IDENTITY}-outer", labels={"bottle.identity": IDENTITY})
+
+
+@pytest.mark.anyio
+async def test_what_is_still_in_use_is_taken_away_a_moment_later() -> None:
     for busy in (0, 1, 2):
-        asked.clear()
-        await leftovers._gone(fake_busy_engine, step)
-        assert asked == [step] * (busy + 1)
-    busy = 3
-    asked.clear()
+        engine = FakeBusyEngine(busy)
+        await gone(engine.run, NETWORK, iter((0.0, 0.0)))
+        assert engine.asked == [NETWORK] * (busy + 1)
+    engine = FakeBusyEngine(3)
     with pytest.raises(StepFailed, match="active endpoints"):
-        await leftovers._gone(fake_busy_engine, step)
+        await gone(engine.run, NETWORK, iter((0.0, 0.0)))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("busy", "tried", "told"), [(2, 3, 0), (99, 8, 2)])
+async def test_the_end_of_a_bottle_leaves_no_network_that_is_in_use_a_moment_longer(
+    busy: int, tried: int, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_away, "PAUSES_S", (0.0,) * 6)
+    said: list[str] = []
+    engine = FakeBusyEngine(busy)
+    ended = cast(Any, SimpleNamespace(plan=SimpleNamespace(identity=IDENTITY), say=said.append))
+    steps = (NETWORK,) if told == 0 else (NETWORK, NETWORK)  # the pauses are for all of them together
+    await launch._undo(ended, cast(Any, engine), [("outer network", steps)])
+    assert (len(engine.asked), len(said)) == (tried, told)
+
+
+@pytest.mark.anyio
+async def test_a_file_that_can_t_be_taken_away_is_not_waited_for() -> None:
+    engine = FakeBusyEngine(99)
+    with pytest.raises(StepFailed):
+        await gone(engine.run, RemoveFile("/x"), iter((1e6,)))
 
 
 def test_half_a_patch_is_left_nowhere(tmp_path: Path) -> None:
