@@ -43,6 +43,15 @@ class Outlet:
             self._thread.start()
         self._work.put((data, settled))
 
+    def finish(self, data: bytes, within_s: float) -> bool:
+        """Have a block written behind those before it, and wait for that, within bounds and without a loop.
+
+        Returns False where that took longer: it may still be written while this process lasts. Raises nothing.
+        """
+        over = threading.Event()
+        self.put(data, lambda _: over.set())
+        return over.wait(within_s)
+
     def _write(self) -> None:
         while True:
             data, settled = self._work.get()

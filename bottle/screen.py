@@ -20,6 +20,9 @@ from opsexec.executor import Stream
 from opsexec.recording import Recording
 from opsexec.safe_screen import SafeScreen
 
+UNDO_S = 2.0
+"""Seconds that a terminal has to take what puts it back. One that stands still keeps no bottle's end waiting."""
+
 
 def is_there() -> bool:
     """True when this process talks to a person: a terminal on stdin and stdout."""
@@ -105,8 +108,9 @@ class Screen:
                 yield
             finally:
                 self.joined = False
-                sys.stdout.buffer.write(self._modes.undo())
-                sys.stdout.buffer.flush()
+                undo = self._modes.undo()
+                if undo:
+                    self._outlet.finish(undo, UNDO_S)
         held, self._held = self._held, []
         for line in held:
             self.say(line)

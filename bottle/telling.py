@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,9 +24,7 @@ class Telling:
 
     def wait(self, within_s: float) -> bool:
         """Wait until all is written, `within_s` seconds at most; True when it is."""
-        written = threading.Event()
-        self._outlet.put(b"", lambda _: written.set())
-        return written.wait(within_s)
+        return self._outlet.finish(b"", within_s)
 
 
 def _told(failed: OSError | None) -> None:
