@@ -23,6 +23,13 @@ BROKEN = {
     "broken_off": b"HTTP/1.1 200 OK\r\nx: ECHO",
     "chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nECHO\r\nok\r\n0\r\n\r\n",
 }
+CUT = {
+    "two_fields": b"HTTP/1.1 200 OK\r\nx-a: ECHO1\r\nx-b: ECHO2\r\n",
+    "name_and_value": b"HTTP/1.1 200 OK\r\nECHO1: ECHO2\r\n",
+    "reason": b"HTTP/1.1 200 ECHO1\r\nx: ECHO2\r\n",
+    "others_between": b"HTTP/1.1 200 OK\r\nx-1: ECHO1\r\ndate: now\r\nx-2: ECHO2\r\n",
+    "cookies": b"HTTP/1.1 200 OK\r\nset-cookie: a=ECHO1; Path=/\r\nset-cookie: b=ECHO2; Path=/\r\n",
+}
 INTERIM = b"HTTP/1.1 100 ECHO\r\nx: ECHO\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: ECHO\r\n\r\n"
 
 
@@ -35,6 +42,12 @@ def handler(upstream: Upstream) -> type[RequestHandler]:
             echo = self.headers.get("authorization", "").encode()
             if kind in BROKEN:
                 self.wfile.write(BROKEN[kind].replace(b"ECHO", echo))
+                self.close_connection = True
+                return
+            if kind in CUT:
+                halves = echo.removeprefix(b"Bearer ")[:12], echo.removeprefix(b"Bearer ")[12:]
+                head = CUT[kind].replace(b"ECHO1", halves[0]).replace(b"ECHO2", halves[1])
+                self.wfile.write(head + b"content-length: 2\r\n\r\nok")
                 self.close_connection = True
                 return
             if kind == "interim":
@@ -78,6 +91,16 @@ def test_PX26_what_an_answer_that_is_no_http_echoes_isn_t_repeated(
     assert said.startswith((b"HTTP/1.1 502 ", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"))
     assert [line for line in gate.other if TOKEN in line] == []
     nothing_is_broken(gate)
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_PX26_an_echo_that_is_cut_over_a_head_is_masked(gate: EgressGate, kind: str) -> None:
+    said = raw(gate, f"/v1/{kind}")
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.endswith(b"\r\n\r\nok")
+    assert TOKEN[:12].encode() not in said
+    assert TOKEN[12:].encode() not in said
+    assert b"*" * 12 in said
 
 
 def test_an_answer_comes_behind_what_was_said_before_it(gate: EgressGate) -> None:

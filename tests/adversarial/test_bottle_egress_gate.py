@@ -144,6 +144,24 @@ class TestFraming:
         assert upstream.requests == []
 
     @pytest.mark.parametrize(
+        ("head", "reason"),
+        [
+            (b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "a header that frames the request stands twice"),
+            (b"Transfer-Encoding: xchunked\r\n", "a transfer coding other than chunked"),
+            (b"X A: 1\r\n", "a header's name is malformed"),
+        ],
+        ids=["PX19_te_cl", "PX19_te_odd", "a_name"],
+    )
+    def test_what_mitmproxy_takes_for_no_head_is_refused_for_what_it_is(
+        self, gate: EgressGate, head: bytes, reason: str
+    ) -> None:
+        before = len(gate.reasons())
+        with gate.tls("open.test") as stream:
+            stream.sendall(b"POST /framed HTTP/1.1\r\nHost: open.test\r\n" + head + b"\r\n")
+            assert ended(stream)
+        told(gate, before, reason)
+
+    @pytest.mark.parametrize(
         ("method", "length", "frames"),
         {
             "PX19_no_body": ("GET", "40", []),

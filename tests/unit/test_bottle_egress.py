@@ -84,6 +84,10 @@ def test_a_tunnel_leads_to_a_granted_host_and_nowhere_else(host: str, port: int)
     [
         (replace(GOOD, tunnel=None), "cleartext"),
         (replace(GOOD, tls=False, scheme="http"), "no TLS"),
+        (replace(GOOD, scheme="http"), "scheme is not https"),
+        (replace(GOOD, malformed=True), "head is malformed"),
+        (replace(GOOD, malformed=True, tls=False, scheme=""), "no TLS"),
+        (replace(GOOD, malformed=True, scheme="", host="", headers=((b"X Y", b"z"),)), "name is malformed"),
         (replace(GOOD, sni=None), "names no host"),
         (replace(GOOD, sni="evil.test"), "another host than the tunnel"),
         (replace(GOOD, sni="open.test"), "another host than the tunnel"),

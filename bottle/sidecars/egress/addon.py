@@ -19,10 +19,11 @@ from bottle.sidecars.egress import search
 from bottle.sidecars.egress.bounds import CUT
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded, why
-from bottle.sidecars.egress.passing import ANOTHER_LENGTH, Masking, Reading, may_have_body
+from bottle.sidecars.egress.heads import masked_head, masked_trailers
+from bottle.sidecars.egress.passing import ANOTHER_LENGTH, Masking, Reading, masked, may_have_body
 from bottle.sidecars.egress.policy import PORT, Policy
 from bottle.sidecars.egress.sockets import Sockets
-from opsexec.far.known_values import KnownValues, Stream
+from opsexec.far.known_values import KnownValues
 
 BUFFERED = 1 << 20
 """Bodies up to this size, in bytes, are read whole before they are judged, so that a refusal can be said as a 403."""
@@ -205,6 +206,7 @@ class Gate:
             target=request.path,
             headers=request.headers.fields,
             http_version=request.http_version,
+            malformed=flow.error is not None,
         )
 
     def _find_in_head(self, flow: http.HTTPFlow, headers: list[tuple[bytes, bytes]]) -> str | None:
@@ -217,9 +219,9 @@ class Gate:
     # -- responses ------------------------------------------------------------------------------------------------
 
     def _mask_head(self, response: http.Response) -> None:
-        kept = [(self._mask(name), self._mask(value)) for name, value in response.headers.fields]
-        response.headers = http.Headers(kept)
-        response.reason = self._mask(response.reason.encode("latin-1", "replace")).decode("latin-1")
+        reason = response.reason.encode("latin-1", "replace")
+        kept, reason = masked_head(self._masked, response.headers.fields, reason)
+        response.headers, response.reason = http.Headers(kept), reason.decode("latin-1")
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Let a response stream through; where a credential was injected, its echo is masked on the way."""
@@ -268,7 +270,8 @@ class Gate:
         if response is None or not self._sent_a_token(flow):
             return
         if response.trailers is not None:
-            response.trailers = http.Headers([(name, self._mask(value)) for name, value in response.trailers.fields])
+            kept = masked_trailers(self._masked, response.headers.fields, response.trailers.fields)
+            response.trailers = http.Headers(kept)
         if response.stream or not response.raw_content:
             return
         body, response.raw_content = response.raw_content, b""
@@ -279,7 +282,7 @@ class Gate:
             flow.kill()
             return
         response.headers.pop("content-encoding", None)
-        response.content = self._mask(plain)
+        response.content = masked(self._masked, plain)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Count a request out that gets no answer."""
@@ -287,10 +290,6 @@ class Gate:
 
     def _sent_a_token(self, flow: http.HTTPFlow) -> bool:
         return flow.metadata.get("slot") is not None and not flow.metadata.get("refused")
-
-    def _mask(self, data: bytes) -> bytes:
-        stream = Stream(self._masked, mask=True)
-        return stream.feed(data) + stream.feed(b"")
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
 

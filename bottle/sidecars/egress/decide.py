@@ -108,6 +108,7 @@ class Seen:
     """One request as it arrived. `tunnel`: host and port of its CONNECT, as written; None = it came without one.
 
     `authority`: `:authority` or the absolute form's, "" when there is none. `target`: the path and query as written.
+    `malformed`: its reader takes its head for none, and has no host and scheme of it.
     """
 
     tunnel: tuple[str, int] | None
@@ -121,6 +122,7 @@ class Seen:
     target: str
     headers: Sequence[tuple[bytes, bytes]]
     http_version: str = "HTTP/1.1"
+    malformed: bool = False
 
 
 def decide_connect(policy: Policy, host: str, port: int) -> Verdict:
@@ -148,8 +150,12 @@ def decide_request(policy: Policy, seen: Seen) -> Verdict:
     opened = decide_connect(policy, host, port)
     if not opened.allow or opened.route is None:
         return opened
-    if not seen.tls or seen.scheme != "https":
+    if not seen.tls:
         return Verdict.no("the tunnel carries no TLS")
+    if seen.malformed:
+        return _refuse_method(seen, opened.route) or _refuse_headers(seen) or Verdict.no("the head is malformed")
+    if seen.scheme != "https":
+        return Verdict.no("the request's scheme is not https")
     if seen.sni is None:
         return Verdict.no("the TLS client hello names no host")
     if seen.sni != host:

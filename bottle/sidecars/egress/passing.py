@@ -144,6 +144,12 @@ class Masking:
         return [each for each in found if each]
 
 
+def masked(tokens: KnownValues, text: bytes) -> bytes:
+    """Return a whole text with the tokens in it masked."""
+    stream = Stream(tokens, mask=True)
+    return stream.feed(text) + stream.feed(b"")
+
+
 def may_have_body(method: str, status: int) -> bool:
     """False for answers that have no body whatever their headers say."""
     return method != "HEAD" and status not in (204, 304)
