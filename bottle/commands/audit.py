@@ -70,16 +70,17 @@ def line(record: dict[str, Any]) -> str:
     """Return one record as a person reads it."""
     when = record.get("ts")
     clock = time.strftime("%H:%M:%S", time.localtime(when)) if isinstance(when, (int, float)) else str(when)[11:19]
-    outcome = record.get("outcome")
+    outcome, listener = record.get("outcome"), record.get("listener") or "-"
     if isinstance(outcome, dict):
         how = outcome.get("error") or outcome.get("signal") or f"exit {outcome.get('exit_code')}"
-        return f"{clock} {'ended':<6} {record.get('listener', ''):<9} run {record.get('run', '')}: {how}"
+        return f"{clock} {'ended':<6} {listener:<9} run {record.get('run') or '-'}: {how}"
     step = record.get("step")
     about = dict(step) if isinstance(step, dict) else {}
     kind = about.pop("type", "")
     words = " ".join(f"{key}={_brief(value)}" for key, value in about.items() if value not in (None, {}, []))
-    reason = record.get("reason", "")
-    return f"{clock} {record.get('decision', ''):<6} {record.get('listener', ''):<9} {kind} {words[:200]}: {reason}"
+    reason = f": {record['reason']}" if record.get("reason") else ""
+    # What decides nothing, like a proposal that waits, has no decision.
+    return f"{clock} {record.get('decision') or 'note':<6} {listener:<9} {kind} {words[:200]}{reason}"
 
 
 def _brief(value: object) -> str:
