@@ -2,8 +2,9 @@
 
 What is refused is what no coding agent's work needs and what opens the kernel to it: mounting, namespaces, modules,
 keys, tracing of the kernel, clocks, io_uring (whose requests no filter sees), odd socket families, typing into a
-terminal. What is newer than this list is answered as if the kernel didn't have it. Calls of another architecture end
-the process.
+terminal; and what holds up others or uses up their share: leases on files, whose next reader waits, and the old
+asynchronous I/O, of which the whole machine has one small share (fs.aio-max-nr). What is newer than this list is
+answered as if the kernel didn't have it. Calls of another architecture end the process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ REFUSED = {
 """Name -> its number on x86_64 and on aarch64; refused with EPERM."""
 
 ABSENT = {
-    "clone3": (435, 435), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "clone3": (435, 435), "io_setup": (206, 0),
+    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
 }  # type: dict[str, tuple[int, int | None]]  # fmt: skip
 """Answered with ENOSYS: callers know what to do instead (a filter can't look behind clone3's pointer)."""
 
@@ -45,7 +47,7 @@ PINNED = {"sched_setaffinity": (203, 122)}  # type: dict[str, tuple[int, int | N
 
 LOOKED_INTO = {
     "clone": (56, 220), "unshare": (272, 97), "ioctl": (16, 29), "socket": (41, 198), "socketpair": (53, 199),
-    "personality": (135, 92),
+    "personality": (135, 92), "fcntl": (72, 25),
 }  # type: dict[str, tuple[int, int | None]]  # fmt: skip
 """Calls that are refused by their arguments."""
 
@@ -58,6 +60,10 @@ CLONE_NAMESPACES = 0x7E020000
 """The same without CLONE_NEWTIME, whose bit is part of the exit signal there (clone(2))."""
 TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI, and TIOCLINUX, which pastes a selection: both put words into a terminal as if they were typed."""
+TERMINALS = (*TERMINAL_INPUT, 0x5423)
+"""These and TIOCSETD, which has the kernel load a line discipline: drivers of modems and radios, seldom looked at."""
+LEASES = (0x400, 0x410)
+"""F_SETLEASE and F_SETDELEG of fcntl(2): who opens such a file next, on the host too, waits for its holder (45 s)."""
 PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
 INTERNET_PROTOCOLS = (0, 6, 17)
@@ -108,7 +114,9 @@ def _looked_into(name: str) -> list[tuple[int, int, int, int]]:
         flags = NAMESPACES if name == "unshare" else CLONE_NAMESPACES
         return [_argument(0), (_ANY_BIT, 0, 1, flags), _no(EPERM), _YES]
     if name == "ioctl":
-        return [_argument(1), *_unless_one_of(TERMINAL_INPUT, _no(EPERM), _YES)]
+        return [_argument(1), *_unless_one_of(TERMINALS, _no(EPERM), _YES)]
+    if name == "fcntl":
+        return [_argument(1), *_unless_one_of(LEASES, _no(EPERM), _YES)]
     if name == "personality":
         return [_argument(0), *_unless_one_of(PERSONALITIES, _YES, _no(EPERM))]
     if name == "socketpair":

@@ -21,9 +21,10 @@ from opsexec.far.syscall_filter import (
     INET,
     INET6,
     INTERNET_PROTOCOLS,
+    LEASES,
     NETLINK,
     PERSONALITIES,
-    TERMINAL_INPUT,
+    TERMINALS,
     UNIX,
 )
 
@@ -32,7 +33,7 @@ accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom r
 setsockopt shutdown
 
 access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
-fanotify_mark fchdir fchmod fchmodat fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr
+fanotify_mark fchdir fchmod fchmodat fchown fchownat fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr
 fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
 inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr lstat
 mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
@@ -41,7 +42,7 @@ statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask un
 vmsplice write writev
 
 epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2
-io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit poll ppoll pselect6 select signalfd signalfd4
+io_cancel io_destroy io_getevents io_pgetevents io_submit poll ppoll pselect6 select signalfd signalfd4
 timerfd_create timerfd_gettime timerfd_settime
 
 brk madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall munmap
@@ -111,7 +112,11 @@ def profile() -> str:
         *(_allow(["personality"], (0, WORD, value)) for value in PERSONALITIES),
         _allow(["socketpair"], (0, WORD, UNIX)),
         *(_allow(["socket"], *arguments) for arguments in _sockets()),
-        *(_allow(["ioctl"], (1, mask, value)) for mask, value in _other_than(TERMINAL_INPUT)),
+        *(
+            _allow([call], (1, mask, value))
+            for call, refused in (("ioctl", TERMINALS), ("fcntl", LEASES))
+            for mask, value in _other_than(refused)
+        ),
     ]
     made = {
         "defaultAction": "SCMP_ACT_ERRNO",

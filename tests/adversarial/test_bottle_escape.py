@@ -186,7 +186,8 @@ def test_the_kernel_s_own_doors_are_closed(tried: Tried) -> None:
     assert tried.answers["out"]["setuid"]["filtered"]
     assert tried.answers["out"]["kernel"] == {
         **dict.fromkeys(("bpf", "perf", "userfaultfd", "keys"), "Operation not permitted"),
-        **dict.fromkeys(("io_uring", "clone3", "newer than known"), "Function not implemented"),
+        **dict.fromkeys(("lease", "line discipline"), "Operation not permitted"),
+        **dict.fromkeys(("aio", "io_uring", "clone3", "newer than known"), "Function not implemented"),
         **dict.fromkeys(("vsock", "packet", "crypto", "bluetooth"), "Address family not supported by protocol"),
     }
 

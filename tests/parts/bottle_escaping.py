@@ -131,6 +131,9 @@ KERNEL = {
     "packet": (41, 17, 3, 0),
     "crypto": (41, 38, 5, 0),
     "bluetooth": (41, 31, 3, 0),
+    "lease": (72, -1, 0x400, 1),
+    "line discipline": (16, -1, 0x5423, 0),
+    "aio": (206, 1, ctypes.create_string_buffer(8)),
     "clone3": (435, ctypes.create_string_buffer(88), 88),
     "newer than known": (470, 0, 0),
 }

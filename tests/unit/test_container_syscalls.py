@@ -40,8 +40,8 @@ def sandboxed(machine: str, call: int, *arguments: int) -> str:
 
 
 WORDS = (
-    0, 1, 2, 3, 6, 8, 10, 15, 16, 17, 31, 38, 40, 132, 255, 0x5412, 0x541C, 0x5413, 0x20000, 0x20008, 0x40000,
-    0x10000000, 0x7E020080, CLONE_NAMESPACES, 0x3D0F00, 0x1200011, 0xFFFFFFFF, 0x7_0000_5412, 1 << 32 | 40,
+    0, 1, 2, 3, 6, 8, 10, 15, 16, 17, 31, 38, 40, 132, 255, 0x400, 0x410, 0x5412, 0x541C, 0x5413, 0x5423, 0x20000,
+    0x20008, 0x40000, 0x10000000, 0x7E020080, CLONE_NAMESPACES, 0x3D0F00, 0x1200011, 0xFFFFFFFF, 0x7_0000_5412, 1 << 32 | 40,
 )  # fmt: skip
 
 
@@ -96,21 +96,28 @@ class TestVerdicts:
         for request in (0, 0x5401, 0x5410, 0x5413, 0x541B, 0x541D, 0x5441, 0x8004_5430, 0xFFFF_FFFF_8004_5430):
             assert asked(machine, "ioctl", 0, request) == ALLOW
 
+    def test_what_holds_up_or_uses_up_the_machine_is_refused(self, machine: str) -> None:
+        for command in (0x400, 0x410, 0x7_0000_0400):  # F_SETLEASE, F_SETDELEG
+            assert asked(machine, "fcntl", 3, command) == EPERM
+        assert asked(machine, "ioctl", 0, 0x5423) == EPERM  # TIOCSETD
+        assert asked(machine, "io_setup", 60_000) == ENOSYS
+
     def test_the_address_space_is_laid_out_as_usual(self, machine: str) -> None:
         for allowed in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):
             assert asked(machine, "personality", allowed) == ALLOW
         assert asked(machine, "personality", 0x0040000) == EPERM
 
 
-@given(st.integers(0, (1 << 64) - 1), st.sampled_from((0x5412, 0x541C)), st.integers(0, 31))
-def test_every_other_request_to_a_device_is_a_program_s_own_business(word: int, near: int, bit: int) -> None:
+@given(st.integers(0, (1 << 64) - 1), st.sampled_from((0x5412, 0x541C, 0x5423, 0x400, 0x410)), st.integers(0, 31))
+def test_every_other_request_to_a_device_or_a_file_is_a_program_s_own_business(word: int, near: int, bit: int) -> None:
     for request in (word, near ^ 1 << bit, (word >> 32 << 32) | near):
-        refused = request & 0xFFFFFFFF in syscall_filter.TERMINAL_INPUT
-        assert asked("x86_64", "ioctl", 0, request) == (EPERM if refused else ALLOW)
+        for call, those in (("ioctl", syscall_filter.TERMINALS), ("fcntl", syscall_filter.LEASES)):
+            refused = request & 0xFFFFFFFF in those
+            assert asked("x86_64", call, 0, request) == (EPERM if refused else ALLOW)
 
 
 def test_every_word_of_the_list_is_a_call_and_stands_once() -> None:
-    named = [*ALLOWED.split(), "ptrace", "clone", "personality", "socketpair", "socket", "ioctl"]
+    named = [*ALLOWED.split(), "ptrace", "clone", "personality", "socketpair", "socket", "ioctl", "fcntl"]
     assert len(set(named)) == len(named)
     assert not set(named) & {*REFUSED, *ABSENT, *NEWER_KINDS.split()}
     for call in named:

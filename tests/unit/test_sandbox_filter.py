@@ -87,6 +87,23 @@ class TestVerdicts:
             assert verdict(machine, ioctl, 0, request) == "errno 1"
         assert verdict(machine, ioctl, 0, 0x5413) == ALLOW
 
+    def test_no_driver_is_loaded_for_a_terminal(self, machine: str) -> None:
+        ioctl = self.number(machine, "ioctl")
+        for request in (0x5423, 0x7_0000_5423):  # TIOCSETD
+            assert verdict(machine, ioctl, 0, request) == "errno 1"
+        assert verdict(machine, ioctl, 0, 0x5424) == ALLOW
+
+    def test_nobody_is_made_to_wait_for_a_file_by_a_lease_on_it(self, machine: str) -> None:
+        fcntl = self.number(machine, "fcntl")
+        for command in (0x400, 0x410, 0x7_0000_0400):  # F_SETLEASE, F_SETDELEG
+            assert verdict(machine, fcntl, 3, command, 1) == "errno 1"
+        for command in (0, 1, 2, 3, 4, 6, 7, 0x24, 0x25, 0x401, 0x406, 0x407, 0x409):
+            assert verdict(machine, fcntl, 3, command) == ALLOW
+
+    def test_the_machine_s_one_share_of_asynchronous_io_is_not_used_up(self, machine: str) -> None:
+        """Of fs.aio-max-nr, 65536 by default, anybody may take all; no program of the host has any then."""
+        assert verdict(machine, self.number(machine, "io_setup"), 60_000) == "errno 38"
+
     def test_sockets_are_of_the_families_that_programs_use(self, machine: str) -> None:
         call = self.number(machine, "socket")
         for family in (1, 2, 10):
