@@ -41,7 +41,8 @@ def sandboxed(machine: str, call: int, *arguments: int) -> str:
 
 WORDS = (
     0, 1, 2, 3, 6, 8, 10, 15, 16, 17, 31, 38, 40, 132, 255, 0x400, 0x410, 0x5412, 0x541C, 0x5413, 0x5423, 0x20000,
-    0x20008, 0x40000, 0x10000000, 0x7E020080, CLONE_NAMESPACES, 0x3D0F00, 0x1200011, 0xFFFFFFFF, 0x7_0000_5412, 1 << 32 | 40,
+    0x20008, 0x40000, 0x10000000, 0x7E020080, CLONE_NAMESPACES, 0x3D0F00, 0x1200011, 0xFFFFFFFF, 0x7_0000_5412,
+    1 << 32 | 40,
 )  # fmt: skip
 
 
