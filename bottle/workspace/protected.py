@@ -6,12 +6,11 @@ import posixpath
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
-from bottle.workspace.names import folded_path
+from bottle.workspace.names import folded_path, is_short, may_be_short_for
 from bottle.workspace.tree import Entry
 
 NEVER = {
     ".git": "git would run what it says",
-    "git~1": "git would run what it says",
     ".hg": "hg would run what it says",
     ".svn": "svn would run what it says",
     ".jj": "jj would run what it says",
@@ -221,13 +220,16 @@ INSIDE = REPOSITORY | {"config", "config.worktree", "hooks", "info", "packed-ref
 
 def never(path: str, repositories: Collection[str] = ()) -> str | None:
     """Return why no option brings this path back; None where one would. `repositories`: bare ones of the workspace."""
-    for name in folded_path(path):
-        if name in NEVER:
-            return NEVER[name]
+    names = folded_path(path)
+    for name in names:
+        if name in NEVER or is_short(name):
+            reason = next((NEVER[each] for each in NEVER if name == each or may_be_short_for(name, each)), None)
+            if reason is not None:
+                return reason
     if not repositories:
         return None
     why = "a part of what git would take for a repository, and run what it says"
-    if "" in repositories and folded_path(path)[0] in INSIDE:
+    if "" in repositories and any(names[0] == each or may_be_short_for(names[0], each) for each in INSIDE):
         return why
     at = path
     while at:
@@ -244,6 +246,8 @@ def held_back(path: str) -> str | None:
         reason = _listed(name, DIRECTORIES)
         if reason is not None:
             return reason
+        if is_short(name):
+            return "Windows may take it for another file's name"
     return _listed(names[-1], FILES)
 
 

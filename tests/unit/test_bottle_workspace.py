@@ -94,15 +94,38 @@ def test_all_searches_of_a_review_have_a_bound_together() -> None:
 @pytest.mark.parametrize(
     "path",
     [".git/config", "a/.git/hooks/x", ".GIT/config", ".g\u200cit/x", ".git./x", ".git /x", "GIT~1/x", ".git::$INDEX/x",
-     "a\\.git\\x", "\uff0egit/x", ".git"],
+     "a\\.git\\x", "\uff0egit/x", ".git", "git~4", "a/Git~1/hooks/x", "GI7EBA~1/x", "HG~1/x", "svn~1/x", "JJ~2/x",
+     "x/COMMON~1", "x/COMMO~10", "git~1::$INDEX/x", "git~1./x"],
 )  # fmt: skip
 def test_no_spelling_of_git_s_directory_comes(path: str) -> None:
     assert never(path)
 
 
-@pytest.mark.parametrize("path", ["git/config", ".gitignore", "a/.github/x", "docs/.gitkeep", "digit~1"])
+@pytest.mark.parametrize(
+    "path",
+    ["git/config", ".gitignore", "a/.github/x", "docs/.gitkeep", "digit~1", "GITMOD~1", "git~1.md", "commo~1", "~1"],
+)
 def test_other_names_aren_t_git_s_directory(path: str) -> None:
     assert never(path) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["CLAUDE~1.MD", "VSCODE~1/tasks.json", "a/HUSKY~1/pre-commit", "GITMOD~1", "BASHRC~1", "MCP~1.JSO", "longdi~1/x"],
+)
+def test_a_second_name_that_windows_gives_to_a_file_waits_until_it_is_asked_for(path: str) -> None:
+    assert held_back(path)
+
+
+@pytest.mark.parametrize("path", ["x.c.~1~", "a~b", "~1", "x~", "notes~2.markdown", "a~1~2"])
+def test_names_that_windows_gives_to_nothing_come(path: str) -> None:
+    assert held_back(path) is None
+
+
+@pytest.mark.parametrize("path", ["config", "CONFIG~1.WOR", "PACKED~1", "WORKTR~1/x"])
+def test_what_git_reads_of_a_bare_repository_doesn_t_come_by_another_name(path: str) -> None:
+    assert never(path, {""})
+    assert never("README~1", {""}) is None
 
 
 @pytest.mark.parametrize(
