@@ -50,12 +50,13 @@ _PLACEHOLDER = re.compile(rb"(?i)example|placeholder|your[_-]?(?:api|token|key)|
 def find(data: bytes) -> str | None:
     """Return what kind of credential stands in `data`, None where there is none."""
     for name, literal, pattern in _COMPILED:
-        at = data.find(literal)
+        begin, at = 0, data.find(literal)
         while at >= 0:
-            found = pattern.search(data, max(0, at - AROUND), at + AROUND)
+            found = pattern.search(data, max(begin, at - AROUND), at + AROUND)
             if found is not None:
                 text = found.group()
                 if len(set(text)) >= MIN_DISTINCT and not _PLACEHOLDER.search(text):
                     return name
-            at = data.find(literal, at + 1 if found is None else max(at + 1, found.end()))
+                begin = found.start() + 1  # a placeholder hides neither what follows it nor what it swallowed
+            at = data.find(literal, at + 1 if found is None else begin)
     return None

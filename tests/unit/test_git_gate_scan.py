@@ -44,14 +44,24 @@ SPELLED: dict[str, Callable[[bytes], bytes]] = {
     "base64 literals": lambda raw: b'"' + base64.b64encode(raw)[:16] + b'" +\n "' + base64.b64encode(raw)[16:] + b'"',
     "base64 four times": lambda raw: base64.b64encode(base64.b64encode(base64.b64encode(base64.b64encode(raw)))),
     "base32": base64.b32encode,
+    "base32 lower": lambda raw: base64.b32encode(raw).lower(),
     "hex": lambda raw: raw.hex().encode(),
     "hex upper, spaced": lambda raw: raw.hex(" ").upper().encode(),
     "0x list": lambda raw: ", ".join(f"0x{byte:02x}" for byte in raw).encode(),
+    "numbers": lambda raw: ", ".join(str(byte) for byte in raw).encode(),
     "url": lambda raw: "".join(f"%{byte:02x}" for byte in raw).encode(),
     "\\u": lambda raw: "".join(f"\\u{byte:04x}" for byte in raw).encode(),
+    "\\u{}": lambda raw: "".join(f"\\u{{{byte:x}}}" for byte in raw).encode(),
+    "\\x": lambda raw: "".join(f"\\x{byte:02x}" for byte in raw).encode(),
+    "&#": lambda raw: "".join(f"&#{byte};" for byte in raw).encode(),
+    "&#x": lambda raw: "".join(f"&#x{byte:02x};" for byte in raw).encode(),
     "octal": lambda raw: "".join(f"\\{byte:03o}" for byte in raw).encode(),
     "quoted printable": lambda raw: "".join(f"={byte:02X}" for byte in raw).encode(),
+    "a soft line break": lambda raw: raw[:9] + b"=\r\n" + raw[9:],
+    "rotated": lambda raw: raw.translate(git_views._ROT13),
+    "behind a NUL": lambda raw: b"\0\1" + raw,
     "utf-16": lambda raw: raw.decode().encode("utf-16-be"),
+    "utf-16 in base64": lambda raw: base64.b64encode(raw.decode().encode("utf-16-le")),
     "full width": lambda raw: "".join(chr(byte + 0xFEE0) if byte > 32 else " " for byte in raw).encode(),
     "combining": lambda raw: "\u0301".join(raw.decode()).encode(),
     "spaced": lambda raw: b" ".join(bytes([byte]) for byte in raw),
@@ -85,14 +95,74 @@ def test_half_of_a_long_value_is_seen() -> None:
     assert examine(f"part = '{LONG[10:32]}'".encode()) is not None
 
 
-@pytest.mark.parametrize("name", ["ghp_", "AKIA", "PRIVATE"])
-def test_credentials_are_told_by_their_form(name: str) -> None:
-    texts = {
-        "ghp_": TOKEN,
-        "AKIA": b"aws_access_key_id = AKIAQ7ZLM3N5R2TV6WXY",
-        "PRIVATE": b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.b64encode(bytes(range(100, 180))) + b"\n-----END",
-    }
-    assert git_tokens.find(texts[name]) is not None
+@pytest.mark.parametrize("spelling", sorted(SPELLED.keys() - {"spaced"}))
+def test_a_credential_that_nobody_told_of_is_seen_in_every_spelling_but_one(spelling: str) -> None:
+    found = examine(SPELLED[spelling](TOKEN), values={})
+    assert found is not None
+    assert "it holds a credential (github token)" in found
+
+
+def _body(length: int, letters: str = "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8S9t0") -> bytes:
+    return (letters * (length // len(letters) + 1))[:length].encode()
+
+
+UPPER = "A2B7C3D6E5F4G2H3I4J5K6"
+
+CREDENTIALS: dict[bytes, bytes] = {
+    **{prefix: prefix + _body(36) for prefix in (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"npm_")},
+    b"github_pat_": b"github_pat_" + _body(60),
+    b"glpat-": b"glpat-" + _body(20),
+    b"AKIA": b"AKIA" + _body(16, UPPER),
+    b"ASIA": b"ASIA" + _body(16, UPPER),
+    b"sk-ant-": b"sk-ant-" + _body(32),
+    b"sk-proj-": b"sk-proj-" + _body(32),
+    b"T3BlbkFJ": b"sk-" + _body(16) + b"T3BlbkFJ" + _body(16),
+    b"xox": b"xoxb-" + _body(20),
+    b"AIza": b"AIza" + _body(35),
+    b"pypi-AgE": b"pypi-AgE" + _body(50),
+    b"k_live_": b"sk_live_" + _body(20),
+    b"SG.": b"SG." + _body(22) + b"." + _body(43),
+    b"dop_v1_": b"dop_v1_" + _body(64, "0a1b2c3d4e5f6789"),
+    b"hf_": b"hf_" + _body(34),
+    b"AGE-SECRET-KEY-1": b"AGE-SECRET-KEY-1" + _body(50, UPPER),
+    b"PRIVATE KEY-----": b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.b64encode(bytes(range(100, 130))),
+    b"PuTTY-User-Key-File": b"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nPrivate-Lines",
+}
+"""The shortest of each form, by the characters that it is looked for by."""
+
+
+def test_there_is_a_credential_of_each_form() -> None:
+    assert {literal for _, literal, _ in git_tokens.RULES} == CREDENTIALS.keys()
+
+
+@pytest.mark.parametrize("literal", CREDENTIALS)
+def test_credentials_are_told_by_their_form(literal: bytes) -> None:
+    """Wherever they stand: also behind a name of the same form that is none, and far into a file."""
+    (kind,) = {name for name, each, _ in git_tokens.RULES if each == literal}
+    whole = CREDENTIALS[literal]
+    assert git_tokens.find(whole) == kind
+    assert git_tokens.find(literal + b" is how they begin\n" + b"-" * 2000 + b"\n" + whole + b"\n" + literal) == kind
+    assert git_tokens.find(whole[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ghp_" + b"x" * 36 + b"\n" + TOKEN,
+        b"AKIAIOSFODNN7EXAMPLE AKIAQ7ZLM3N5R2TV6WXY",
+        b"sk-ant-xxxxxxxx-" + b"y" * 40 + b"-" + CREDENTIALS[b"sk-ant-"],
+        b"sk-your-api-key-" + CREDENTIALS[b"T3BlbkFJ"],
+    ],
+)
+def test_a_placeholder_hides_no_credential_behind_it(text: bytes) -> None:
+    """What is looked at around each literal begins before it, where the placeholder is."""
+    assert git_tokens.find(text) is not None
+
+
+@pytest.mark.parametrize(("distinct", "told"), [(9, None), (10, "github token")])
+def test_what_repeats_itself_is_a_placeholder(distinct: int, told: str | None) -> None:
+    letters = "ghp_QRSTUVW"[:distinct]
+    assert git_tokens.find(b"ghp_" + _body(36, letters.replace("_", ""))) == told
 
 
 BENIGN = {
@@ -190,7 +260,7 @@ def test_any_tree_is_read_or_refused(data: bytes) -> None:
     "text",
     [b'"' + b" " * 300_000, b"+" * 300_000, b'"+' * 100_000, b"a\n" * 150_000, b"0x" * 150_000, b"1 ," * 100_000,
      b"\\" * 300_000, b"sk-" * 100_000 + b"T3BlbkFJ", b"-----BEGIN PRIVATE KEY-----" * 8000, b"=\n" * 150_000,
-     b"%" * 300_000],
+     b"%" * 300_000, b"sk-ant-" * 40_000, b"sk-xxxxxxxxxxxxxxxx" * 40 + b"T3BlbkFJ" * 30_000],
 )  # fmt: skip
 def test_no_text_makes_the_scan_slow(text: bytes) -> None:
     began = time.monotonic()
