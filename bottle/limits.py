@@ -84,6 +84,12 @@ def held_by(limits: Limits, held: Mapping[str, str], filtered: bool) -> str:
     return f"{named(limits, by)}, {words}"
 
 
+def held_by_engine(limits: Limits) -> str:
+    """Return the bounds of a bottle on Docker, each with what holds it; no engine has been asked yet."""
+    by = {**dict.fromkeys(("processes", "memory", "cpus"), "the engine"), "home": "watched"}
+    return f"{named(limits, by)}, filtered system calls (an engine whose operator wrote a filter keeps that)"
+
+
 def named(limits: Limits, by: Mapping[str, str] | None = None) -> str:
     """Return the bounds as one line; `by`: what holds each."""
     home = [size(limits.home)] if limits.home else []

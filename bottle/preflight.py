@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import unicodedata
+import re
 
-from bottle.limits import named
+from bottle.limits import held_by_engine, named
 from bottle.manifest.kinds import Repository
 from bottle.plan import BottlePlan
 
@@ -43,7 +43,8 @@ def summary(plan: BottlePlan, limits: str | None = None) -> list[tuple[str, str]
     if not plan.repositories:
         rows.append(("git", "none"))
     rows += [("egress", route.line) for route in plan.egress.routes] or [("egress", "none")]
-    rows.append(("limits", limits or named(plan.limits)))
+    held = held_by_engine if plan.backend == "docker" else named
+    rows.append(("limits", limits or held(plan.limits)))
     rows.append(("supervise", "yes" if plan.supervise else "no"))
     rows += [("from", source.where + ("" if source.trusted else " (not yours)")) for source in plan.sources]
     rows.append(("plan", f"sha256:{plan.digest}"))
@@ -64,14 +65,19 @@ def _workspace(plan: BottlePlan) -> str:
     return f"as it was left, at {workspace.path}" if workspace.workdir == workspace.path else "none"
 
 
+BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""What draws nothing though it counts as printable: Unicode's Default_Ignorable_Code_Point beside the format characters
+(DerivedCoreProperties.txt), by which texts are hidden in others, and the empty pattern of Braille."""
+
+
 def shown(text: str) -> str:
-    """Return text as one line whose characters all show themselves: controls and format characters are escaped."""
-    if text.isprintable():  # which no control or format character is
+    """Return text as one line whose characters all show themselves: what steers, reorders or draws nothing is escaped."""
+    if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(character) for character in text)
 
 
 def _visible(character: str) -> str:
-    if character == " " or (character.isprintable() and unicodedata.category(character) != "Cf"):
+    if character.isprintable() and not BLANK.match(character):  # no control or format character is printable
         return character
     return character.encode("unicode_escape").decode("ascii")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bottle.errors import BadManifest, CredentialMissing
 from bottle.manifest import load_object, model
 from bottle.manifest.kinds import Route
 from bottle.plan import BottlePlan, Intent, make_plan
-from bottle.preflight import preflight, shown
+from bottle.preflight import preflight, shown, summary
 from bottle.providers.base import HostFacts, ProviderRoute, TokenSource
 from bottle.providers.codex_auth import read_codex_auth
 from bottle.runtime import Runtime
@@ -165,6 +166,14 @@ class TestPreflight:
             assert part in text
         assert "CLAUDE_CODE_OAUTH_TOKEN" not in text
         assert "TOK" not in text.replace("TOKEN", "")
+
+    def test_a_bottle_on_docker_says_what_holds_its_bounds_and_that_its_calls_are_filtered(self) -> None:
+        told = dict(summary(replace(plan_of({}), backend="docker")))
+        assert told["limits"] == (
+            "1024 processes (the engine), 4 GiB memory (the engine), 2 cpus (the engine), home 16 GiB and 1000000 files "
+            "(watched), filtered system calls (an engine whose operator wrote a filter keeps that)"
+        )
+        assert "filtered" not in dict(summary(plan_of({})))["limits"]  # where that is known, it is told with it
 
     def test_all_that_a_route_or_a_repository_grants_is_in_its_line(self) -> None:
         """MF10: what is granted and not shown is what nobody agreed to."""
