@@ -170,8 +170,8 @@ class TestPreflight:
     def test_a_bottle_on_docker_says_what_holds_its_bounds_and_that_its_calls_are_filtered(self) -> None:
         told = dict(summary(replace(plan_of({}), backend="docker")))
         assert told["limits"] == (
-            "1024 processes (the engine), 4 GiB memory (the engine), 2 cpus (the engine), home 16 GiB and 1000000 files "
-            "(watched), filtered system calls (an engine whose operator wrote a filter keeps that)"
+            "1024 processes (the engine), 4 GiB memory (the engine), 2 cpus (the engine), home 16 GiB and 1000000 "
+            "files (watched), filtered system calls (an engine whose operator wrote a filter keeps that)"
         )
         assert "filtered" not in dict(summary(plan_of({})))["limits"]  # where that is known, it is told with it
 
