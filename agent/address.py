@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 from agent.errors import BadConfig
+from opsexec.far.message import as_bytes
 
 UNIX_PATH_BYTES = 107
 """The longest path a unix socket address holds (unix(7): sun_path has 108 bytes, the last of them NUL)."""
@@ -44,7 +45,7 @@ class Address(NamedTuple):
 
 def _socket_path(text: str, path: str) -> str:
     require_plain_path(path)
-    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+    if len(as_bytes(path)) > UNIX_PATH_BYTES:
         raise BadConfig(f"the path of {text!r} is over {UNIX_PATH_BYTES} bytes", hint="use a shorter one")
     return path
 

@@ -35,7 +35,7 @@ class ConfigCheck:
     def start(cls, file: Path) -> Self:
         """Start to check a file; raises AgentUnable."""
         path = [ROOT, *(each for each in sys.path if each)]  # what is loaded here may lie where -I doesn't look
-        argv = [sys.executable, "-I", "-c", _START.format(path=path), str(file)]
+        argv = [sys.executable, "-I", "-X", "utf8", "-c", _START.format(path=path), str(file)]
         try:
             # In a group of its own: a terminal that goes tells the agent's, which takes it as a word to reload.
             return cls(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0))

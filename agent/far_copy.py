@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from asyncio.subprocess import SubprocessStreamProtocol
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -18,7 +17,7 @@ from agent.body import Body
 from opsexec.errors import HostUnsuitable, ProtocolError, StepTimeout
 from opsexec.far.copy_request import PULL, PUSH, CopyRequest
 from opsexec.far.frames import GRACE_S
-from opsexec.far.message import unpack_message
+from opsexec.far.message import as_bytes, as_text, unpack_message
 from opsexec.far.tree_end import end_now
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler
@@ -113,7 +112,7 @@ class FarCopy:
             _require_as_asked(self.words.words, plan)
             words = list(self.words.words)
         else:
-            words = [os.fsencode(pattern) for pattern in plan.excludes]
+            words = [as_bytes(pattern) for pattern in plan.excludes]
         return CopyRequest(
             self._mark,
             PUSH if plan.direction == "push" else PULL,
@@ -174,7 +173,7 @@ class FarCopy:
         kind, *rest = unpack_message(data)
         if kind == b"ok":
             return True, size + data
-        code, text, *details = [os.fsdecode(item) for item in rest] + [""] * (2 - len(rest))
+        code, text, *details = [as_text(item) for item in rest] + [""] * (2 - len(rest))
         if code != "take_tar":
             raise as_error(code, text, details, host=self._host)
         self.turned_down = text

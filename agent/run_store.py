@@ -130,7 +130,7 @@ class RunStore:
         try:
             with open(path / "runner.log", "wb") as said:
                 runner = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-B", "-c", program],
+                    [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", program],
                     stdin=subprocess.PIPE,
                     stdout=said,
                     stderr=said,

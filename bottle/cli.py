@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from bottle.arguments import parser
     from bottle.commands.completion import ASK, complete
     from opsexec.closed_streams import stand_in
+    from opsexec.utf8 import speak
 
+    if argv is None:
+        speak()
     stand_in()
     whole = parser()
     words = list(sys.argv[1:] if argv is None else argv)

@@ -8,5 +8,8 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (see `ending`): 0 ok, 1 failed, 2 usage, 3 could not run."""
     from opsexec.cli.ending import guarded
+    from opsexec.utf8 import speak
 
+    if argv is None:
+        speak()
     return guarded(argv)

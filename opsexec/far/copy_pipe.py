@@ -9,7 +9,7 @@ import os
 import time
 from struct import Struct
 
-from opsexec.far.message import FarError, pack_message, unpack_message
+from opsexec.far.message import FarError, as_bytes, as_text, pack_message, unpack_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Pipe:
                 raise FarError("protocol", "the other end of the copy sent a frame over the limit")
             payload = self.read(size)
             if kind == FAILURE:
-                code, text, *details = [os.fsdecode(item) for item in unpack_message(payload)]
+                code, text, *details = [as_text(item) for item in unpack_message(payload)]
                 raise Told(code, text, *details)
             if kind != ALIVE:
                 return kind, payload
@@ -178,7 +178,7 @@ def send_texts(pipe: Pipe, kind: int, texts: Iterable[bytes]) -> None:
 def send_failure(pipe: Pipe, error: FarError, *first: str) -> None:
     """Send why this end gave up."""
     texts = (*first, error.code, error.text, *error.details)
-    pipe.send(FAILURE, pack_message([os.fsencode(text) for text in texts]))
+    pipe.send(FAILURE, pack_message([as_bytes(text) for text in texts]))
     pipe.flush()
 
 

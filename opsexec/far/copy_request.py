@@ -6,7 +6,7 @@ import os
 from struct import unpack
 
 from opsexec.far.match import path_matches
-from opsexec.far.message import FarError, pack_layers, pack_message, unpack_layers, unpack_message
+from opsexec.far.message import FarError, as_bytes, pack_layers, pack_message, unpack_layers, unpack_message
 from opsexec.far.walk import decode, encode, located
 
 TYPE_CHECKING = False
@@ -131,7 +131,7 @@ def answer_failed(error: FarError | OSError, path: str) -> None:
         from opsexec.far.faults import fault
 
         error = fault(error, f"reach {path}")
-    _answer([b"failed", *(os.fsencode(text) for text in (error.code, error.text, *error.details))])
+    _answer([b"failed", *(as_bytes(text) for text in (error.code, error.text, *error.details))])
 
 
 def _answer(items: list[bytes]) -> None:

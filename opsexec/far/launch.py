@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from opsexec.far.message import FarError, pack_message, unpack_message
+from opsexec.far.message import FarError, as_bytes, as_text, pack_message, unpack_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Launch:
                 _pack(self.admitted),
                 _pack(self.argv),
                 _pack([text for pair in self.env.items() for text in pair]),
-                os.fsencode(self.cwd),
+                as_bytes(self.cwd),
                 self.stdin,
                 b"1" if self.streams_stdin else b"",
                 self.term.encode(),
@@ -88,7 +88,7 @@ class Launch:
             _unpack(admitted),
             _unpack(argv),
             dict(zip(pairs[::2], pairs[1::2])),
-            os.fsdecode(cwd),
+            as_text(cwd),
             stdin,
             bool(streams),
             term.decode(),
@@ -99,12 +99,13 @@ class Launch:
     def program(self) -> str:
         """Return the program to run: the first candidate that exists, if it is admitted. Raises FarError otherwise."""
         for path in self.programs:
-            if os.access(path, os.X_OK) and not os.path.isdir(path):
+            place = as_bytes(path)
+            if os.access(place, os.X_OK) and not os.path.isdir(place):
                 if path not in self.admitted:
                     raise FarError("denied", path + " is what " + self.argv[0] + " means here", path)
                 return path
         for path in self.programs:
-            if os.path.exists(path):
+            if os.path.exists(as_bytes(path)):
                 raise FarError("not_executable", path + " is not an executable file", path)
         raise FarError("not_found", "no such program: " + self.argv[0], *self.programs)
 
@@ -122,7 +123,7 @@ class Launch:
     def enter(self) -> None:
         """Go to the working directory; the home directory when none is named. Raises FarError."""
         try:
-            os.chdir(self.cwd or os.environ.get("HOME") or "/")
+            os.chdir(as_bytes(self.cwd) or os.environb.get(b"HOME") or b"/")
         except OSError as error:
             if self.cwd:
                 text = f"can't enter {self.cwd}: {os.strerror(error.errno or 0)}"
@@ -133,12 +134,12 @@ class Launch:
 def kept_environment() -> dict[str, str]:
     """Return what programs inherit of this process's environment, with the marker of the run it is part of."""
     here = os.environ
-    return {name: here[name] for name in KEPT if name in here}
+    return {name: as_text(os.fsencode(here[name])) for name in KEPT if name in here}
 
 
 def _pack(texts: Sequence[str]) -> bytes:
-    return pack_message([os.fsencode(text) for text in texts])
+    return pack_message([as_bytes(text) for text in texts])
 
 
 def _unpack(data: bytes) -> list[str]:
-    return [os.fsdecode(item) for item in unpack_message(data)]
+    return [as_text(item) for item in unpack_message(data)]

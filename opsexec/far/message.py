@@ -48,14 +48,24 @@ def unpack_message(data: bytes) -> list[bytes]:
     return items
 
 
+def as_bytes(text: str) -> bytes:
+    """Return text as it crosses, whatever the locale of this process is: UTF-8, or the bytes that it stands for."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def as_text(data: bytes) -> str:
+    """Return bytes as text that `as_bytes` turns back into the same bytes."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def pack_layers(layers: Iterable[Iterable[str]]) -> bytes:
     """Return grants (patterns layer by layer) as one item: a message of messages."""
-    return pack_message([pack_message([p.encode("utf-8", "surrogateescape") for p in layer]) for layer in layers])
+    return pack_message([pack_message([as_bytes(p) for p in layer]) for layer in layers])
 
 
 def unpack_layers(data: bytes) -> list[list[str]]:
     """Return the grants that `pack_layers` packed."""
-    return [[p.decode("utf-8", "surrogateescape") for p in unpack_message(layer)] for layer in unpack_message(data)]
+    return [[as_text(p) for p in unpack_message(layer)] for layer in unpack_message(data)]
 
 
 class FarError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from opsexec.far.message import FarError, pack_message
+from opsexec.far.message import FarError, as_bytes, as_text, pack_message
 from opsexec.far.run import write_whole
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ def perform(items: list[bytes]) -> bytes:
     try:
         if not items:
             raise FarError("protocol", "a call names no operation")
-        return b"a" + pack_message(operation(os.fsdecode(items[0]))(items[1:]))
+        return b"a" + pack_message(operation(as_text(items[0]))(items[1:]))
     except FarError as error:
         return failure(error)
     except OSError as error:
@@ -59,4 +59,4 @@ def operation(name: str) -> Callable[[list[bytes]], list[bytes]]:
 def failure(error: FarError) -> bytes:
     """Return a failure's wire form."""
     texts = (error.code, error.text, *error.details)
-    return b"f" + pack_message([os.fsencode(text) for text in texts])
+    return b"f" + pack_message([as_bytes(text) for text in texts])

@@ -16,7 +16,7 @@ from opsexec.far.drain import SILENCE_S, Drain, waiting
 from opsexec.far.feeding import Feeding
 from opsexec.far.frames import HEADER, NUMBER, SIZE, STATUS
 from opsexec.far.launch import Launch
-from opsexec.far.message import FarError, pack_message, unpack_message
+from opsexec.far.message import FarError, as_bytes, pack_message, unpack_message
 from opsexec.far.outbox import Outbox
 from opsexec.far.run import Run, widen, write_whole
 from opsexec.far.spawn import resize, spawn_on_pipes, spawn_on_terminal
@@ -205,7 +205,7 @@ class Session:
 
     def _fail(self, ref: int, error: FarError) -> None:
         texts = (error.code, error.text, *error.details)
-        self.send(frames.FAILED, ref, pack_message([os.fsencode(text) for text in texts]))
+        self.send(frames.FAILED, ref, pack_message([as_bytes(text) for text in texts]))
 
     def _steer(self, run: Run, kind: int, payload: bytes) -> None:
         if kind == frames.CREDIT:

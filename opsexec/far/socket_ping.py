@@ -6,7 +6,7 @@ import os
 import stat as st
 
 from opsexec.far.files import packed
-from opsexec.far.message import FarError, unpack_layers
+from opsexec.far.message import FarError, as_bytes, unpack_layers
 from opsexec.far.walk import decode, located
 
 TIMEOUT_S = 2.0
@@ -25,7 +25,7 @@ def ping_socket(args: list[bytes]) -> list[bytes]:
                 return [_answer("odd", "not a socket")]
             # Through the directory that is held open: its own path may be longer than sun_path, or be swapped.
             held = b"/proc/self/fd/%d/" % place.fd + place.name
-            return [_ping(held if os.path.exists(b"/proc/self/fd") else os.fsencode(place.path))]
+            return [_ping(held if os.path.exists(b"/proc/self/fd") else as_bytes(place.path))]
     except (FileNotFoundError, NotADirectoryError):
         return [_answer("missing", "ENOENT")]
     except PermissionError:

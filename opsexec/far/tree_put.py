@@ -7,7 +7,7 @@ import stat
 
 from opsexec.far.attributes import chmod_at
 from opsexec.far.faults import fault
-from opsexec.far.message import FarError
+from opsexec.far.message import FarError, as_bytes
 from opsexec.far.tree_entry import DIRECTORY, KINDS, LINK
 from opsexec.far.walk import decode
 
@@ -224,7 +224,7 @@ class TreePut:
         except FarError as error:
             if error.code != "raced":
                 raise
-            self.problems.append(name + b" " + os.fsencode(error.text))
+            self.problems.append(name + b" " + as_bytes(error.text))
 
     def _problem(self, name: bytes, error: OSError) -> None:
         """Note a kernel error about one entry; raises it when the next entry can't go better."""

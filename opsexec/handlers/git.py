@@ -86,7 +86,7 @@ async def _run(name: str, step: Declared, request: dict[str, Any], context: Cont
         run=context.run,
         programs=PYTHON,
         admitted=PYTHON,
-        argv=("python3", "-I", "-S", "-c", START),
+        argv=("python3", "-I", "-S", "-X", "utf8", "-c", START),
         stdin=pack_message([_title(name, request), json.dumps(request).encode(), *_modules()]),
         run_as=step.run_as,
         timeout_s=context.timeout_s or TIMEOUT_S,

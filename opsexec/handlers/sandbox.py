@@ -93,7 +93,7 @@ def environment_header(env: dict[str, str]) -> bytes:
 
 def keeper_words(step: SandboxRun, sources: dict[str, str]) -> list[str]:
     """Return the argv of the process that stays outside: limits, and the trees it watches."""
-    argv = ["python3", "-I", "-S", "-c", keeper(), step.name]
+    argv = ["python3", "-I", "-S", "-X", "utf8", "-c", keeper(), step.name]
     argv += [f"processes={step.max_processes}", f"memory={step.max_memory_bytes}", f"cpus={step.max_cpus:g}"]
     argv += [f"bytes={step.max_tree_bytes}", f"files={step.max_tree_files}", f"expendable={int(step.expendable)}"]
     return argv + [f"tree={sources[host]}" for host in dict.fromkeys(step.writable.values()) if is_tree(host)]

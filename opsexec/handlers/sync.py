@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from opsexec.capability import clean_path
 from opsexec.errors import BadStep
 from opsexec.far.exclude import Excludes
+from opsexec.far.message import as_bytes
 from opsexec.handlers.context import Context, Outcome
 from opsexec.hosts.port import SyncPlan, SyncResult
 from opsexec.steps.sync import Pull, Push, Sync
@@ -40,7 +39,7 @@ def plan_of(step: Sync, context: Context) -> SyncPlan:
         verb, local, remote = "sync.pull", step.dest, step.src
     clean = clean_path(remote)
     try:
-        Excludes(os.fsencode(pattern) for pattern in step.excludes)
+        Excludes(as_bytes(pattern) for pattern in step.excludes)
     except ValueError as error:
         raise BadStep(str(error), host=context.host.name, hint="rsync(1) PATTERN MATCHING RULES") from error
     return SyncPlan(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import msgspec
 
 from opsexec.capability import clean_path
@@ -34,7 +32,7 @@ async def handle(step: Step, context: Context) -> Outcome:
     args = [
         as_bytes(clean_path(step.path)),
         pack_layers(context.capabilities.path_layers("fs.read")),
-        pack_message([os.fsencode(pattern) for pattern in step.excludes]),
+        pack_message([as_bytes(pattern) for pattern in step.excludes]),
         b"%d" % step.max_entries,
         b"%d" % step.max_file_bytes,
         b"%d" % step.max_bytes,

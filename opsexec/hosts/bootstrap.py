@@ -1,6 +1,7 @@
 """Starting the far session on a machine that has python3 and nothing of ours: one shell line, then its modules.
 
-The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh. Modules
+The line is plain enough for any login shell (sh, bash, zsh, fish, csh): one single-quoted word for /bin/sh. Paths and
+words are UTF-8 there too, whatever the locale of its host is (an unknown `-X` is ignored). Modules
 go as source; those every session needs go compiled too, for the frequent case that both Pythons have one byte code.
 """
 
@@ -116,7 +117,7 @@ def start_line() -> str:
     """Return the command for the login shell; it ends with NO_PYTHON where no python3 is found."""
     code = f"import os;exec(os.read(0,{STAGE_ONE_SIZE}))"
     tries = " ".join(PYTHONS)
-    script = f'for p in {tries}; do command -v $p >/dev/null && exec $p -I -S -c "{code}"; done; exit {NO_PYTHON}'
+    script = f'for p in {tries}; do command -v $p >/dev/null && exec $p -I -S -X utf8 -c "{code}"; done; exit {NO_PYTHON}'
     return f"exec /bin/sh -c '{script}'"
 
 

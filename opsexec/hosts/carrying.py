@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from opsexec.errors import HostUnsuitable, OpsError
 from opsexec.far.copy_request import PULL, PUSH, CopyRequest
+from opsexec.far.message import as_text
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.bootstrap import new_nonce
 from opsexec.hosts.bridge import Bridge, OpenFar, Wire, ended_early
@@ -127,7 +128,7 @@ async def _join(
             raise HostUnsuitable(f"the host's end of the copy did not answer within {READY_S:g} s", host=host)
         kind, *rest = bridge.answer.result()
         if kind != b"ok":
-            raise refusal([os.fsdecode(item) for item in rest], host)
+            raise refusal([as_text(item) for item in rest], host)
     except BaseException:  # a cancellation as well: nobody else holds the pipes
         os.close(from_process)
         os.close(to_process)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from opsexec.errors import LimitExceeded, OpsError, StepTimeout
 from opsexec.far import frames
 from opsexec.far.launch import kept_environment
-from opsexec.far.message import FarError, unpack_message
+from opsexec.far.message import FarError, as_bytes, as_text, unpack_message
 from opsexec.far.perform import perform
 from opsexec.far.tree_end import TreeEnd
 from opsexec.hosts.answers import as_error
@@ -125,7 +125,7 @@ class LocalHost:
         places = [*spec.programs, spec.cwd or "/"]
         try:
             async with asyncio.timeout(spec.timeout_s):
-                await self._aside.do(lambda: [os.path.exists(place) for place in places])
+                await self._aside.do(lambda: [os.path.exists(as_bytes(place)) for place in places])
         except TimeoutError as error:
             text = f"no start within {spec.timeout_s:g} s: its directory or program can't be reached"
             raise StepTimeout(text, host=self._name, hint="is its file system there?") from error
@@ -192,7 +192,7 @@ class LocalHost:
         items = unpack_message(answer[1:])
         if answer[:1] == b"a":
             return items
-        code, text, *details = (os.fsdecode(item) for item in items)
+        code, text, *details = (as_text(item) for item in items)
         raise as_error(code, text, details, host=self._name)
 
     async def sync(self, plan: SyncPlan) -> SyncResult:

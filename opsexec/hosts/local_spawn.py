@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Protocol
 
+from opsexec.far.message import as_bytes, as_text
+
 _SETSIGDEF = 0x04
 _SETSID = 0x80
 """POSIX_SPAWN_* flags as <spawn.h> of glibc has them."""
@@ -83,17 +85,22 @@ def start(program: str, argv: Sequence[str], environment: Mapping[str, str], cwd
             pid = library.spawn(program, argv, environment, cwd, streams)
             if pid:
                 return SpawnedChild(pid)
-    process = subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
-        list(argv),
-        executable=program,
-        stdin=streams[0],
-        stdout=streams[1],
-        stderr=streams[2],
-        cwd=cwd,
-        env=environment,
-        start_new_session=True,
-        bufsize=0,
-    )
+    try:
+        process = subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
+            [as_bytes(word) for word in argv],
+            executable=as_bytes(program),
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            cwd=as_bytes(cwd),
+            env={as_bytes(name): as_bytes(value) for name, value in environment.items()},
+            start_new_session=True,
+            bufsize=0,
+        )
+    except OSError as error:
+        if isinstance(error.filename, bytes):
+            error.filename = as_text(error.filename)
+        raise
     process.returncode = 0  # not Popen's to wait for: of a status that is lost, it would say 0
     return SpawnedChild(process.pid)
 
@@ -133,9 +140,9 @@ class _Library:
         self, program: str, argv: Sequence[str], environment: Mapping[str, str], cwd: str, streams: Streams
     ) -> int:
         """Return the new process's id; 0 when it could not be started, and then nothing was. Raises ValueError."""
-        words = [os.fsencode(word) for word in argv]
-        settings = [b"%b=%b" % (_name(name), os.fsencode(value)) for name, value in environment.items()]
-        path, directory = os.fsencode(program), os.fsencode(cwd)
+        words = [as_bytes(word) for word in argv]
+        settings = [b"%b=%b" % (_name(name), as_bytes(value)) for name, value in environment.items()]
+        path, directory = as_bytes(program), as_bytes(cwd)
         for text in (path, directory, *words, *settings):
             if b"\0" in text:  # C would take what stands before it
                 raise ValueError("embedded null byte")
@@ -159,7 +166,7 @@ class _Library:
 
 
 def _name(name: str) -> bytes:
-    encoded = os.fsencode(name)
+    encoded = as_bytes(name)
     if b"=" in encoded:
         raise ValueError("illegal environment variable name")
     return encoded

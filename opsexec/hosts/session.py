@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from opsexec.errors import BadStep, ConnectionLost, OpsError, ProtocolError, Ste
 from opsexec.far import frames
 from opsexec.far.frames import HEADER, NUMBER
 from opsexec.far.launch import Launch
-from opsexec.far.message import pack_message, unpack_message
+from opsexec.far.message import as_text, pack_message, unpack_message
 from opsexec.hosts.answers import answer_limit, as_error
 from opsexec.hosts.bootstrap import other_sources
 from opsexec.hosts.far_run import END_WAIT_S, FarRun, no_word_of_end
@@ -130,7 +129,7 @@ class FarSession:
             self.ready.set_result(None)
 
     def _failed(self, ref: int, payload: bytes) -> None:
-        code, text, *details = (os.fsdecode(item) for item in unpack_message(payload))
+        code, text, *details = (as_text(item) for item in unpack_message(payload))
         error = as_error(code, text, details, host=self.host)
         run = self._runs.get(ref)
         waiting: asyncio.Future[int] | asyncio.Future[list[bytes]] | None = run.done if run else self._calls.get(ref)

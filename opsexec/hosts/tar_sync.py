@@ -13,7 +13,7 @@ from pathlib import Path
 from opsexec.errors import OpsError, ProtocolError, StepFailed
 from opsexec.far import copy_pipe
 from opsexec.far.copy_request import PULL, PUSH, CopyRequest
-from opsexec.far.message import unpack_message
+from opsexec.far.message import as_bytes, as_text, unpack_message
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.bridge import OpenFar, ended_early
 from opsexec.hosts.carrying import Carried, carry
@@ -77,14 +77,14 @@ class TarEnd:
 
     def _request(self) -> bytes:
         plan = self._plan
-        excludes = [os.fsencode(pattern) for pattern in plan.excludes]
+        excludes = [as_bytes(pattern) for pattern in plan.excludes]
         only = "" if plan.direction == "push" or plan.remote.endswith("/") else plan.remote.rpartition("/")[2]
         return CopyRequest(
             plan.run,
             PUSH if plan.direction == "push" else PULL,
             plan.local,
             (),
-            [os.fsencode(only), *excludes],
+            [as_bytes(only), *excludes],
             check=plan.check,
             delete=plan.delete,
             rate=plan.bandwidth_bytes_s or 0,
@@ -94,7 +94,7 @@ class TarEnd:
         """As `LocalEnd.streams`."""
         from_process, to_process = self._ours
         self._ours = []
-        return from_process, to_process, [os.fsencode(pattern) for pattern in self._plan.excludes]
+        return from_process, to_process, [as_bytes(pattern) for pattern in self._plan.excludes]
 
     def far_ended(self, status: int | None) -> None:
         """As `LocalEnd.far_ended`: the end of its stream says it."""
@@ -127,7 +127,7 @@ class TarEnd:
         if kind == copy_pipe.DONE:
             self.done = True
         elif kind == copy_pipe.FAILURE:
-            self.failure = [os.fsdecode(item) for item in unpack_message(payload)]
+            self.failure = [as_text(item) for item in unpack_message(payload)]
         elif kind == copy_pipe.TOTAL:
             self.report.count = int.from_bytes(payload, "big")
         elif kind in (copy_pipe.CHANGES, copy_pipe.SKIPPED, copy_pipe.PROBLEM):

@@ -50,7 +50,7 @@ class Watchdog:
                 kept.callback(os.close, writing)
                 self._table = kept.enter_context(mmap.mmap(memory, SLOT.size * SLOTS))
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", code],
+                    [sys.executable, "-I", "-S", "-X", "utf8", "-c", code],
                     stdin=reading,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from opsexec.capability import Requirement, clean_path
 from opsexec.errors import BadStep
 from opsexec.far.exclude import Excludes
+from opsexec.far.message import as_bytes
 from opsexec.steps.base import Step
 
 
@@ -35,7 +34,7 @@ class ListTree(Step, frozen=True, kw_only=True, tag="list_tree"):
         if not 0 < self.max_entries <= 1_000_000 or self.max_file_bytes < 0 or self.max_bytes < 0:
             raise BadStep("max_entries is not between 1 and 1000000, or a limit is negative")
         try:
-            Excludes(os.fsencode(pattern) for pattern in self.excludes)
+            Excludes(as_bytes(pattern) for pattern in self.excludes)
         except ValueError as error:
             raise BadStep(str(error), hint="rsync(1) PATTERN MATCHING RULES") from error
 
