@@ -71,7 +71,7 @@ BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe
 
 
 def shown(text: str) -> str:
-    """Return text as one line whose characters all show themselves: what steers, reorders or draws nothing is escaped."""
+    """Return text as one line whose characters all show themselves: what steers, reorders or is blank is escaped."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_visible(character) for character in text)

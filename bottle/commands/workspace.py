@@ -33,7 +33,7 @@ def diff(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(summary(found)))
         return 0
-    _write_patch(found.patch)
+    show_patch(found.patch)
     for line in (*notes(found), *([] if found.compared.changes else ["no change that a patch could hold"])):
         print(f"bottle: {line}", file=sys.stderr)
     return 0
@@ -122,13 +122,13 @@ def _of(path: str, asked: str) -> bool:
     return path == asked or path.startswith(f"{asked}/")
 
 
-def _write_patch(patch: bytes) -> None:
-    """Print a patch as it is; to a terminal, only what can't steer it or hide."""
+def show_patch(patch: bytes) -> None:
+    """Print a patch as it is; to a terminal, only what can't steer it or hide. A line ends at a newline alone."""
     if not sys.stdout.isatty():
         sys.stdout.buffer.write(patch)
         sys.stdout.buffer.flush()
         return
-    for line in patch.decode("utf-8", "backslashreplace").splitlines(keepends=False):
+    for line in patch.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"):
         print("\t".join(shown(part) for part in line.split("\t")))
 
 
@@ -142,7 +142,7 @@ def notes(found: Review) -> Iterator[str]:
             rest += 1
             continue
         how = f" (--take {shown(each.path)} brings it)" if each.askable else ""
-        yield f"held back: {shown(each.path)} ({each.kind}): {each.why}{how}"
+        yield f"held back: {shown(each.path)} ({each.kind}): {shown(each.why)}{how}"
     if rest:
         yield f"held back: {rest} more paths of .git: commits stay in the bottle, their files are in the patch"
     if found.compared.ignored:

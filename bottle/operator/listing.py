@@ -14,7 +14,7 @@ GOES_ON = "    | "
 def lines(shown: Shown, now: float, width: int = WIDTH) -> list[str]:
     """Return a proposal as a person reads it. Nothing is left out or cut short, and no character hides or steers.
 
-    Lines are broken here, at `width` characters and with a mark: were it up to the terminal, a long reason could go on
+    Lines are broken here, at `width` columns and with a mark: were it up to the terminal, a long reason could go on
     as a line that looks like one of ours.
     """
     proposal = shown.proposal
@@ -31,8 +31,16 @@ def lines(shown: Shown, now: float, width: int = WIDTH) -> list[str]:
 
 
 def _broken(line: str, width: int) -> list[str]:
-    step = width - len(GOES_ON)
-    return [line[:width], *(GOES_ON + line[at : at + step] for at in range(width, len(line), step))]
+    """Return the line in parts that no terminal breaks: it may give two columns to any character but ASCII's."""
+    parts, room = [""], width
+    for each in line:
+        columns = 1 if each.isascii() else 2
+        if columns > room:
+            parts.append(GOES_ON)
+            room = width - len(GOES_ON)
+        parts[-1] += each
+        room -= columns
+    return parts
 
 
 def _ago(seconds: float) -> str:
