@@ -117,7 +117,8 @@ def start_line() -> str:
     """Return the command for the login shell; it ends with NO_PYTHON where no python3 is found."""
     code = f"import os;exec(os.read(0,{STAGE_ONE_SIZE}))"
     tries = " ".join(PYTHONS)
-    script = f'for p in {tries}; do command -v $p >/dev/null && exec $p -I -S -X utf8 -c "{code}"; done; exit {NO_PYTHON}'
+    start = f'exec $p -I -S -X utf8 -c "{code}"'
+    script = f"for p in {tries}; do command -v $p >/dev/null && {start}; done; exit {NO_PYTHON}"
     return f"exec /bin/sh -c '{script}'"
 
 
