@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 import urllib.parse
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle.sidecars.egress.search import find
-from opsexec.far.known_values import KnownValues, Stream, pieces
+from opsexec.far.known_values import MIN_BYTES, OVERLAP, KnownValues, Stream, pieces
 
 SECRET = "tok-REAL-0123456789abcdef"
 
@@ -119,3 +121,123 @@ def test_what_a_value_shares_with_others_of_its_kind_is_no_piece_of_it() -> None
     known = KnownValues({"KEY": "ghq_16C7e42F292c6912E7710c838347Ae178B4a"})
     assert find(known, b"the half 12E7710c838347Ae of it") == "KEY"
     assert find(known, b"8347Ae178B4a") == "KEY"
+
+
+ODD = 'a/b?>c~d"e\\f-ü/Zq7+'
+"""No piece of it is told by itself, and each way to write it differs from the others."""
+
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "base64": lambda raw: base64.b64encode(raw).rstrip(b"="),
+    "base64 url": lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"="),
+    "base32": lambda raw: base64.b32encode(raw).rstrip(b"="),
+    "base32 lower": lambda raw: base64.b32encode(raw).rstrip(b"=").lower(),
+}
+
+
+def masked(values: KnownValues, text: bytes) -> bytes:
+    stream = Stream(values, mask=True)
+    return stream.feed(text) + stream.feed(b"")
+
+
+@pytest.mark.parametrize("before", range(5))
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_character_of_an_encoded_value_is_masked_that_stands_for_nothing_else(encoding: str, before: int) -> None:
+    """Whatever stands before and behind it: those characters are the same beside NULs and beside 255s."""
+    encode, raw, known = ENCODINGS[encoding], ODD.encode(), KnownValues({"ODD": ODD})
+    assert not pieces(raw)
+    low, high = (encode(byte * before + raw + byte * 3) for byte in (b"\0", b"\xff"))
+    same = [at for at in range(len(low)) if low[at] == high[at]]
+    assert [at for at, byte in enumerate(masked(known, low)) if byte == ord("*")] == same
+    assert known.find(b"<" + low + b">") == "ODD"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        ODD.encode(),
+        ODD.encode()[::-1],
+        ODD.encode().hex().encode(),
+        ODD.encode().hex().upper().encode(),
+        urllib.parse.quote(ODD).encode(),
+        urllib.parse.quote(ODD, safe="").encode(),
+        "".join(f"%{byte:02x}" for byte in ODD.encode()).encode(),
+        "".join(f"%{byte:02X}" for byte in ODD.encode()).encode(),
+        json.dumps(ODD)[1:-1].encode(),
+        ODD.encode("utf-16-le"),
+        ODD.encode("utf-16-be"),
+    ],
+)
+def test_each_spelling_is_found_and_masked_as_it_stands(spelled: bytes) -> None:
+    known = KnownValues({"ODD": ODD})
+    assert known.find(b"<" + spelled + b">") == "ODD"
+    assert masked(known, b"<" + spelled + b">") == b"<" + b"*" * len(spelled) + b">"
+    assert known.find(b"<" + spelled[:-1] + b">") is None
+
+
+def test_a_value_that_is_no_utf_8_is_found_as_its_bytes() -> None:
+    assert KnownValues({"RAW": "\udcff" * MIN_BYTES}).find(b"<" + b"\xff" * MIN_BYTES + b">") == "RAW"
+
+
+def test_the_shortest_value_that_is_looked_for() -> None:
+    assert KnownValues({"A": "k-1_2-34"}).find(b"x k-1_2-34 x") == "A"
+    assert not KnownValues({"A": "k-1_2-3"})
+
+
+def test_a_value_is_scattered_where_only_other_characters_stand_between() -> None:
+    known = KnownValues({"A": "zQ7-vT2mX9kLw4RbN"})
+    for text in (
+        b"zq7vt2m.x9klw4rbn",
+        b"z Q/7\xc3\xa9v\x80T2mX9 kL\nw4RbN",
+        b"nbr4wlk9xm2tv7qz",
+        b"7a 51 372d7654326d58396b4c77345262 4e",
+    ):
+        assert known.find_scattered(text) == "A", text
+    assert known.find_scattered(b"zq7vt2m1x9klw4rbn") is None
+    assert KnownValues({"A": "k-1_2-34-5-6-7-8-9-a-b-c-d-"}).find_scattered(b"k123456789abcd") is None
+
+
+def test_a_piece_is_looked_for_only_of_a_value_of_two() -> None:
+    assert pieces(b"a1b2c3d4e5" + b"f6g7h8i9j0") == {b"a1b2c3d4e5", b"f6g7h8i9j0"}
+    assert pieces(b"a1b2c3d4e5" + b"f6g7h8i9j") == set()
+    assert pieces(b"a1b2c3dddd" + b"a1b2c3cccc") == {b"a1b2c3dddd"}
+    assert pieces(b"1234567890" + b"abcdefghij" + b"a1b2c3-4e5" + b"k1l2m3n4o5") == {b"k1l2m3n4o5"}
+
+
+class TestStream:
+    values = KnownValues({"TOKEN": SECRET})
+
+    def test_a_value_is_found_over_blocks_with_something_between(self) -> None:
+        """Each letter in a block of its own; nothing held back is a beginning."""
+        stream = Stream(self.values, mask=False)
+        for letter in SECRET:
+            stream.feed(letter.encode() + b" " * 40)
+        assert stream.found == "TOKEN"
+
+    def test_what_has_passed_is_looked_at_again_only_so_far(self) -> None:
+        half, other = SECRET[:12].encode() + b" ", SECRET[12:].encode()
+        for between, found in ((OVERLAP - len(half), "TOKEN"), (OVERLAP, None)):
+            stream = Stream(self.values, mask=False)
+            stream.feed(half + b" " * between)
+            stream.feed(other)
+            assert stream.found == found
+
+    def test_after_a_value_was_found_nothing_passes(self) -> None:
+        stream = Stream(self.values, mask=False)
+        assert stream.feed(b"before ") == b"before "
+        assert stream.feed(SECRET.encode()) == b""
+        assert stream.feed(b"after") == stream.feed(b"") == b""
+        assert stream.found == "TOKEN"
+
+    def test_what_was_held_back_passes_at_the_end_and_a_mask_says_that_it_was_needed(self) -> None:
+        for mask in (True, False):
+            stream = Stream(self.values, mask=mask)
+            assert stream.feed(b"a tok-REAL-012") == b"a "
+            assert stream.feed(b"") == b"tok-REAL-012"
+            assert stream.found is None
+        stream = Stream(self.values, mask=True)
+        assert stream.feed(f"a {SECRET} b".encode()) == b"a " + b"*" * len(SECRET) + b" b"
+        assert stream.found == ""
+
+    def test_without_values_all_passes_at_once(self) -> None:
+        for mask in (True, False):
+            assert Stream(KnownValues({}), mask=mask).feed(b"tok-") == b"tok-"
