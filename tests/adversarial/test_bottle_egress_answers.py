@@ -30,6 +30,11 @@ CUT = {
     "others_between": b"HTTP/1.1 200 OK\r\nx-1: ECHO1\r\ndate: now\r\nx-2: ECHO2\r\n",
     "cookies": b"HTTP/1.1 200 OK\r\nset-cookie: a=ECHO1; Path=/\r\nset-cookie: b=ECHO2; Path=/\r\n",
 }
+NEVER_AN_ANSWER = {
+    "many_interim": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 65,
+    "odd_interim": b"HTTP/1.1  103 Early Hints\r\nx: ECHO\r\n\r\n",
+    "below_all": b"HTTP/1.1 099 ECHO\r\n\r\n",
+}
 INTERIM = b"HTTP/1.1 100 ECHO\r\nx: ECHO\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: ECHO\r\n\r\n"
 
 
@@ -50,6 +55,8 @@ def handler(upstream: Upstream) -> type[RequestHandler]:
                 self.wfile.write(head + b"content-length: 2\r\n\r\nok")
                 self.close_connection = True
                 return
+            if kind in NEVER_AN_ANSWER:
+                self.wfile.write(NEVER_AN_ANSWER[kind].replace(b"ECHO", echo))
             if kind == "interim":
                 self.wfile.write(INTERIM.replace(b"ECHO", echo))
             self.answer()
@@ -72,10 +79,15 @@ def gate(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def raw(gate: EgressGate, target: str) -> bytes:
-    """Every byte that comes back for one request."""
+    """Every byte that comes back for one request, which is its connection's last."""
+    return to_the_end(gate, f"GET {target} HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n")
+
+
+def to_the_end(gate: EgressGate, request: str) -> bytes:
+    """Every byte that comes back until the gate closes the connection."""
     said = b""
     with gate.tls("api.test") as stream:
-        stream.sendall(f"GET {target} HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n".encode())
+        stream.sendall(request.encode())
         while block := stream.recv(65536):
             said += block
     return said
@@ -108,3 +120,18 @@ def test_an_answer_comes_behind_what_was_said_before_it(gate: EgressGate) -> Non
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b'"path": "/v1/interim"' in said
     assert TOKEN.encode() not in said
+
+
+def test_each_answer_of_a_connection_may_have_something_said_before_it(gate: EgressGate) -> None:
+    with gate.tls("api.test") as stream, stream.makefile("rb") as said:
+        for _ in range(40):
+            stream.sendall(b"GET /v1/interim HTTP/1.1\r\nHost: api.test\r\n\r\n")
+            assert said.readline().startswith(b"HTTP/1.1 200 ")
+            head = dict(line.decode().lower().strip().split(": ", 1) for line in iter(said.readline, b"\r\n"))
+            assert b'"path": "/v1/interim"' in said.read(int(head["content-length"]))
+
+
+@pytest.mark.parametrize("kind", NEVER_AN_ANSWER)
+def test_what_comes_before_an_answer_is_never_taken_for_it(gate: EgressGate, kind: str) -> None:
+    said = to_the_end(gate, f"GET /v1/{kind} HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    assert said == b"" or said.startswith(b"HTTP/1.1 502 ")

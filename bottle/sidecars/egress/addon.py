@@ -233,6 +233,10 @@ class Gate:
                 self._mask_head(response)
             return
         response.stream = lambda _: []
+        if response.status_code < 200:  # what was said before an answer, taken for it: its reader would wait for ever
+            self._record(flow, "deny", "what came is no answer", None)
+            flow.kill()
+            return
         for name in ("alt-svc", "public-key-pins"):
             response.headers.pop(name, None)
         if not self._sent_a_token(flow):

@@ -180,6 +180,8 @@ class BoundedClient(_Bounded, _http1.Http1Client):
 
     def send(self, event: http.HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
+        if isinstance(event, http.RequestHeaders):
+            self._interim = 0
         from_http2 = isinstance(event, http.RequestHeaders) and event.request.is_http2 and not event.end_stream
         if from_http2 and "content-length" not in event.request.headers:
             event.request.headers["transfer-encoding"] = "chunked"
