@@ -111,6 +111,11 @@ def test_a_request_holds_exactly_one_step() -> None:
     for request in (wire.StepRequest(run="x"), wire.StepRequest(run="x", step=msgspec.Raw(b"\x80"), step_text="{}")):
         with pytest.raises(BadStep):
             decode_request(msgspec.msgpack.encode(request)).decoded_step()
+    packed = decode_request(encode_request(Exec(["/bin/a"]), run="x")[wire.HEAD_BYTES :]).step
+    with pytest.raises(BadStep, match="exactly one step"):
+        wire.StepRequest(run="x", step=packed, step_text='{"type": "exec", "argv": ["/bin/b"]}').decoded_step()
+    with pytest.raises(BadStep, match="exactly one step"):
+        wire.StepRequest(run="x").decoded_step()
     for text in ("", "[" * 100_000, '{"type": "nothing"}', json.dumps({"type": "exec", "argv": []})):
         with pytest.raises(BadStep):
             wire.StepRequest(run="x", step_text=text).decoded_step()
@@ -125,6 +130,17 @@ def test_what_a_caller_narrowed_itself_to_arrives_whole() -> None:
         assert wire.unpack_grants(grants) == held
     assert wire.pack_grants(CapabilitySet.everything()) is None
     assert wire.unpack_grants(()) == CapabilitySet.nothing()
+
+
+def test_a_request_is_held_to_what_its_caller_narrowed_itself_to() -> None:
+    step = Exec(["/bin/a"])
+    for held in (CapabilitySet.of("exec:/bin/a"), CapabilitySet.nothing()):
+        data = encode_request(step, run="x", attenuation=wire.pack_grants(held))
+        assert decode_request(data[wire.HEAD_BYTES :]).ceiling() == held
+    assert decode_request(encode_request(step, run="x", attenuation=())[wire.HEAD_BYTES :]).ceiling() == held
+    whole = decode_request(encode_request(step, run="x")[wire.HEAD_BYTES :])
+    assert whole.ceiling() is None
+    assert (whole.check, whole.diff, whole.detach, whole.streams_stdin) == (False,) * 4
 
 
 @pytest.mark.parametrize(
@@ -170,9 +186,10 @@ def test_a_special_error_arrives_as_the_nearest_known_kind() -> None:
 
 
 def test_a_result_that_ended_in_no_way_or_two_is_refused() -> None:
-    good = Result(run="x", exit_code=0, value={"a": ["\udcff"]}, diff="\udcfe")
+    good = Result(run="x", exit_code=0, value={"a": ["\udcff"]}, diff="\udcfe", skipped="\udcfd")
     found = decode_result(encode_result(good)[wire.HEAD_BYTES :])
-    assert found.value == {"a": ["\\udcff"]}
+    assert (found.value, found.diff, found.skipped) == ({"a": ["\\udcff"]}, "\\udcfe", "\\udcfd")
+    assert decode_result(encode_result(Result(run="x", exit_code=0, value=("\udcff",)))[5:]).value == ["\\udcff"]
     for bad in (Result(run="x"), Result(run="x", exit_code=0, signal="SIGTERM")):
         with pytest.raises(ProtocolError):
             decode_result(msgspec.msgpack.encode(bad))
@@ -228,13 +245,26 @@ def test_a_frame_of_just_its_limit_passes_and_a_stream_ends_between_frames() -> 
     assert parsed([wire.frame(wire.OUT, b"x" * (1 << 20))]) == [(wire.OUT, b"x" * (1 << 20))]
     parser = FrameParser(lambda kind, piece: None, FROM_AGENT, 1000)
     data = wire.frame(wire.OUT, b"ab") + wire.frame(wire.RESULT, b"cd") + wire.frame(wire.ERR)
-    ends = []
+    ends, done = [], []
     for at in range(len(data)):
         parser.feed(data[at : at + 1])
+        done.append(parser.bulk_done)
         if parser.between_frames:
             ends.append(at)
     assert ends == [6, 13, 18]
-    assert parser.bulk_done == 7
+    assert done == [0] * 6 + [7] * 13
+
+
+def test_an_empty_frame_is_taken_and_what_is_taken_of_a_view_is_its_own() -> None:
+    assert parsed([wire.frame(wire.BEAT) + wire.frame(wire.STARTED)]) == [(wire.BEAT, b""), (wire.STARTED, b"")]
+    taken: list[bytes] = []
+    parser = FrameParser(lambda kind, piece: taken.append(piece), FROM_AGENT, 1000)
+    data = bytearray(wire.frame(wire.OUT, b"abcd"))
+    parser.feed(memoryview(data)[:7])
+    parser.feed(memoryview(data)[7:])
+    data[:] = b"-" * len(data)
+    assert taken == [b"ab", b"cd"]
+    assert wire.frame_head(wire.OUT, 4) == wire.frame(wire.OUT, b"abcd")[:5]
 
 
 def test_each_side_takes_its_own_kinds_alone() -> None:
