@@ -36,11 +36,16 @@ class Outlet:
         await done
 
     def put(self, data: bytes, settled: Settled) -> None:
-        """Have a block written behind those before it, and go on at once."""
+        """Have a block written behind those before it, and go on at once; without a thread to be had, once it is."""
         if self._thread is None:
             # asyncio's own threads are waited for when the loop ends, however long that takes.
-            self._thread = threading.Thread(target=self._write, name=f"output {self._fd}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write, name=f"output {self._fd}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._write_one(data, settled)
+                return
+            self._thread = thread
         self._work.put((data, settled))
 
     def finish(self, data: bytes, within_s: float) -> bool:
@@ -54,13 +59,15 @@ class Outlet:
 
     def _write(self) -> None:
         while True:
-            data, settled = self._work.get()
-            failed: OSError | None = None
-            try:
-                _write_all(self._fd, data)
-            except OSError as error:
-                failed = error
-            settled(failed)
+            self._write_one(*self._work.get())
+
+    def _write_one(self, data: bytes, settled: Settled) -> None:
+        failed: OSError | None = None
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            failed = error
+        settled(failed)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,23 @@ async def test_a_reader_that_has_gone_is_an_error() -> None:
     with pytest.raises(BrokenPipeError):
         await Outlet(into).write(b"x")
     os.close(into)
+
+
+@pytest.mark.anyio
+async def test_a_process_that_gets_no_more_threads_still_says_all_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    out, into = os.pipe()
+    outlet = Outlet(into)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for block in (b"one ", b"two "):
+            await asyncio.wait_for(outlet.write(block), 30)
+    await outlet.write(b"three")
+    os.close(into)
+    assert os.read(out, 100) == b"one two three"
+    os.close(out)
 
 
 STUCK = """
