@@ -14,7 +14,7 @@ help:
 	@echo 'make bench-bottles  start, egress and git gate of bottles beside their floors'
 	@echo 'make docs    write the generated parts of the documents, then check links, blocks and tables'
 	@echo 'make format  rewrite the code in the project'"'"'s format'
-	@echo 'make lock    resolve requirements/dev.txt again from pyproject.toml'
+	@echo 'make lock    resolve the requirements again from pyproject.toml'
 
 setup:
 	@scripts/setup.sh
@@ -73,6 +73,9 @@ lock: setup
 	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--extra agent --extra bottle --extra dev -o requirements/dev.txt pyproject.toml
+	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--extra agent --extra bottle -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/build.in
 	$(PY) -m piptools compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		-o requirements/egress.txt requirements/egress.in

@@ -139,7 +139,7 @@ async def _runtime(ex: HostExecutor, host: Host, home: str, plan: BottlePlan) ->
         return Runtime(f"{place}/bin/python", _trees(place, config), "", git)
     if denied is not None:
         raise denied
-    hint = "scripts/setup.sh makes one there; --host-env names another place"
+    hint = "deploy/programs.sh makes one there; --host-env names another place"
     why = "" if failed is None else f": {failed.message}"
     raise HostUnready(
         f"no environment for the egress gate at {' or '.join(tried)}{why}", host=ex.host, hint=hint

@@ -54,7 +54,7 @@ def find_runtime() -> Runtime:
     named = os.environ.get(VARIABLE)
     place = Path(named) if named else Path(f"{sys.prefix}-egress")
     config = place / "pyvenv.cfg"
-    hint = f"scripts/setup.sh makes it; or set {VARIABLE} to an environment with mitmproxy"
+    hint = f"deploy/programs.sh makes it; or set {VARIABLE} to an environment with mitmproxy"
     try:
         lines = config.read_text("utf-8").splitlines()
     except OSError as error:

@@ -160,15 +160,28 @@ fi
 program=${program:-$(command -v ops-agent || echo /usr/local/bin/ops-agent)}
 plain --program "$program"
 [ -n "$root$dry" ] || [ -x "$program" ] || fail "$program is not there, or can't be executed; name it with --program"
-if [ "$scope" = system ] && [ -z "$root" ] && [ -e "$program" ]; then
-    # What root is to run belongs to root, with every directory above it.
-    path=$(readlink -f "$program")
+# What root is to run belongs to root, with every directory above it: as it is named, what that leads to, and the
+# interpreter that its first line names. A directory's sticky bit keeps others from its entries, but not its owner.
+roots() {
+    path=$1
     while :; do
-        [ -z "$(find "$path" -prune \( ! -user 0 -o -perm -0020 -o -perm -0002 \) ! -perm -1000)" ] ||
-            fail "$path belongs to, or can be written by, others than root: it must not be what root runs"
+        for follow in -H -P; do # what it leads to; then the link itself, whose mode says nothing
+            [ -z "$(find "$follow" "$path" -prune \( ! -user 0 -o ! -type l \( -perm -0020 -o -perm -0002 \) \
+                ! \( -type d -perm -1000 \) \))" ] ||
+                fail "$path belongs to, or can be written by, others than root: it must not be what root runs"
+        done
         [ "$path" = / ] && break
         path=$(dirname "$path")
     done
+}
+if [ "$scope" = system ] && [ -z "$root" ] && [ -e "$program" ]; then
+    roots "$program"
+    roots "$(readlink -f "$program")"
+    interpreter=$(LC_ALL=C sed -n '1s/^#![[:space:]]*\(\/[^[:space:]]*\).*/\1/p' "$program")
+    if [ -n "$interpreter" ] && [ -e "$interpreter" ]; then
+        roots "$interpreter"
+        roots "$(readlink -f "$interpreter")"
+    fi
 fi
 
 group_line='/^socket_group/d'
