@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from agent.services import change_cli
 from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
+from opsexec.cli.asking import ASK, add_completion, complete
 from opsexec.cli.ending import all_written, await_children, ended
 from opsexec.cli.printed_help import HelpingParser
 from opsexec.closed_streams import stand_in
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     person_cli.add_commands(commands)
     services_cli.add_commands(commands)
     change_cli.add_commands(commands)
+    add_completion(commands)
     return parser
 
 
@@ -66,10 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     stand_in()
     parser = _parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:2] == [ASK, "--"]:
+        from agent.completion import values
+
+        return complete(words[2:], parser, values)
     await_children()
     try:
         with all_written():
-            return _run(parser, parser.parse_args(argv))
+            return _run(parser, parser.parse_args(words))
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
@@ -93,6 +100,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         return _check_config(arguments.file)
     if arguments.command == "schema":
         return _print_schema()
+    if arguments.command == "completion":
+        from agent.completion import completion
+
+        return completion(arguments.shell)
     if arguments.command == "whoami":
         return _drive(_whoami(arguments.url, arguments.json))
     if arguments.command in services_cli.COMMANDS:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from bottle.backends.names import BACKENDS
-from bottle.commands.completion import SHELLS
+from opsexec.cli.asking import add_completion
 from opsexec.cli.printed_help import HelpingParser
 from opsexec.errors import UsageError
 
@@ -170,8 +170,7 @@ def parser() -> Parser:
     )
     _json(cleanup)
     commands.add_parser("demo", help="watch a scripted agent try to get out of a bottle; needs no network")
-    completion = commands.add_parser("completion", help="print a shell's completion script")
-    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help="bash, zsh or fish")
+    add_completion(commands)
     return whole
 
 

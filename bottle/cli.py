@@ -45,7 +45,8 @@ LAUNCHING = ("start", "resume")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from bottle.arguments import parser
-    from bottle.commands.completion import ASK, complete
+    from bottle.commands.completion import values
+    from opsexec.cli.asking import ASK, complete
     from opsexec.closed_streams import stand_in
     from opsexec.utf8 import speak
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     own, rest = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     if own == [ASK]:
-        return complete(rest, whole)
+        return complete(rest, whole, values)
     from opsexec.cli.ending import INTERRUPTED, all_written, await_children, ended, tell
 
     await_children()
