@@ -175,7 +175,9 @@ def test_each_spelling_is_found_and_masked_as_it_stands(spelled: bytes) -> None:
 
 
 def test_a_value_that_is_no_utf_8_is_found_as_its_bytes() -> None:
-    assert KnownValues({"RAW": "\udcff" * MIN_BYTES}).find(b"<" + b"\xff" * MIN_BYTES + b">") == "RAW"
+    known = KnownValues({"RAW": "\udcff" * MIN_BYTES})
+    assert known.find(b"<" + b"\xff" * MIN_BYTES + b">") == "RAW"
+    assert known.find(b"anything else") is None
 
 
 def test_the_shortest_value_that_is_looked_for() -> None:
@@ -200,6 +202,8 @@ def test_a_piece_is_looked_for_only_of_a_value_of_two() -> None:
     assert pieces(b"a1b2c3d4e5" + b"f6g7h8i9j0") == {b"a1b2c3d4e5", b"f6g7h8i9j0"}
     assert pieces(b"a1b2c3d4e5" + b"f6g7h8i9j") == set()
     assert pieces(b"a1b2c3dddd" + b"a1b2c3cccc") == {b"a1b2c3dddd"}
+    assert pieces(b"a1b2c3d4e5" + b"f6g7h8i9j0" + b"k1l2m3n4o") == {b"a1b2c3d4e5", b"f6g7h8i9j0"}
+    assert pieces(b"a1b2c3d4e5" + b"host.local" + b"f6g7h8i9j0") == {b"a1b2c3d4e5", b"f6g7h8i9j0"}
     assert pieces(b"1234567890" + b"abcdefghij" + b"a1b2c3-4e5" + b"k1l2m3n4o5") == {b"k1l2m3n4o5"}
 
 
@@ -227,6 +231,17 @@ class TestStream:
         assert stream.feed(SECRET.encode()) == b""
         assert stream.feed(b"after") == stream.feed(b"") == b""
         assert stream.found == "TOKEN"
+
+    @pytest.mark.parametrize("spelled", sorted(KnownValues({"ODD": ODD}).whole))
+    def test_no_cut_lets_a_part_of_any_spelling_through(self, spelled: bytes) -> None:
+        known, text = KnownValues({"ODD": ODD}), b"<" + spelled[:3] + spelled + b">"
+        for cut in range(1, len(text)):
+            scanned, stream = Stream(known, mask=False), Stream(known, mask=True)
+            passed = stream.feed(text[:cut]) + stream.feed(text[cut:]) + stream.feed(b"")
+            assert passed == b"<" + spelled[:3] + b"*" * len(spelled) + b">"
+            passed = scanned.feed(text[:cut]) + scanned.feed(text[cut:]) + scanned.feed(b"")
+            assert (b"<" + spelled[:3]).startswith(passed)
+            assert scanned.found == "ODD"
 
     def test_what_was_held_back_passes_at_the_end_and_a_mask_says_that_it_was_needed(self) -> None:
         for mask in (True, False):
