@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -15,8 +14,7 @@ from typing import Any
 
 from bottle import changed, credentials, hosting, skills
 from bottle.attended import Attended, Through, attend
-from bottle.authority import NOBODY
-from bottle.backends.base import Place, all_steps
+from bottle.backends.base import Place
 from bottle.backends.by_name import backend
 from bottle.commands.outcome import of_a_bottle
 from bottle.errors import BadManifest, CredentialMissing, HostUnready
@@ -26,7 +24,7 @@ from bottle.limits import held_here, limits
 from bottle.manifest import kept as kept_manifests
 from bottle.manifest.store import Loaded, home_root, load_directories
 from bottle.plan import BACKENDS, BottlePlan, Intent, make_plan
-from bottle.preflight import preflight, shown, summary
+from bottle.preflight import preflight, shown
 from bottle.providers.base import HostFacts
 from bottle.runtime import GitRuntime, Runtime, find_runtime, with_git
 from bottle.screen import on_screen, require_none
@@ -36,7 +34,6 @@ from bottle.telling import telling
 from bottle.tools import with_tools
 from bottle.workspace.keeping import kept, looked_at
 from opsexec.errors import OpsError, UsageError
-from opsexec.steps import redact
 
 SAMPLE = "00000000"
 MAX_TOLD = 40
@@ -75,7 +72,7 @@ def sample_plan(agent: str, backend: str, arguments: tuple[str, ...] = ()) -> tu
     settings = loaded.bottle.agent_provider
     command = arguments or (("true",) if settings is None or settings.template == "command" else ())
     plan = planned(loaded, _intent(f"{agent}-{SAMPLE}", backend, None, command, facts_for(loaded), resume=False))
-    return plan, place_of(plan.identity, _runtime_or_sample(plan), {}, "")
+    return plan, place_of(plan.identity, runtime_or_sample(plan), {}, "")
 
 
 def _runtime(plan: BottlePlan) -> Runtime:
@@ -83,7 +80,8 @@ def _runtime(plan: BottlePlan) -> Runtime:
     return with_tools(found, plan) if plan.backend == "bwrap" else found
 
 
-def _runtime_or_sample(plan: BottlePlan) -> Runtime:
+def runtime_or_sample(plan: BottlePlan) -> Runtime:
+    """Return what a bundle runs on here; where nothing is set up yet, what stands for it in a plan only shown."""
     code = Path(__file__).parent.resolve()
     try:
         return _runtime(plan)
@@ -132,7 +130,9 @@ def start(arguments: argparse.Namespace) -> int:
     intent = _intent(identity, arguments.backend, cwd, tuple(arguments.arguments), facts, resume=False)
     plan = dataclasses.replace(planned(loaded, intent), limits=limits(arguments.limit))
     if arguments.dry_run:
-        return _dry_run(plan, arguments)
+        from bottle.dry_run import dry_run
+
+        return dry_run(plan, arguments)
     metadata = Metadata(
         identity=identity,
         agent=arguments.agent,
@@ -167,22 +167,6 @@ def resume(arguments: argparse.Namespace) -> int:
         say("note: manifests, host keys or the agent's words changed since this bottle ran: see the summary")
     metadata = dataclasses.replace(metadata, digest=plan.digest, started_at=time.time(), limits=plan.limits.words)
     return _launch(plan, loaded, facts, metadata, arguments, resume=True)
-
-
-def _dry_run(plan: BottlePlan, arguments: argparse.Namespace) -> int:
-    secrets = credentials.masked(plan)
-    place = place_of(plan.identity, _runtime_or_sample(plan), resolve_option(arguments.resolve), "")
-    steps = all_steps(backend(plan.backend), plan, place, secrets, NOBODY)
-    if arguments.json:
-        told = {"digest": plan.digest, "lines": summary(plan)}
-        print(json.dumps({**told, "steps": [{"phase": phase, "step": redact(step)} for phase, step in steps]}))
-        return 0
-    for line in preflight(plan):
-        print(line)
-    print("steps")
-    for phase, step in steps:
-        print(f"  {phase:<15} {shown(json.dumps(redact(step), ensure_ascii=False))}")
-    return 0
 
 
 def resolve_option(texts: list[str]) -> dict[str, tuple[str, int]]:
@@ -228,7 +212,7 @@ def _launch(
     if arguments.json:
         require_none(arguments)
     plan = dataclasses.replace(plan, supervise_wait_s=wait_s(os.environ))
-    trust, resolved = _trust(arguments.upstream_ca), resolve_option(arguments.resolve)
+    trust, resolved = trusted(arguments.upstream_ca), resolve_option(arguments.resolve)
     state = State(home_root().resolve())
     host = hosting.host_from(metadata.host)
     if host is None:
@@ -319,7 +303,8 @@ def refused(event: dict[str, Any]) -> str:
     return f"{gate} refused {shown(where.strip())}: {shown(str(event.get('reason', '')))}"
 
 
-def _trust(file: str | None) -> str:
+def trusted(file: str | None) -> str:
+    """Return the authorities of `--upstream-ca`, PEM; raises UsageError for a file that can't be read as such."""
     if file is None:
         return ""
     try:

@@ -96,6 +96,52 @@ def test_a_dry_run_is_one_object_for_a_program(capsys: pytest.CaptureFixture[str
     assert {"bundle", "agent"} <= {each["phase"] for each in told["steps"]}
 
 
+def test_a_dry_run_shows_what_is_copied_and_refuses_what_a_start_refuses(
+    home: HomeRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.agent("worker", "bottle: dev\nskills: [review]\n")
+    dry = ["start", "worker", "--cwd", "--dry-run"]
+    assert main([*dry, "--", "true"]) == 2
+    assert "there is no skill 'review'" in capsys.readouterr().err
+    skill = home.path / "skills" / "review"
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text("look")
+    for each in (skill.parent, skill, skill / "SKILL.md", tmp_path / ".env"):
+        each.touch()
+        each.chmod(0o755 if each.is_dir() else 0o644)
+    assert main([*dry, "--", "true"]) == 0
+    told = capsys.readouterr().out
+    assert f"skill         review from {skill} sha256:" in told
+    assert "warning       the agent gets .env: settings that often hold secrets" in told
+    assert main([*dry, "--json", "--", "true"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"skill", "copied"} <= {label for label, _ in found["lines"]}
+    copied = [each["step"] for each in found["steps"] if each["phase"] == "skills"]
+    assert [(each["type"], each.get("src")) for each in copied] == [("make_dir", None), ("push", f"{skill}/")]
+    assert main([*dry, "--upstream-ca", "nowhere.pem", "--", "true"]) == 2
+    assert "--upstream-ca nowhere.pem: can't be read as PEM" in capsys.readouterr().err
+
+
+def test_a_dry_run_for_another_host_asks_it_and_shows_its_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", "worker", "--dry-run", "--host-dir", "/x", "--", "true"]) == 2
+    assert "are about --host" in capsys.readouterr().err
+    there = tmp_path / "venv-egress"
+    words = ["--host", "local:", "--host-dir", f"{tmp_path}/there", "--host-env", str(there)]
+    assert main(["start", "worker", "--dry-run", *words, "--", "true"]) == 3
+    assert f"no environment for the egress gate at {there}" in capsys.readouterr().err
+    there.mkdir()
+    (there / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    assert main(["start", "worker", "--dry-run", *words, "--", "true"]) == 0
+    told = capsys.readouterr().out
+    assert f"host          local: ({tmp_path}/there/worker-" in told
+    assert f'"path": "{tmp_path}/there/worker-' in told
+    assert f'"argv": ["{there}/bin/python"' in told
+    assert str(tmp_path / "home" / "state") not in told
+    assert not (tmp_path / "there").exists()
+
+
 def test_where_egress_finds_a_host_is_an_address_and_a_port() -> None:
     assert resolve_option(["A.test=127.0.0.7:8443", "b.test=[0:0::1]:80", "c.test=::1:443"]) == {
         "a.test": ("127.0.0.7", 8443),
