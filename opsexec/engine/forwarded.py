@@ -59,7 +59,8 @@ class _Link(SSHLocalPathForwarder):
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone; so is its other end, as soon as that is there."""
+        """It is gone; so is its other end, as soon as that is there, and without what it was to be asked."""
+        self._inpbuf = b""  # nobody waits for the answer
         self._eof_received = True  # read once the other end is there: that is told then, and closes
         self._links.open.discard(self)
         self._links.gone.set()

@@ -76,6 +76,58 @@ async def test_nothing_is_left_of_connections_that_were_not_yet_led_on(host: Hos
     await asyncio.wait(connection.leading)
 
 
+class FakeFarSocket:
+    """The engine's socket behind SSH. `told`: what came there."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | str] = []
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def write_eof(self) -> None:
+        self.told.append("eof")
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+
+class FakeSlowConnection(FakeConnection):
+    """A connection whose host is reached only when it is `reached`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+        self.socket = FakeFarSocket()
+
+    async def create_unix_connection(self, session: Any, far: str) -> None:
+        await self.reached.wait()
+        session().connection_made(self.socket)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_what_was_asked_of_an_engine_is_not_asked_any_more_once_nobody_waits(cut: bool) -> None:
+    connection = FakeSlowConnection()
+    behind = FakeBehind()
+    behind.open = cast(Any, connection)
+    place._known[behind.open] = "/run/docker.sock"
+    with socket.socket(socket.AF_UNIX) as client:
+        async with place.engine_socket(cast(Host, behind)) as (near, _):
+            client.connect(near)
+            client.sendall(b"POST /containers/create HTTP/1.1")
+            for _ in range(30):
+                await asyncio.sleep(0)
+            if not cut:
+                connection.reached.set()
+                await asyncio.wait(connection.leading)
+    connection.reached.set()
+    await asyncio.wait(connection.leading)
+    assert connection.socket.told[0] == ("eof" if cut else b"POST /containers/create HTTP/1.1")
+
+
 async def test_a_temporary_directory_whose_name_is_too_long_for_a_socket_is_told(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
