@@ -44,10 +44,12 @@ def _require_revocations(text: str) -> None:
     """
     for line in text.splitlines():
         words = line.split()
-        if len(words) > 3 and words[0] == "@revoked" and not words[2].startswith("x509v3-"):
-            blob = b64decode(words[3], validate=True)
-            kind = words[2].encode("utf-8", "surrogateescape")
-            if not blob.startswith(len(kind).to_bytes(4, "big") + kind):
+        if words[:1] != ["@revoked"]:
+            continue
+        kind, data = (*words[2:4], "", "")[:2]
+        if not kind.startswith("x509v3-"):
+            blob, name = b64decode(data, validate=True), kind.encode("utf-8", "surrogateescape")
+            if not blob.startswith(len(name).to_bytes(4, "big") + name):
                 raise ValueError(f"a line revokes what is no key: {line.strip()[:80]!r}")
 
 

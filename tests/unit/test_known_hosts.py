@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def test_strict_takes_no_key_that_nobody_vouches_for(tmp_path: Path) -> None:
 
 
 def test_accept_new_takes_the_first_key_and_no_other(tmp_path: Path) -> None:
-    known = tmp_path / "made" / "known_hosts"
+    known = tmp_path / "above" / "made" / "known_hosts"
     first, second = a_key(), a_key()
     check = HostKeyCheck([str(known)], "accept-new")
     assert asked(check, first)
@@ -109,6 +110,7 @@ def test_a_key_that_another_login_learnt_meanwhile_is_the_hosts(tmp_path: Path) 
     assert same.validate_host_public_key("web1", "127.0.0.1", 22, first)
     assert not other.validate_host_public_key("web1", "127.0.0.1", 22, second)
     assert known.read_text() == f"web1 {text_of(first)}\n"
+    assert (same.refused, other.refused) == (None, second)
 
 
 def test_a_key_that_was_revoked_meanwhile_is_not_learnt(tmp_path: Path) -> None:
@@ -121,6 +123,50 @@ def test_a_key_that_was_revoked_meanwhile_is_not_learnt(tmp_path: Path) -> None:
     assert not check.validate_host_public_key("web1", "127.0.0.1", 22, key)
     assert known.read_text() == before
     assert key.get_fingerprint() in check.rejection("web1", "Host key is revoked").message
+
+
+def test_a_key_that_was_revoked_meanwhile_is_not_learnt_where_nobody_knows_it_either(tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    key = a_key()
+    check = HostKeyCheck([str(known)], "accept-new")
+    check.lookup("web1", "127.0.0.1", 22)
+    known.write_text(f"@revoked * {text_of(key)}\n")
+    before = known.read_text()
+    assert not check.validate_host_public_key("web1", "127.0.0.1", 22, key)
+    assert known.read_text() == before
+
+
+@pytest.mark.parametrize("what", ["size", "time"])
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path, what: str) -> None:
+    """Of another size at the same time, and of the same size at another."""
+    known = tmp_path / "known_hosts"
+    first, second = a_key(), a_key()
+    known.write_text(f"web1 {text_of(first)}\n")
+    os.utime(known, ns=(10**18, 10**18))
+    assert list(HostKeyCheck([str(known)], "strict").lookup("web1", "127.0.0.1", 22)[0]) == [first]
+    comment, at = ("#\n", 10**18) if what == "size" else ("", 10**18 + 1)
+    known.write_text(f"web1 {text_of(second)}\n{comment}")
+    os.utime(known, ns=(at, at))
+    assert list(HostKeyCheck([str(known)], "strict").lookup("web1", "127.0.0.1", 22)[0]) == [second]
+
+
+def test_a_key_is_learnt_by_the_first_file_of_several(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    key = a_key()
+    assert asked(HostKeyCheck([str(first), str(second)], "accept-new"), key)
+    assert first.read_text() == f"web1 {text_of(key)}\n"
+    assert not second.exists()
+
+
+def test_where_there_is_no_home_no_directory_of_that_name_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.chdir(tmp_path)
+    check = HostKeyCheck(["~/.ssh/known_hosts"], "accept-new")
+    assert not asked(check, a_key())
+    assert "can't be remembered (~/.ssh/known_hosts: there is no home directory)" in check.rejection("web1").message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_host_that_an_authority_vouches_for_learns_no_bare_key(tmp_path: Path) -> None:
@@ -151,7 +197,18 @@ def test_a_broken_line_with_a_marker_casts_doubt_on_all_and_one_without_is_passe
     assert "can't be read" in check.rejection("web1").message
 
 
-@pytest.mark.parametrize("data", ["ssh-ed25519 nonsense", "ssh-ed25519 AAAA", "ssh-rsa {ed25519}", "ssh-ed25519 {cut}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "ssh-ed25519",
+        "{ed25519}",
+        "ssh-ed25519 nonsense",
+        "ssh-ed25519 AAAA",
+        "ssh-rsa {ed25519}",
+        "ssh-ed25519 {cut}",
+        "ssh-ed25519 !{ed25519}",
+    ],
+)
 def test_a_line_that_revokes_what_is_no_key_casts_doubt_on_all(tmp_path: Path, data: str) -> None:
     key = a_key()
     blob = text_of(key).split()[1]
@@ -167,9 +224,24 @@ def test_a_line_that_revokes_what_is_no_key_casts_doubt_on_all(tmp_path: Path, d
 def test_a_revoked_key_of_a_kind_that_nobody_here_has_is_passed_over(tmp_path: Path) -> None:
     key, known = a_key(), tmp_path / "known_hosts"
     blob = base64.b64encode(b"\0\0\0\x07ssh-new" + b"\0\0\0\x01x").decode()
-    known.write_text(f"@revoked * ssh-new {blob} a comment\nweb1 {text_of(key)}\n")
+    certificate = "@revoked * x509v3-ssh-rsa CN=a,O=b a comment"
+    known.write_text(f"@revoked * ssh-new {blob} a comment\n{certificate}\nweb1 {text_of(key)} a comment of words\n")
     check = HostKeyCheck([str(known)], "strict")
     assert list(check.lookup("web1", "127.0.0.1", 22)[0]) == [key]
+
+
+def test_a_refusal_says_what_is_known_and_which_file_says_it(tmp_path: Path) -> None:
+    key, known = a_key(), tmp_path / "known_hosts"
+    known.write_text(f"web1 {text_of(key)}\n")
+    check = HostKeyCheck([os.devnull, str(known)], "strict")
+    check.lookup("web1", "127.0.0.1", 22)
+    changed = check.rejection("web1")
+    assert f"known {key.get_fingerprint()}, offered a key of another kind" in changed.message
+    assert changed.got is None
+    assert f"remove its line from {known}" in (changed.hint or "")
+    revoked = check.rejection("web1", "Host key is revoked")
+    assert "the host key is revoked: its certificate" in revoked.message
+    assert revoked.got is None
 
 
 def test_what_forgets_or_is_no_file_learns_no_key(tmp_path: Path) -> None:
