@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opsexec.closed_streams import stand_in
-from opsexec.errors import OpsError, UsageError
+from opsexec.errors import BadRunbook, OpsError, UsageError
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -21,6 +22,14 @@ INTERRUPTED = 130
 READER_GONE = 141
 """What a shell shows for a program that SIGPIPE ended: here, the reader of stdout went away."""
 
+_FLAGS = (
+    (re.compile(r"\btimeout_s\b"), "--timeout"),
+    (re.compile(r"(?<!grant's )\brun_as\b(?!:)"), "--as"),
+    (re.compile(r"\bcwd\b"), "--cwd"),
+    (re.compile(r"(?<=by )known_hosts\b"), "--known-hosts"),
+    (re.compile(r"\bhost keys accept-new\b"), "--accept-new"),
+)
+"""Arguments of the library that its hints name, and the flags of the command line that stand for them."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
@@ -134,7 +143,16 @@ def _told(error: Exception, program: str) -> int:
 
 def say(error: OpsError, program: str = "opsexec") -> None:
     """Print an error's sentence and its hint on stderr."""
-    tell(str(error), hint=error.hint, program=program)
+    tell(str(error), hint=hint_of(error) if program == "opsexec" else error.hint, program=program)
+
+
+def hint_of(error: OpsError) -> str | None:
+    """Return an error's hint with flags where the library's names an argument; a runbook's keys stay what they are."""
+    hint = error.hint
+    if hint and not isinstance(error, BadRunbook):
+        for name, flag in _FLAGS:
+            hint = name.sub(flag, hint)
+    return hint
 
 
 def tell(sentence: str, *, hint: str | None = None, program: str = "opsexec") -> None:
@@ -166,6 +184,9 @@ def worst(codes: Sequence[int]) -> int:
 
 def _crashed(error: Exception, program: str = "opsexec") -> int:
     """Keep the traceback of a defect in a file of the user's own and say where."""
+    if _wants_a_thread(error):
+        tell("no thread can be started: the limit of processes is reached", hint="see `ulimit -u`", program=program)
+        return COULD_NOT_RUN
     import traceback
 
     text = "".join(traceback.format_exception(error))
@@ -178,6 +199,13 @@ def _crashed(error: Exception, program: str = "opsexec") -> int:
         f"internal error: {_kind(error)}; the traceback is in {file}", hint="report it, with that file", program=program
     )
     return COULD_NOT_RUN
+
+
+def _wants_a_thread(error: Exception) -> bool:
+    """True for what Python raises where the kernel gives no thread (pthread_create(3), EAGAIN): no class of its own."""
+    if isinstance(error, ExceptionGroup):
+        return any(map(_wants_a_thread, error.exceptions))
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def _kind(error: Exception) -> str:

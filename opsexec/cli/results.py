@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opsexec.cli.ending import FAILED, OK, say, tell, worst
+from opsexec.cli.ending import FAILED, OK, hint_of, say, tell, worst
 from opsexec.cli.json_text import json_text
 from opsexec.errors import HostUnreachable, OpsError, StepFailed
 
@@ -77,7 +77,7 @@ class Result(NamedTuple):
 
 def error_json(error: OpsError) -> dict[str, Any]:
     """Return an error as plain JSON data."""
-    return {"code": error.code, "message": error.message, "hint": error.hint}
+    return {"code": error.code, "message": error.message, "hint": hint_of(error)}
 
 
 def how_it_ended(output: RunOutput) -> str:

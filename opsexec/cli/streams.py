@@ -43,8 +43,9 @@ class Aside:
     async def do(self, call: Callable[[], T]) -> T:
         """Do it and return its answer; raises its OSError. Cancelling stops the wait, not the call."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread  # only now: where there was none to be had, the next call asks again
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._jobs.put((loop, answer, call))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from opsexec.cli.arguments import add_host, add_user
 from opsexec.cli.command import Command
 from opsexec.cli.drive import drive
-from opsexec.cli.ending import OutputFailed, printable
+from opsexec.cli.ending import OutputFailed, printable, tell
 from opsexec.errors import CapabilityDenied, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from opsexec.cli.streams import Output
     from opsexec.executor import Executor, RunOutput, TtySession
     from opsexec.recording import Recording
+
+UNKNOWN_SHELL = "facts:user isn't granted, which says what the login shell is"
 
 
 def _arguments(parser: Parser) -> None:
@@ -59,7 +61,8 @@ async def _session(args: argparse.Namespace) -> int:
     columns, rows = size_of(0)
     term = os.environ.get("TERM", "xterm-256color")
     async with open_executor(target, args) as executor:
-        argv = tuple(args.program or await login_shell(executor, args.run_as))
+        shell = None if args.program else await login_shell(executor, args.run_as)
+        argv = tuple(args.program or [shell or "/bin/sh", "-l"])
         step = Tty(argv=argv, cwd=args.cwd, run_as=args.run_as, term=term, columns=columns, rows=rows)
         recording = None
         if args.record is not None:
@@ -68,7 +71,15 @@ async def _session(args: argparse.Namespace) -> int:
             )
         try:
             _tell_notes(executor)
-            output = await show(await executor.open_tty(step), recording)
+            try:
+                session = await executor.open_tty(step)
+            except CapabilityDenied as error:
+                if not args.program and shell is None:
+                    error.hint = f"{UNKNOWN_SHELL}: grant it, or name a program that is granted after --"
+                raise
+            if not args.program and shell is None:
+                tell(f"{UNKNOWN_SHELL}: this is /bin/sh")
+            output = await show(session, recording)
         except BaseException:  # a cancellation as well
             if recording is not None and recording.empty:
                 recording.discard()
@@ -89,16 +100,16 @@ def _tell_notes(executor: Executor) -> None:
         executor.on_note = lambda text: print(f"\ropsexec: {printable(text)}\r", file=sys.stderr, flush=True)
 
 
-async def login_shell(executor: Executor, run_as: str | None) -> list[str]:
-    """Return the login shell of whoever the terminal runs as; /bin/sh where asking for it isn't granted."""
+async def login_shell(executor: Executor, run_as: str | None) -> str | None:
+    """Return the login shell of whoever the terminal runs as; None where asking for it isn't granted."""
     from opsexec.steps import Facts
 
     try:
         output = await executor.run(Facts(names=("user",), run_as=run_as))
     except CapabilityDenied:
-        return ["/bin/sh", "-l"]
+        return None
     user = output.value.get("user") or {}
-    return [user.get("shell") or "/bin/sh", "-l"]
+    return user.get("shell") or "/bin/sh"
 
 
 async def show(session: TtySession, recording: Recording | None) -> RunOutput:

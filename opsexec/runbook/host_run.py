@@ -34,6 +34,7 @@ from opsexec.runbook.report import TAIL_CHARACTERS, HostReport, Status, StepRepo
 from opsexec.runbook.results import registered
 from opsexec.runbook.resume import HostState
 from opsexec.runbook.secrecy import refuse_said_secrets
+from opsexec.runbook.step_keys import in_keys
 from opsexec.runbook.template import references, render_open
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ def _failed(error: OpsError, output: RunOutput | None = None) -> _Made:
     if output is None and isinstance(error, StepFailed):
         output = error.output
     status: Status = "unreachable" if isinstance(error, HostUnreachable) else "failed"
-    text = error.message if error.hint is None else f"{error.message} ({error.hint})"
+    text = error.message if error.hint is None else f"{error.message} ({in_keys(error.hint)})"
     result = registered(output, failed=True, error=error.message)
     return _Made(status, output, output is not None and output.changed, text, result)
 

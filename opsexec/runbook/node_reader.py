@@ -8,6 +8,7 @@ from typing import Any
 
 from opsexec.errors import BadRunbook, OpsError
 from opsexec.runbook.reference import nearest
+from opsexec.runbook.step_keys import in_keys
 from opsexec.runbook.yaml_nodes import Entry, Node, fault
 
 
@@ -26,7 +27,8 @@ class NodeReader:
             if isinstance(error, BadRunbook) and error.placed:
                 raise
             kind = type(error) if isinstance(error, BadRunbook) else BadRunbook
-            raise kind(f"{self.file}:{line}: {error.message}", hint=error.hint, placed=True) from error
+            message, hint = in_keys(error.message), in_keys(error.hint or "") or None
+            raise kind(f"{self.file}:{line}: {message}", hint=hint, placed=True) from error
 
     def map(self, node: Node) -> dict[str, Entry]:
         """Return a map's entries."""

@@ -145,9 +145,17 @@ def test_without_a_program_it_is_the_login_shell(cli: Cli, host: list[str]) -> N
         person.types("exit\r")
         assert person.leaves() == 0
     with at_terminal(cli, "tty", *host, "--cap", "tty:/bin/sh -l") as person:
+        person.sees("facts:user isn't granted, which says what the login shell is: this is /bin/sh")
         ask(person, "echo shell=$0", "shell=/bin/sh")
         person.types("exit\r")
         assert person.leaves() == 0
+
+
+def test_a_login_shell_that_nobody_may_ask_for_is_what_a_denial_names(cli: Cli) -> None:
+    with at_terminal(cli, "tty", "local:", "--cap", "tty:/bin/bash -l") as person:
+        assert person.leaves() == 3
+        assert b"denied by the caller: needs tty:/bin/sh -l" in person.screen
+        assert b"hint: facts:user isn't granted" in person.screen
 
 
 def test_a_denied_program_opens_no_terminal(cli: Cli, host: list[str]) -> None:

@@ -7,13 +7,15 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from opsexec.cli import ending, main
 from opsexec.cli.ending import printable, worst
-from opsexec.errors import HostUnreachable
+from opsexec.cli.results import error_json
+from opsexec.errors import BadRunbook, HostUnreachable, StepTimeout
 
 
 def test_an_unexpected_error_is_one_sentence_and_its_traceback_stands_in_a_private_file(
@@ -43,6 +45,51 @@ def test_the_traceback_is_kept_elsewhere_when_the_state_directory_cannot_be_made
     assert main(["hosts"]) == 3
     (file,) = tmp_path.glob("opsexec-crash-*.txt")
     assert str(file) in capsys.readouterr().err
+
+
+def fake_thread_start(thread: object) -> None:
+    """As CPython does where pthread_create(3) has none to give."""
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("program", ["opsexec", "ops-agent"])
+def test_without_a_thread_a_sentence_says_which_limit_is_reached(monkeypatch, capsys, tmp_path, program) -> None:
+    def starved(argv: object) -> None:
+        threading.Thread(target=print).start()
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("opsexec.cli.parser.parse", starved)
+    monkeypatch.setattr(threading.Thread, "start", fake_thread_start)
+    if program == "opsexec":
+        assert main(["hosts"]) == 3
+    else:
+        group = ExceptionGroup("two", [RuntimeError("can't start new thread"), ValueError("of no moment")])
+        assert ending.ended(group, program) == 3
+    sentence = f"{program}: no thread can be started: the limit of processes is reached"
+    assert capsys.readouterr().err == f"{sentence}\n  hint: see `ulimit -u`\n"
+    assert not list(tmp_path.rglob("crash-*"))
+
+
+@pytest.mark.parametrize(
+    ("of_the_library", "of_the_command"),
+    [
+        ("raise timeout_s", "raise --timeout"),
+        ("use run_as with root, or let this user manage units", "use --as with root, or let this user manage units"),
+        ("add root to the grant's run_as if this is wanted", "add root to the grant's run_as if this is wanted"),
+        ('grant "run_as:root" if this is wanted', 'grant "run_as:root" if this is wanted'),
+        ("make the directory first, or leave cwd out", "make the directory first, or leave --cwd out"),
+        ("name the file by known_hosts", "name the file by --known-hosts"),
+        ("add it to /k, or use host keys accept-new", "add it to /k, or use --accept-new"),
+        ("is the host up, and the port open?", "is the host up, and the port open?"),
+    ],
+)
+def test_a_hint_names_the_flag_not_the_argument_of_the_library(capsys, of_the_library, of_the_command) -> None:
+    error = StepTimeout("no end after 1 s", host="web1", hint=of_the_library)
+    ending.say(error)
+    assert capsys.readouterr().err.endswith(f"  hint: {of_the_command}\n")
+    assert error_json(error)["hint"] == of_the_command
+    ending.say(BadRunbook("no end after 1 s", hint=of_the_library))
+    assert capsys.readouterr().err.endswith(f"  hint: {of_the_library}\n")
 
 
 def test_what_a_host_says_cannot_drive_the_terminal(capsys) -> None:

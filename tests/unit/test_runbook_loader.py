@@ -132,7 +132,7 @@ def test_exec_as_one_text_is_refused_with_a_hint():
             "exec: [id]\nretry: { times: 99999999999999999999 }",
             "r.yaml:6: a number is needed, not '99999999999999999999'",
         ),
-        ("exec: [id]\ntimeout: -1", "r.yaml:5: timeout_s -1.0 is not"),
+        ("exec: [id]\ntimeout: -1", "r.yaml:5: timeout -1.0 is not"),
         ("exec: [id]\nregister: host", "r.yaml:5: the variable 'host' is set by the engine"),
         ("exec: [id, '${a']", "r.yaml:5: malformed reference"),
         ("exec: [id]\nname: 'a ${b}'", "r.yaml:5: the step name"),
