@@ -156,6 +156,16 @@ HELD_BACK = [
     ".kilocodemodes", ".kiro/x", ".qwen/x", ".trae/x", "QWEN.md", "CRUSH.md", "WARP.md", ".rules",
     ".azure-pipelines/x", ".builds/x", ".dagger/x", ".harness/x", ".semaphore/x", ".teamcity/x", ".tekton/x",
     ".appveyor.yml", ".build.yml", ".cirrus.star", "codefresh.yml", "wercker.yml",
+    ".devcontainer.json", ".gitpod.yml", ".gitpod.Dockerfile", ".codesandbox/tasks.json", ".idx/dev.nix",
+    ".helix/languages.toml", ".run/x.run.xml", ".settings/x", ".vim/x", ".nvim/x", ".nvimrc", "_vimrc", "_exrc",
+    ".lazy.lua", ".project", "x.sublime-project", ".replit", "devfile.yaml", ".devfile.yaml", ".cursorignore",
+    ".geminiignore", ".agent/rules/x", ".antigravity/x", ".copilot/x", ".devin/x", ".factory/x", ".cline/x",
+    "githooks/x", ".git-hooks/x", "git-hooks/x", ".hooks/x", "lefthook.toml", ".lefthook.json", ".overcommit.yml",
+    ".simple-git-hooks.cjs", "captainhook.json", "hk.pkl", "prek.toml", "pre-commit", "scripts/post-checkout",
+    "tools/hooks/post-merge", "reference-transaction", "fsmonitor-watchman", "__pycache__/x", "x.pyc", "x.pyo",
+    ".python-version", ".pnpmfile.mjs", ".pnp.cjs", ".pnp.loader.mjs", "bunfig.toml", "rust-toolchain",
+    "rust-toolchain.toml", ".flaskenv", ".Renviron", ".Rprofile", "latexmkrc", "matplotlibrc", ".gdbearlyinit",
+    ".lldbinit-lldb",
 ]  # fmt: skip
 WARNED_OF = [
     "Makefile", "GNUmakefile", "rules.mk", "justfile", ".justfile", "Taskfile.yml", "Rakefile", "Gemfile.lock",
@@ -167,6 +177,14 @@ WARNED_OF = [
     "x.dockerfile", "docker-compose.yml", "Vagrantfile", "flake.nix", "shell.nix", "default.nix", "BUILD.bazel",
     "WORKSPACE.bazel", "x.bzl", "composer.json", "composer.lock", "deno.jsonc", "Pipfile.lock", "ansible.cfg",
     "Directory.Build.props", "Package.swift", "mix.exs", "fabfile.py", "Tiltfile", "Procfile.dev",
+    "Makefile.inc", "npm-shrinkwrap.json", "pnpm-workspace.yaml", "bun.lockb", "vite.config.mts", "turbo.json",
+    "nx.json", "pytest.ini", ".mypy.ini", ".flake8", "pylintrc", "uv.lock", "uv.toml", "poetry.lock", "poetry.toml",
+    "pdm.lock", "pdm.toml", "pixi.toml", "pixi.lock", "Cargo.lock", "go.mod", "go.sum", "go.work.sum", ".rspec",
+    ".rubocop.yml", "Containerfile", "docker-bake.hcl", "devbox.json", "devenv.nix", "devenv.yaml", "main.tf",
+    "terragrunt.hcl", "renovate.json5", ".goreleaser.yaml", "BUILD", "MODULE.bazel", "Directory.Packages.props",
+    "Directory.Build.targets", "x.csproj", "NuGet.Config", "SConstruct", "wscript", "build.zig.zon", "build.xml",
+    "project.clj", "rebar.config", "Setup.hs", "Podfile.lock", "Guardfile", "gradle-wrapper.jar", "x.so", "x.dylib",
+    "x.dll", "x.pyd", "x.node",
 ]  # fmt: skip
 
 
@@ -189,7 +207,25 @@ def test_other_histories_do_not_come_either(path: str) -> None:
     assert never(path)
 
 
-@pytest.mark.parametrize("path", ["README.md", "src/main.py", "docs/agent.md", "a.rc", "environment.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "README.md",
+        "src/main.py",
+        "docs/agent.md",
+        "a.rc",
+        "environment.py",
+        ".gitignore",
+        "pre_commit.py",
+        "uv.py",
+        "app-version",
+        "src/build/x.js",
+        "poetry.rs",
+        "runs/x",
+        "hooks/useState.ts",
+        "cursor/x",
+    ],
+)
 def test_ordinary_files_come(path: str) -> None:
     assert held_back(path) is None
     assert warned(path) is None
