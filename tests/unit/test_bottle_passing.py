@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from bottle.sidecars.egress import archives, search
-from bottle.sidecars.egress.passing import Reading
+from bottle.sidecars.egress.encodings import Unreadable
+from bottle.sidecars.egress.passing import ANOTHER_LENGTH, Masking, Reading, masked, may_have_body
 from opsexec.far.known_values import KnownValues
 
 SECRET = "tok-REAL-0123456789abcdef"
@@ -42,9 +43,9 @@ LAYERS: dict[str, tuple[Callable[[bytes], bytes], ...]] = {
 }
 
 
-def sent(blocks: Iterable[bytes]) -> tuple[bytes, str]:
+def sent(blocks: Iterable[bytes], encoding: str = "identity", length: str = "") -> tuple[bytes, str]:
     """What has left of a body once it has ended, and why no more."""
-    reading = Reading(KNOWN, "identity")
+    reading = Reading(KNOWN, encoding, length)
     went = b"".join(part for each in (*blocks, b"") for part in reading.feed(each))
     return went, reading.refused
 
@@ -105,3 +106,103 @@ def test_of_a_block_of_bzip2_in_base64_nothing_leaves_before_it_is_read(layers: 
     for at in range(0, len(body), 60_000):
         unpacking.feed(body[at : at + 60_000])
         assert unpacking.lag >= len(body)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize("inner", [b"%s", b"x" * 3000 + b" %s behind"], ids=["alone", "behind"])
+@pytest.mark.parametrize("layers", ["plain", "base64 twice"])
+def test_a_value_in_an_encoded_body_is_found(size: int, inner: bytes, layers: str) -> None:
+    value = SECRET.encode()
+    for layer in LAYERS.get(layers, ()):
+        value = layer(value)
+    body = gzip.compress(inner % value)
+    went, refused = sent(cut(body, size), "gzip")
+    assert refused == FOUND
+    assert went != body
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_an_encoded_body_passes_as_it_is(size: int) -> None:
+    body = gzip.compress(b"an ordinary text, " * 200)
+    assert sent(cut(body, size), "gzip") == (body, "")
+
+
+def test_a_value_beside_what_is_encoded_is_found_too() -> None:
+    """What stands in the body as it is sent: a comment of gzip's own is nothing that comes out of it."""
+    body = gzip.compress(b"text")
+    commented = body[:3] + b"\x10" + body[4:10] + SECRET.encode() + b"\0" + body[10:]
+    assert sent([commented], "gzip") == (b"", FOUND)
+
+
+def test_an_encoded_body_that_is_cut_short_or_none_is_refused() -> None:
+    body = gzip.compress(b"an ordinary text, " * 200)
+    went, refused = sent([body[:-9]], "gzip")
+    assert (went, bool(refused)) == (body[:-9], True)
+    assert refused.startswith("the body ")
+    assert sent([b"no gzip at all"], "gzip")[0] == b""
+    assert sent([b"no gzip at all"], "gzip")[1]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "length", "passed", "refused"),
+    [
+        ([b" - ", b" -"], "5", b" -  -", ""),
+        ([b" - "], "5", b" - ", ANOTHER_LENGTH),
+        ([b" - ", b" - "], "5", b" -  - ", ANOTHER_LENGTH),
+        ([], "5", b"", ANOTHER_LENGTH),
+        ([], "0", b"", ""),
+        ([b" "], "0", b" ", ANOTHER_LENGTH),
+        ([b" - "], "", b" - ", ""),
+    ],
+)
+def test_a_body_is_as_long_as_it_says(blocks: list[bytes], length: str, passed: bytes, refused: str) -> None:
+    assert sent(blocks, "identity", length) == (passed, refused)
+
+
+@pytest.mark.parametrize("size", [60_000, 1 << 20])
+def test_what_waited_for_an_archive_to_be_read_leaves_in_its_order(size: int) -> None:
+    body = b"before " + base64.b64encode(bz2.compress(NOISE[:60_000])) + b" behind"
+    reading = Reading(KNOWN, "identity")
+    went = [part for each in cut(body, size) for part in reading.feed(each)]
+    assert len(b"".join(went)) < len(body)
+    last = reading.feed(b"")
+    assert b"".join((*went, *last)) == body
+    assert (all((*went, *last)), reading.refused) == (True, "")
+
+
+def test_without_a_value_to_look_for_all_passes() -> None:
+    reading = Reading(KnownValues({}), "identity")
+    assert reading.feed(b"abc") == [b"abc"]
+    assert reading.feed(b"") == []
+    assert reading.refused == ""
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_token_in_an_answer_is_masked_whatever_it_is_encoded_with(encoding: str, size: int) -> None:
+    text = b"a " * 300 + SECRET.encode() + b" b" * 300 + b" tok-REAL"
+    body = text if encoding == "identity" else gzip.compress(text)
+    masking = Masking(KNOWN, encoding)
+    parts = [part for each in (*cut(body, size), b"") for part in masking.feed(each)]
+    assert b"".join(parts) == text.replace(SECRET.encode(), b"*" * len(SECRET)) == masked(KNOWN, text)
+    assert all(parts)
+
+
+def test_an_answer_that_is_cut_short_ends_the_connection() -> None:
+    body = gzip.compress(b"an ordinary text, " * 200)
+    masking = Masking(KNOWN, "gzip")
+    masking.feed(body[:-9])
+    with pytest.raises(Unreadable):
+        masking.feed(b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "body"),
+    [("HEAD", 200, False), ("GET", 204, False), ("GET", 304, False), ("GET", 200, True), ("POST", 404, True)],
+)
+def test_which_answers_have_a_body(method: str, status: int, body: bool) -> None:
+    assert may_have_body(method, status) == body
