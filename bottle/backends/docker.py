@@ -127,11 +127,12 @@ def surroundings(plan: BottlePlan, place: Place) -> list[Phase]:
     root = GivenFile("root.tar", content=_root_tar().decode("ascii"))
     own = ImageBuild(name=BUNDLE_IMAGE, dockerfile=BUNDLE_DOCKERFILE, labels=OURS, files=(root,))
     left = leftovers(place)[:2] if place.again else ()
+    # An engine is slowest with networks: what is quickly answered is asked behind them.
     return [
-        *([Phase("left over", left)] if left else []),
         Phase("inner network", (inner,)),
         Phase("outer network", (outer,), ending=leftovers(place)),
         Phase("bundle image", (own,)),
+        *([Phase("left over", left)] if left else []),
     ]
 
 

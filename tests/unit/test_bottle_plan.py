@@ -12,7 +12,7 @@ import pytest
 
 from bottle import credentials, launch
 from bottle.authority import Authority
-from bottle.backends import bwrap
+from bottle.backends import bwrap, docker
 from bottle.backends.base import Place, all_steps
 from bottle.egress import effective_egress
 from bottle.errors import BadManifest, CredentialMissing
@@ -143,6 +143,13 @@ class TestPlan:
     def test_the_command_provider_needs_a_command(self) -> None:
         with pytest.raises(BadManifest, match="has no command"):
             plan_of({}, arguments=())
+
+
+def test_a_second_start_asks_an_engine_for_its_networks_first() -> None:
+    """They take the longest, and nothing that may have been left over stands in their way."""
+    plan = replace(plan_of({}), backend="docker")
+    phases = [phase.name for phase in docker.surroundings(plan, replace(PLACE, again=True))]
+    assert phases == ["inner network", "outer network", "bundle image", "left over"]
 
 
 class TestPreflight:
