@@ -21,6 +21,8 @@ from opsexec.runbook.preflight import check_host, literal_secrets, read_secrets,
 from opsexec.runbook.progress import Notice, Progress, RunFinished, RunStarted, SilentProgress, TierStarted
 from opsexec.runbook.report import HostReport, Report
 from opsexec.runbook.resume import JournalState
+from opsexec.runbook.sources import Sources
+from opsexec.runbook.unused import unused
 from opsexec.runbook.variables import Scope
 from opsexec.secret import MASK
 
@@ -123,7 +125,9 @@ class Engine:
             self._masker.add(options.vars[name])
         self._journal.masker = self._masker
         own = runbook.capability_set()
-        notices: dict[str, None] = {}
+        notices = dict.fromkeys(unused(runbook, self._inventory.hosts.values(), options.vars))
+        sources = Sources(runbook, hosts, options.tags, resumed=self._past is not None)
+        steps = runbook.all_steps()
         for plan in plans:
             for host in plan.hosts:
                 builtins = {
@@ -142,7 +146,7 @@ class Engine:
                 self._scopes[host.name] = scope
                 held = host.capability_set()
                 self._sets[host.name] = held if own is None else held & own
-                for notice in check_host(runbook, scope, host, self._sets[host.name], runbook.all_steps()):
+                for notice in check_host(runbook, scope, host, self._sets[host.name], steps, sources):
                     notices[notice] = None
                 self.report.hosts[host.name] = HostReport(host.name, [])
         for name in untaken(plans, runbook, self._inventory, options.limit):

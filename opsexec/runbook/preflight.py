@@ -17,6 +17,7 @@ from opsexec.runbook.model import RESERVED, Assert, Runbook, RunbookStep, Templa
 from opsexec.runbook.options import RunOptions
 from opsexec.runbook.reference import Reference, nearest
 from opsexec.runbook.rendering import render_step, template_references
+from opsexec.runbook.sources import Sources
 from opsexec.runbook.template import references
 from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
@@ -56,18 +57,19 @@ def check_host(
     host: InventoryHost,
     capabilities: CapabilitySet,
     steps: Sequence[tuple[str, RunbookStep]],
+    sources: Sources | None = None,
 ) -> list[str]:
     """Check every step for one host as far as it can be known; return what a person should be told.
 
-    Raises BadRunbook (undefined variable, misplaced secret, fields that make no Step) and CapabilityDenied
-    (the runbook's own `capabilities` can never admit the step).
+    Raises BadRunbook (undefined variable, misplaced secret, fields that make no Step, a source that isn't there) and
+    CapabilityDenied (the runbook's own `capabilities` can never admit the step).
     """
     later: set[str] = set()
     notices = []
     for _, step in steps:
         where = f"{runbook.file}:{step.line}: " if runbook.file and step.line else f"step {step.title!r}: "
         try:
-            notice = _check_step(runbook, step, scope, host, capabilities, later)
+            notice = _check_step(runbook, step, scope, host, capabilities, later, sources)
         except BadRunbook as error:
             kind = type(error)
             raise kind(f"{where}{error.message} (on {host.name})", hint=error.hint) from error
@@ -89,11 +91,14 @@ def _check_step(
     host: InventoryHost,
     capabilities: CapabilitySet,
     later: set[str],
+    sources: Sources | None,
 ) -> str | None:
+    certain = True
     if step.when is not None:
         condition = parse_condition(step.when)
         _check_references(condition.references(), scope, later)
-        if _known_now(condition, later) and not condition.holds(scope):
+        certain = _known_now(condition, later)
+        if certain and not condition.holds(scope):
             return None
     if step.changed_when is not None:
         _check_references(parse_condition(step.changed_when).references(), scope, {*later, "result"})
@@ -107,7 +112,10 @@ def _check_step(
         _check_references(needed, scope, later)
         if any(reference.name in later for reference in needed):
             return None
-    return _check_grants(runbook, step, render_step(action, scope), host, capabilities)
+    made = render_step(action, scope)
+    if sources is not None and certain:
+        sources.require(step, made)
+    return _check_grants(runbook, step, made, host, capabilities)
 
 
 def _check_grants(

@@ -26,6 +26,7 @@ class Fleet:
     def __init__(self, **hosts: FakeHost | Mapping[str, Any]) -> None:
         self.hosts = {n: h if isinstance(h, FakeHost) else FakeHost(n, answers=h) for n, h in hosts.items()}
         self.details: dict[str, dict[str, Any]] = {}
+        self.urls: dict[str, str] = {}
         self.opened: list[str] = []
         self.down: set[str] = set()
         self.open = self.busy = 0
@@ -34,7 +35,8 @@ class Fleet:
     @property
     def inventory(self) -> Inventory:
         return Inventory(
-            InventoryHost(name=name, url=f"ssh://{name}", **self.details.get(name, {})) for name in self.hosts
+            InventoryHost(name=name, url=self.urls.get(name, f"ssh://{name}"), **self.details.get(name, {}))
+            for name in self.hosts
         )
 
     def connect(self, host, capabilities):
