@@ -41,7 +41,14 @@ PROTECTED_PATHS = re.compile(
 )
 """Paths that a forge acts on by itself, with rights the agent hasn't: its pipelines, and who must review what."""
 
-LFS_POINTER = re.compile(rb"\Aversion https?://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/")
+LFS_POINTER = re.compile(
+    r"(?:\s|ext-[^\n]*\n)*version https?://(?:(?:git-lfs|hawser)\.github\.com/spec|git-media\.io/v)/"
+)
+"""As git-lfs reads one: with any white space and its extensions' lines in front, and by its older names as well."""
+
+LFS_BYTES = 1024
+"""A pointer is no longer, with all that stands in front of it."""
+
 _MODULE_URL = re.compile(rb"(?im)(?:^|\])[ \t\r]*url[ \t]*=[ \t]*(.*?)[ \t\r]*$")
 _FINE_URL = re.compile(
     rb"(?:https://(?![^/@]*:[^/@]*@)[^\s\"]+|ssh://[A-Za-z0-9][^\s\"]*|[A-Za-z0-9_.-]+@[A-Za-z0-9][^\s:\"]*:[^\s:\"-][^\s:\"]*|\.\.?/[^\s\"]*)\Z"
@@ -100,7 +107,7 @@ def path_refusal(policy: dict[str, Any], change: Change) -> str | None:
 
 def blob_refusal(policy: dict[str, Any], content: bytes) -> str | None:
     """Return what is wrong with a file's content wherever it is, None where nothing is."""
-    if not policy["lfs"] and LFS_POINTER.match(content[:200]):
+    if not policy["lfs"] and LFS_POINTER.match(content[:LFS_BYTES].decode("utf-8", "replace")):
         return "it is a Git LFS pointer, whose content would go around the gate"
     return None
 

@@ -156,7 +156,17 @@ def test_what_only_looks_like_it_passes(path: str) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", True),
         (b"version https://hawser.github.com/spec/v1\n", True),
         (b"version http://git-lfs.github.com/spec/v1\n", True),
-        (b"\nversion https://git-lfs.github.com/spec/v1\n", False),
+        (b"version http://git-media.io/v/2\noid sha256:1\n", True),
+        (b"\nversion https://git-lfs.github.com/spec/v1\n", True),
+        (
+            " \t\r\n\v\f\x85\xa0\u1680\u2003\u2028\u3000".encode() * 40
+            + b"version https://git-lfs.github.com/spec/v1\n",
+            True,
+        ),
+        (b"ext-0-a sha256:1\r\n\nversion https://git-lfs.github.com/spec/v1\n", True),
+        (b"-version https://git-lfs.github.com/spec/v1\n", False),
+        (b"\n" * 1024 + b"version https://git-lfs.github.com/spec/v1\n", False),
+        (b"version https://git-lfs.github.com/", False),
         (b"version https://git-lfsxgithub.com/spec/v1\n", False),
         (b"see version https://git-lfs.github.com/spec/v1\n", False),
     ],
@@ -164,3 +174,14 @@ def test_what_only_looks_like_it_passes(path: str) -> None:
 def test_a_pointer_to_what_the_gate_does_not_see_is_refused(content: bytes, refused: bool) -> None:
     assert (git_policy.blob_refusal(git_policy.DEFAULTS, content) is not None) == refused
     assert git_policy.blob_refusal({**git_policy.DEFAULTS, "lfs": True}, content) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        (b".gitmodules", True), (b"a/b/.gitmodules", True), (b".GitModules", True),
+        (b"gitmodules", False), (b"a.gitmodules", False), (b".gitmodules/a", False), (b".gitmodules.old", False),
+    ],
+)  # fmt: skip
+def test_where_submodules_addresses_are_read(path: bytes, read: bool) -> None:
+    assert git_policy.modules(Change("100644", "1" * 40, path)) is read

@@ -285,7 +285,7 @@ def test_paths_a_forge_acts_on(path: bytes, refused: bool) -> None:
     [
         ("https://example.org/a/b.git", False), ("ssh://git@example.org/a", False), ("git@example.org:a/b", False),
         ("../sibling", False), ("https://user:word@example.org/a", True), ("ext::sh -c id", True),
-        ("file:///etc", True),
+        ("file:///etc", True), ("https://example.org/a --upload-pack=id", True), ("../sibling x", True),
         ("-oProxyCommand=id", True), ("git://example.org/a", True), ("git@-example:a", True), ("/etc", True),
     ],
 )  # fmt: skip
@@ -294,6 +294,7 @@ def test_addresses_of_submodules(url: str, refused: bool) -> None:
         '[submodule "a"]\n\tpath = a\n\turl = {}\n',
         '[submodule "a"] URL={}\n',
         '[submodule "]"]\r\r url= {}',
+        '[submodule "a"]\n url = "{}"\n',
     ):
         assert (git_policy.modules_refusal(form.format(url).encode()) is not None) is refused
 
