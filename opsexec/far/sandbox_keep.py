@@ -175,11 +175,13 @@ def _watch(pid: int, rooms: list[Room], name: str) -> int:
             select.select([], [], [], timeout)
             ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return OVER << 8 if over else status
+            if over is None:
+                return status
+            _say(name, f"{over}: ended")
+            return OVER << 8
         over = over or _first_over(rooms, pid)
         if over is not None:
-            _say(name, f"{over}: ended")
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)  # before a word of it: those wait for whoever reads
 
 
 def _first_over(rooms: list[Room], pid: int) -> str | None:
@@ -194,4 +196,5 @@ def _first_over(rooms: list[Room], pid: int) -> str | None:
 
 
 def _say(name: str, text: str) -> None:
+    select.select([], [2], [])  # the program may have set this same pipe not to block, and filled it
     os.write(2, f"sandbox {name}: {text}\n".encode("utf-8", "backslashreplace"))
