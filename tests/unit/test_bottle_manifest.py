@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from bottle.errors import BadManifest
 from bottle.manifest import load_directories, load_object
-from bottle.manifest.kinds import Bottle, EnvValue
+from bottle.manifest.kinds import AgentProvider, Bottle, Egress, EnvValue, GitGate, GitUser, Route
 from tests.parts.bottle_manifests import HomeRoot
 
 ROUTE = "egress:\n  routes:\n    - host: {}\n"
@@ -273,8 +274,8 @@ class TestExtends:
     @pytest.mark.parametrize(
         ("bottles", "says"),
         [
-            ({"dev": "extends: dev\n"}, "dev -> dev"),
-            ({"dev": "extends: b\n", "b": "extends: c\n", "c": "extends: dev\n"}, "dev -> b -> c -> dev"),
+            ({"dev": "extends: dev\n"}, "dev.md:2: a bottle extends itself: dev -> dev"),
+            ({"dev": "extends: b\n", "b": "extends: c\n", "c": "extends: dev\n"}, "itself: dev -> b -> c -> dev"),
             ({"dev": "extends: gone\n"}, "there is no bottle 'gone' (chain: dev -> gone)"),
             ({"dev": "extends: ../dev\n"}, "is no bottle's name"),
         ],
@@ -286,6 +287,41 @@ class TestExtends:
         with pytest.raises(BadManifest) as caught:
             load(home)
         assert says in str(caught.value)
+
+    def test_what_a_child_says_holds_against_its_parent_and_what_it_does_not_say_is_inherited(
+        self, home: HomeRoot
+    ) -> None:
+        provider = "agent_provider: {template: claude}\n"
+        home.bottle("base", f"{provider}supervise: true\n{ROUTE.format('base.x')}git-gate: {{user: {{name: Base}}}}\n")
+        home.bottle("dev", "extends: base\nenv: {A: dev}\n")
+        found = load(home)
+        assert (found.agent_provider, found.supervise) == (AgentProvider("claude"), True)
+        assert (found.egress, found.extends) == (Egress((Route("base.x"),)), None)
+        assert found.git_gate == GitGate(GitUser("Base"))
+        home.bottle(
+            "dev",
+            "extends: base\nagent_provider: {template: codex}\nsupervise: false\negress: {routes: []}\n"
+            "git-gate: {user: {email: d@x}}\n",
+        )
+        found = load(home)
+        assert (found.agent_provider, found.supervise, found.egress) == (AgentProvider("codex"), False, Egress())
+        assert found.git_gate == GitGate(GitUser("Base", "d@x"))
+
+    def test_a_chain_of_16_is_read_and_no_longer_one(self, home: HomeRoot) -> None:
+        names = ["dev", *(f"b{at}" for at in range(2, 18))]
+        for name, parent in pairwise(names):
+            home.bottle(name, f"extends: {parent}\n")
+        home.bottle(names[15], "env: {A: far}\n")
+        assert load(home).env["A"].text == "far"
+        home.bottle(names[15], f"extends: {names[16]}\n")
+        home.bottle(names[16], "env: {A: further}\n")
+        with pytest.raises(BadManifest, match="over 16 bottles in one chain"):
+            load(home)
+
+    def test_a_missing_parent_is_told_with_those_there_are(self, home: HomeRoot) -> None:
+        message, hint = refusal(home, "extends: gone\n")
+        assert message.endswith("dev.md:2: there is no bottle 'gone' (chain: dev -> gone)")
+        assert hint == "bottles: dev"
 
 
 @pytest.mark.parametrize(
