@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from agent.principal import alternatives
-from opsexec.capability import CapabilitySet, Layer
-from opsexec.errors import CapabilityDenied
+from opsexec.capability import CapabilitySet, Layer, Requirement
+from opsexec.errors import BadCapability, CapabilityDenied
 from opsexec.steps.base import Step
 
 if TYPE_CHECKING:
     from agent.config import Config
 
 Number = TypeVar("Number", int, float)
+
+MAX_EFFORT = 250_000
+"""Comparisons that judging one step by its caller's own set may take, some tenths of a second in all: nobody else is
+served meanwhile.
+"""
 
 
 class GrantSet(CapabilitySet):
@@ -79,8 +84,12 @@ def deciding(
     """Return the grant that admits most of what a step needs, and that grant narrowed by the caller's own set.
 
     The first that admits all of it wins, so a step runs under one grant as a whole, never under two halves.
+    Raises BadCapability for a caller's own set by which it takes too long to judge this step.
     """
     needs = step.requires()
+    if attenuation is not None and _effort(attenuation, needs) > MAX_EFFORT:
+        text = f"it takes over {MAX_EFFORT} comparisons to judge this step by its caller's own set"
+        raise BadCapability(text, hint="give fewer grants, without ** between two names")
     grant, best, best_score = NO_GRANT, NOTHING, -1
     for held in grants:
         narrowed = held if attenuation is None else held.narrowed(attenuation)
@@ -89,6 +98,25 @@ def deciding(
         if score > best_score:
             grant, best, best_score = held, narrowed, score
     return grant, best
+
+
+def _effort(held: CapabilitySet, needs: Iterable[Requirement]) -> int:
+    """Return how many comparisons it may take to judge these needs by a set.
+
+    Behind a `**` that more follows, a path's parts may each be compared with the pattern's: who chooses both has them.
+    """
+    grants = sum(len(layer.capabilities) for layer in held.layers)
+    behind = sum(
+        each.words[0].count("/")
+        for layer in held.layers
+        for each in layer.capabilities
+        if each.kind != "name" and "**/" in each.words[0]
+    )
+    return sum(grants + behind * _path(need).count("/") for need in needs)
+
+
+def _path(need: Requirement) -> str:
+    return need.resource if isinstance(need.resource, str) else need.resource[0]
 
 
 def still_admits(grants: Iterable[GrantSet], attenuation: CapabilitySet | None, step: Step) -> bool:

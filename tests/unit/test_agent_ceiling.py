@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ceiling import NO_GRANT, Ceiling, GrantSet, deciding, effective, still_admits
+from agent.ceiling import MAX_EFFORT, NO_GRANT, Ceiling, GrantSet, deciding, effective, still_admits
 from agent.config import parse_config
-from opsexec import CapabilitySet, Exec
-from opsexec.errors import CapabilityDenied
+from opsexec import CapabilitySet, Exec, MoveFile, ReadFile
+from opsexec.errors import BadCapability, CapabilityDenied
 from opsexec.steps.base import Step
 
 HEAD = '[agent]\nlisten = ["unix:/run/a/a.sock"]\nstate_dir = "/var/lib/a"\n'
@@ -136,3 +137,29 @@ def test_a_step_is_admitted_exactly_when_one_grant_and_the_caller_both_admit_it(
     step = Exec([f"/bin/{name}"])
     expected = any(admits(held, step) for held in grants) and (own is None or admits(own, step))
     assert admits(effective(grants, own, step), step) == expected
+
+
+DEEP = "/" + "a/" * 2000 + "x"
+
+
+@pytest.mark.parametrize(
+    ("own", "step"),
+    [
+        ([f"fs.read:/**/{'a/' * 900}b{at}" for at in range(60)], ReadFile(DEEP)),
+        ([f"fs.read:/**/{'a*/' * 30}b{at}" for at in range(60)], ReadFile(DEEP)),
+        ([f"fs.*:/**/a/**/b{at}" for at in range(1000)], MoveFile(DEEP, DEEP + "y")),
+        ([f"exec:/**/{'a/' * 900}b{at}" for at in range(60)], Exec([DEEP])),
+    ],
+)
+def test_a_set_by_which_a_step_takes_long_to_judge_is_refused_before_it_is(own: list[str], step: Step) -> None:
+    held = ceiling('[[grants]]\nprincipal = "unix:root"\ncapabilities = ["exec:**", "fs.*:/**"]\n').grants("unix:root")
+    with pytest.raises(BadCapability, match=f"over {MAX_EFFORT} comparisons"):
+        effective(held, CapabilitySet.of(*own), step)
+
+
+def test_a_large_set_of_plain_grants_judges_steps() -> None:
+    held = ceiling('[[grants]]\nprincipal = "unix:root"\ncapabilities = ["exec:**", "fs.*:/**"]\n').grants("unix:root")
+    own = CapabilitySet.of(*(f"fs.read:/srv/app{at}/**" for at in range(4000)), "fs.read:/**/log/*.log")
+    assert admits(effective(held, own, ReadFile("/srv/app3999/etc/x")), ReadFile("/srv/app3999/etc/x"))
+    assert admits(effective(held, own, ReadFile("/var/log/x.log")), ReadFile("/var/log/x.log"))
+    assert not admits(effective(held, own, ReadFile(DEEP)), ReadFile(DEEP))
