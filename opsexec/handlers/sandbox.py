@@ -41,9 +41,11 @@ MASKED = tuple(
     for name in (
         "kcore", "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo", "pagetypeinfo", "timer_list",
         "kallsyms", "keys", "key-users", "iomem", "ioports", "mtrr", "sched_debug", "latency_stats", "config.gz",
+        "cmdline", "interrupts",
     )
 )  # fmt: skip
-"""What tells of the whole host. Most are root's own, which is who the program is outside when root started it."""
+"""What tells of the whole host. Most are root's own, which is who the program is outside when root started it; the
+kernel's own words (which may hold secrets) and its interrupts (by which keys pressed are timed) are anybody's."""
 
 
 async def handle(step: Step, context: Context) -> Outcome:

@@ -30,7 +30,7 @@ def opens(path):
     try: os.close(os.open(path, os.O_WRONLY)); return True
     except OSError: return False
 MASKED = ['/proc/kpageflags', '/proc/kpagecount', '/proc/slabinfo', '/proc/vmallocinfo', '/proc/kcore', '/proc/keys',
-          '/proc/kallsyms', '/proc/timer_list', '/proc/iomem']
+          '/proc/kallsyms', '/proc/timer_list', '/proc/iomem', '/proc/cmdline', '/proc/interrupts']
 def reads(path):
     try: return bool(open(path, 'rb').read(64))
     except OSError: return False
