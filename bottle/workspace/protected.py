@@ -52,7 +52,10 @@ def held_back(path: str) -> str | None:
 
 def warned(path: str) -> str | None:
     """Return what to know of a path before it is brought back; None for nothing."""
-    return _listed(folded_path(path)[-1], WARNED)
+    names = folded_path(path)
+    if any(name.startswith("-") for name in names):
+        return "programs that are given every file here (`*`) take its name for an option"
+    return _listed(names[-1], WARNED)
 
 
 def _listed(name: str, patterns: dict[str, str]) -> str | None:

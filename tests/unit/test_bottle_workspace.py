@@ -202,7 +202,14 @@ def test_each_name_that_a_tool_runs_when_asked_is_warned_of(path: str) -> None:
     assert warned(f"{path}/a") is None
 
 
-@pytest.mark.parametrize("path", [".hg/hgrc", "a/.svn/x", ".jj/repo"])
+@pytest.mark.parametrize("path", ["-rf", "a/--checkpoint-action=exec=sh x.sh", "-d/x", "\u200b-x"])
+def test_a_name_that_is_an_option_where_a_shell_names_all_is_warned_of(path: str) -> None:
+    assert held_back(path) is None
+    assert "option" in (warned(path) or "")
+    assert warned("a-b/c--d") is None
+
+
+@pytest.mark.parametrize("path", [".hg/hgrc", "a/.svn/x", ".jj/repo", ".sl/config", ".pijul/config"])
 def test_other_histories_do_not_come_either(path: str) -> None:
     assert never(path)
 
