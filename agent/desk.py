@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 REMEMBERED_RUNS = 50_000
 READS_AT_ONCE = 2
-"""Files that one principal's steps may hold in memory at once."""
+"""Files and trees that one principal's steps may read at once."""
 
 
 class ActiveRun:
@@ -108,7 +108,7 @@ class Desk:
         events.offer("containers", Containers(config.agent.container_sockets))
         self.bottle_turns = Turns()
         self.reading: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(READS_AT_ONCE))
-        """By principal: places to read files in."""
+        """By principal: places to read files and trees in."""
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()

@@ -10,8 +10,10 @@ from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.limits import within
 from opsexec.host_executor import HostExecutor
 from opsexec.steps.audit import AuditRead
+from opsexec.steps.doctor import Survey
 from opsexec.steps.events import Events
 from opsexec.steps.files import ReadFile
+from opsexec.steps.trees import ListTree
 
 if TYPE_CHECKING:
     from agent.desk import Desk
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from opsexec.capability import CapabilitySet
     from opsexec.handlers.registry import Handler
     from opsexec.steps.base import Step
+
+READS = (ReadFile, ListTree, Survey)
+"""Steps that hold much in memory, or digest many files: many at once would keep everybody else waiting."""
 
 
 class AgentExecutor(HostExecutor):
@@ -40,12 +45,12 @@ class AgentExecutor(HostExecutor):
         self._attenuation = attenuation
 
     def _handler(self, step: Step) -> Handler:
-        if isinstance(step, ReadFile):
+        if isinstance(step, READS):
             return self._read
         return self._own if step.family == "agent" else super()._handler(step)
 
     async def _read(self, step: Step, context: Context) -> Outcome:
-        """Read a file, which is held as a whole meanwhile: few at once for each principal."""
+        """Read a file or a tree, in a thread that takes its turns with the loop: few at once for each principal."""
         places = self._desk.reading[self._principal]
         await within("waiting for one's other reads", places.acquire(), context)
         try:

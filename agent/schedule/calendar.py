@@ -58,21 +58,21 @@ class Calendar:
         if last is None:
             return [], False
         spans = [after, *(last - span for span in SPANS_S if last - span > after)]
-        for begin in sorted(spans):
+        best: list[int] = []
+        for begin in sorted(spans, reverse=True):  # a look takes some 50 us, and the agent does nothing else meanwhile
             found: deque[int] = deque(maxlen=limit)
             count = 0
-            whole = True
             for at in self._times(begin):
                 if at > until:
                     break
                 found.append(at)
                 count += 1
                 if count >= MAX_LOOK:
-                    whole = False
-                    break
-            if whole:
-                return list(found), begin > after or count > limit
-        return list(found), True
+                    return best or list(found), True
+            best = list(found)
+            if begin == after or count > limit:
+                return best, begin > after or count > limit
+        return best, True
 
     def _last(self, after: int, until: int) -> int | None:
         """Return the last due time after one time, up to another; long idle times may lie after it."""

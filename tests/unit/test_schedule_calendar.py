@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -89,6 +90,28 @@ def test_of_a_long_gap_the_last_times_are_found_though_nothing_was_due_of_late(c
     assert [utc(each) for each in found][-1] == "11-16 23:59"
     assert len(found) == 2
     assert Calendar(cron, "UTC").between(sunday - 5 * 86400, sunday, 2) == ([], False)
+
+
+class Counted(Calendar):
+    """Counts the due times that are looked at, each of which the agent's loop waits for."""
+
+    looked = 0
+
+    def _times(self, after: int) -> Iterator[int]:
+        for each in super()._times(after):
+            self.looked += 1
+            yield each
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "*/5 * * * *", "0 * * * *", "* * * * * *", "*/10 * * * * *"])
+@pytest.mark.parametrize("days", [120, 1100])
+def test_of_a_gap_of_months_no_more_is_looked_at_than_is_asked_for_and_a_span_too_long(cron: str, days: int) -> None:
+    calendar = Counted(cron, BERLIN)
+    until = at("2026-11-22T18:00")
+    found, more = calendar.between(until - days * 86400, until, 31)
+    assert (len(found), more) == (31, True)
+    assert found[-1] == max(found) <= until
+    assert calendar.looked < 3700
 
 
 @given(
