@@ -1,8 +1,8 @@
 """A response's head with what may not come back masked in it, also where that is cut over its fields. Pure.
 
-An agent reads a head as texts that follow each other. A value is looked for in each of the ways to read one in order:
-what stands in none of them whole (another order, letters of the upstream's own between the pieces, one piece in the
-body) isn't recognised.
+An agent reads a head as texts that follow each other. A value is looked for in each of the ways to read one in order,
+and its pieces among whatever else stands between them. What is whole in none of these (another order, letters of the
+upstream's own in a piece, one piece in the body) isn't recognised.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from opsexec.far.known_values import KnownValues
 
@@ -22,6 +23,15 @@ _WORD = re.compile(rb'[^\s,;"]+')
 _COOKIE = re.compile(rb'\s*([^=;]*?)\s*=\s*"?([^";]*)')
 """A cookie's name and value (RFC 6265, 4.1.1)."""
 
+LEAST_PIECE = 3
+"""Pieces of a value with other fields between them have at least so many bytes, but for its last."""
+
+MAX_PIECES = 512
+"""So many words of a head are tried as such pieces."""
+
+MAX_CUTS = 16
+"""So many ways in which one value is cut are masked in a head."""
+
 
 def masked_head(known: KnownValues, fields: Sequence[Field], reason: bytes = b"") -> tuple[list[Field], bytes]:
     """Return a head's fields, and its reason phrase, without a known value in any of the ways they may be read."""
@@ -31,6 +41,7 @@ def masked_head(known: KnownValues, fields: Sequence[Field], reason: bytes = b""
     if known:
         for view in _views(texts):
             _mask(known, texts, view)
+        _mask_among_others(known, texts)
     return [(bytes(texts[at]), bytes(texts[at + 1])) for at in range(1, len(texts), 2)], bytes(texts[0])
 
 
@@ -87,3 +98,55 @@ def _mask(known: KnownValues, texts: Sequence[bytearray], view: Sequence[Segment
                 texts[at][begin + first : begin + last] = b"*" * (last - first)
                 part += 1
             found = joined.find(needle, over)
+
+
+def _mask_among_others(known: KnownValues, texts: Sequence[bytearray]) -> None:
+    """Mask values whose pieces are words of the values, in their order, with anything between them."""
+    pieces = list(islice(_pieces(texts), MAX_PIECES))
+    joined = b"\n".join(texts[at][begin:end] for at, begin, end in pieces)
+    for needle in known.whole:
+        if needle[:LEAST_PIECE] in joined:
+            _mask_pieces(needle, texts, pieces)
+
+
+def _pieces(texts: Sequence[bytearray]) -> Iterator[Segment]:
+    for each in range(0, len(texts), 2):
+        for at, begin, end in _words(texts, (each, 0, len(texts[each]))):
+            yield at, begin, end
+            said = texts[at].find(b"=", begin, end) + 1
+            if said:
+                yield at, said, end
+
+
+def _mask_pieces(needle: bytes, texts: Sequence[bytearray], pieces: Sequence[Segment]) -> None:
+    """Mask the pieces that make a value, and all like them: an echo may stand there more than once."""
+    for _ in range(MAX_CUTS):
+        found = _cut(needle, [bytes(texts[at][begin:end]) for at, begin, end in pieces])
+        if not found:
+            return
+        first, last, between = found[0], found[-1], frozenset(found[1:-1])
+        for at, begin, end in pieces:
+            text = bytes(texts[at][begin:end])
+            if text.endswith(first):
+                begin = end - len(first)
+            elif text.startswith(last):
+                end = begin + len(last)
+            elif text not in between:
+                continue
+            texts[at][begin:end] = b"*" * (end - begin)
+
+
+def _cut(needle: bytes, texts: Sequence[bytes]) -> list[bytes]:
+    """Return the pieces in which a value stands in these texts, in their order; none where it doesn't."""
+    seen: dict[int, list[bytes]] = {}  # how much of it there may be by now, and in which pieces
+    for text in texts:
+        for size, before in list(seen.items()):
+            rest = needle[size:]
+            if text.startswith(rest):
+                return [*before, rest]
+            if len(text) >= LEAST_PIECE and rest.startswith(text):
+                seen.setdefault(size + len(text), [*before, text])
+        for size in range(LEAST_PIECE, min(len(text), len(needle) - 1) + 1):
+            if needle.startswith(text[-size:]):
+                seen.setdefault(size, [text[-size:]])
+    return []
