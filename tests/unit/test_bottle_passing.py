@@ -163,6 +163,31 @@ def test_a_body_is_as_long_as_it_says(blocks: list[bytes], length: str, passed: 
     assert sent(blocks, "identity", length) == (passed, refused)
 
 
+def test_a_value_far_into_an_encoded_body_is_found_by_one_layer() -> None:
+    """DL14: behind the beginning that is searched as a whole, also where it is cut by what decodes it."""
+    for size in (60_000, 1 << 22):
+        body = gzip.compress(b"word " * 220_000 + SECRET.encode() + b" word" * 40_000, 1)
+        assert sent(cut(body, size), "gzip")[1] == FOUND
+        body = gzip.compress(NOISE + SECRET.encode(), 1)
+        went, refused = sent(cut(body, size), "gzip")
+        assert refused == FOUND
+        assert len(went) < len(body)
+
+
+def test_what_follows_a_value_in_the_same_block_hides_it_no_more() -> None:
+    value = base64.b64encode(base64.b64encode(SECRET.encode()))
+    body = gzip.compress(value + b" word" * 1_000_000)
+    assert sent([body], "gzip") == (b"", FOUND)
+
+
+def test_of_an_archive_behind_the_beginning_nothing_leaves_before_it_is_read() -> None:
+    """DL14: a value at its end is found once all of it came; till then it waits."""
+    archive = base64.b64encode(bz2.compress(NOISE[:300_000] + SECRET.encode()))
+    went, refused = sent(cut(b"word " * 220_000 + archive + b" behind", 60_000))
+    assert refused == FOUND
+    assert archive[:100] not in went
+
+
 @pytest.mark.parametrize("size", [60_000, 1 << 20])
 def test_what_waited_for_an_archive_to_be_read_leaves_in_its_order(size: int) -> None:
     body = b"before " + base64.b64encode(bz2.compress(NOISE[:60_000])) + b" behind"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,11 +9,46 @@ from hypothesis import strategies as st
 from opsexec.capability import CapabilitySet
 from opsexec.errors import OpsError
 from opsexec.inventory import InventoryHost
-from opsexec.runbook import Assert, Runbook, RunbookStep, Template, least_capabilities
+from opsexec.runbook import Assert, Runbook, RunbookStep, Template, grants, least_capabilities
+from opsexec.runbook.fields import REQUIRED
 from opsexec.runbook.grants import users
 from opsexec.runbook.rendering import render_step
 from opsexec.runbook.variables import Scope
-from opsexec.steps import Exec, MakeDir, Push, ReadFile, RemoveFile, ServiceStatus, Shell, Step, WriteFile
+from opsexec.steps import (
+    Attachment,
+    ContainerCopyIn,
+    ContainerCreate,
+    ContainerExec,
+    ContainerInspect,
+    ContainerList,
+    ContainerLogs,
+    ContainerRemove,
+    ContainerRun,
+    ContainerSignal,
+    ContainerStart,
+    ContainerStop,
+    Exec,
+    Facts,
+    GivenFile,
+    ImageBuild,
+    ImageInspect,
+    ImageRemove,
+    Link,
+    MakeDir,
+    NetworkCreate,
+    NetworkRemove,
+    Pull,
+    Push,
+    ReadFile,
+    RemoveFile,
+    ServiceControl,
+    ServiceStatus,
+    SetMode,
+    Shell,
+    Stat,
+    Step,
+    WriteFile,
+)
 
 HEAD = "name: t\nhosts: all\nvars: { root: /srv/app, version: '1.2' }\nsteps:\n"
 
@@ -47,6 +84,21 @@ def least(*steps: str) -> list[str]:
             "exec: [/bin/x], env: { LD_PRELOAD: '${a}' }, creates: /y",
             ["env:LD_PRELOAD", "exec:/bin/x", "fs.read:/y"],
         ),
+        ("exec: [/bin/x], creates: '${home}/y'", ["exec:/bin/x", "fs.read:/**/y"]),
+        ("exec: ['${home}/b', '${b}${c}', 'x${b}*']", ["exec:/**/b * x*"]),
+        ("pull: { src: '${home}/y', dest: ./y }", ["sync.pull:/**/y/**"]),
+        ("push: { src: x, dest: /srv/ }", ["sync.push:/srv/**"]),
+        ("remove: { path: /x/a, recursive: false }", ["fs.remove:/x/a"]),
+        ("read: { path: '/a/${root}' }", ["fs.read:/a/srv/app"]),
+        (
+            "container.run: { name: 'w-${host}', image: 'i:${version}', labels: { a: b }, env: { A: '${host}' }, "
+            "read_only: { /etc: '${home}/e' }, writable: { /d: '${root}/d' }, networks: ['${host}', { network: db }] }",
+            [
+                *("container.run:w-*", "fs.read:/**/e", "fs.read:/srv/app/d", "fs.write:/srv/app/d"),
+                *("image.read:i:1.2", "network.join:*", "network.join:db"),
+            ],
+        ),
+        ("container.signal: { name: web, labels: { a: b }, signal: SIGHUP }", ["container.remove:web"]),
     ],
 )
 def test_the_least_that_a_step_needs(step, needs):
@@ -55,7 +107,37 @@ def test_the_least_that_a_step_needs(step, needs):
 
 def test_a_script_is_pinned():
     (text,) = least("shell: { action: a.b, script: 'echo $x' }")
-    assert text.startswith("shell:a.b@sha256:")
+    assert text == f"shell:a.b@sha256:{hashlib.sha256(b'echo $x').hexdigest()}"
+    (text,) = least("shell: { action: 'a.${host}', script: 'echo ${x}' }")
+    assert text == f"shell:a.*@sha256:{hashlib.sha256(b'echo ${x}').hexdigest()}"
+
+
+NETWORKS = (Attachment("net"),)
+OURS = {"a": "b"}
+WHOLE: list[Step] = [
+    Exec(["/bin/x"]), Shell("a.b", "x"), ReadFile("/a"), Stat("/a"), WriteFile("/a", content=""), MakeDir("/a"),
+    Link("/a", "/b"), SetMode("/a", mode="0755"), RemoveFile("/a"), Push("x", "/a"), Pull("/a", "x"),
+    ServiceControl(name="web", action="restart"), ServiceStatus(name="web"), Facts(("os",)),
+    ContainerRun(name="web", image="i", labels=OURS, read_only={"/a": "/b"}, writable={"/c": "/d"}, networks=NETWORKS),
+    ContainerCreate(name="web", image="i", labels=OURS, read_only={"/a": "/b"}, writable={"/c": "/d"}),
+    ContainerStart(name="web", labels=OURS), ContainerStop(name="web", labels=OURS),
+    ContainerRemove(name="web", labels=OURS), ContainerSignal("SIGHUP", name="web", labels=OURS),
+    ContainerExec(["/bin/x"], name="web", labels=OURS),
+    ContainerCopyIn("/a", (GivenFile("x", "y"),), name="web", labels=OURS), ContainerInspect(name="web"),
+    ContainerLogs(name="web"), ContainerList(OURS), ContainerList(OURS, kind="images"),
+    ContainerList(OURS, kind="networks"), ImageBuild("FROM x", OURS, name="shop", network="net"),
+    ImageInspect(name="i"), ImageRemove(name="i", labels=OURS), NetworkCreate(name="net", labels=OURS),
+    NetworkRemove(name="net", labels=OURS),
+]  # fmt: skip
+
+
+def test_where_no_step_can_be_guessed_every_verb_of_its_kind_is_asked_for() -> None:
+    """As where a variable names the `facts`: what stands for its value is no step of that kind."""
+    assert {type(step) for step in WHOLE} == set(REQUIRED)
+    for step in WHOLE:
+        guessed = Template(type(step), **dict.fromkeys(REQUIRED[type(step)], "x"))
+        asked = {need.verb for need in grants._widest(guessed)}
+        assert {need.verb for need in step.requires()} <= asked, step
 
 
 def test_a_bare_program_stands_for_each_place_it_is_looked_for():
@@ -66,6 +148,9 @@ def test_a_bare_program_stands_for_each_place_it_is_looked_for():
 def test_users_are_listed_beside():
     book = Runbook.parse(HEAD + "  - { exec: [id], run_as: web }\n  - { exec: [id, '${host}'], run_as: '${who}' }\n")
     assert users(book) == ["*", "web"]
+    book = Runbook(name="t", hosts="all", steps=[RunbookStep(Exec(["id"], run_as="db")), RunbookStep(Exec(["id"]))])
+    assert users(book) == ["db"]
+    assert users(Runbook.parse(HEAD + "  - { exec: [id, '${host}'] }\n")) == []
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
