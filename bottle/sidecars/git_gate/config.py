@@ -49,6 +49,7 @@ The ones left out rely on file names to be quiet about lock files and tests, and
 class Limits:
     """Bounds of the gate: seconds, bytes, counts.
 
+    `idle_s`: how long a client may say nothing; `pack_s`: between the commands of a push by git:// and its pack.
     `ready_s`, `line_s`: how long a scanner and a login wait for a push that was announced. `pushes`: taken at the same
     time; more wait.
     `memory_bytes`: of each git of ours that reads or writes a pack. `calm_s`, `packs`: how long nobody may have wanted
@@ -56,6 +57,7 @@ class Limits:
     """
 
     idle_s: float = 15.0
+    pack_s: float = 300.0
     request_s: float = 900.0
     fetch_s: float = 300.0
     scan_s: float = 300.0

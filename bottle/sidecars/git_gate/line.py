@@ -29,16 +29,20 @@ class Line:
         self._held: asyncio.Timeout | None = None
 
     @asynccontextmanager
-    async def lively(self) -> AsyncIterator[None]:
-        """Hold it to the bound, which begins again with what is sent, and with each MOVES_BYTES. Raises Silence."""
-        self._pace.again()
+    async def lively(self, idle_s: float | None = None) -> AsyncIterator[None]:
+        """Hold it to the bound, which begins again with what is sent, and with each MOVES_BYTES. Raises Silence.
+
+        `idle_s`: another bound in here.
+        """
+        idle_s = idle_s or self._idle_s
+        self._pace = Pace(idle_s)
         try:
-            async with asyncio.timeout(self._idle_s) as self._held:
+            async with asyncio.timeout(idle_s) as self._held:
                 yield
         except TimeoutError:
             if self._held is None or not self._held.expired():
                 raise
-            raise Silence(f"nothing came for {self._idle_s:g} s") from None
+            raise Silence(f"nothing came for {idle_s:g} s") from None
         finally:
             self._held = None
 

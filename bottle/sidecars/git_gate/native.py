@@ -106,6 +106,11 @@ class NativeDoor:
                 head = await read_head(body, self._limits.updates)
             if b"side-band-64k" not in head.features:
                 raise Refusal("a push by git:// needs side-band-64k, by which reasons reach the client")
+            if any(each.split()[1].strip("0") for each in head.updates):
+                # Between its commands and its pack git says nothing for as long as it looks for deltas. Nothing of
+                # ours is held for it meanwhile but its place among the requests.
+                async with line.lively(self._limits.pack_s):
+                    await body.first(1)
             await self._receive(line, repository, body, head)
             return b""
         except Refusal as refusal:
