@@ -133,7 +133,7 @@ def plain_lines(event: Event) -> list[str]:
         if report.note:
             lines.append(f"{event.host} |   note: {report.note}")
         if event.diff:
-            lines += [f"{event.host} |   {printable(line)}" for line in event.diff.splitlines()]
+            lines += [f"{event.host} |   {printable(line)}" for line in event.diff.removesuffix("\n").split("\n")]
         return lines
     if isinstance(event, HostFinished):
         return []

@@ -10,7 +10,7 @@ import pytest
 from opsexec.inventory import Inventory, InventoryHost
 from opsexec.runbook import PlainProgress, Report, Runbook, RunOptions, SilentProgress, execute, progress_for
 from opsexec.runbook.live import LiveProgress
-from opsexec.runbook.progress import plain_lines, printable
+from opsexec.runbook.progress import StepFinished, plain_lines, printable
 from opsexec.runbook.report import HostReport, StepReport
 from opsexec.testing import Answer, FakeHost, fake_executor
 
@@ -62,6 +62,14 @@ async def test_what_a_host_says_never_drives_the_terminal(out):
 
 def test_control_characters_are_replaced_and_lines_joined():
     assert printable("a\x1b[0mb\nc\td\u202e") == "a�[0mb / c\td�"
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_line_of_a_host_s_file_is_one_line_of_a_diff(end):
+    """What comes behind such a character must not pass for a line that went, or that was there."""
+    report = StepReport(name="write /f", status="changed")
+    lines = plain_lines(StepFinished("web", "s", report, f" a\n+b{end}-c\n"))
+    assert lines[1:] == ["web |    a", "web |   +b�-c"]
 
 
 def test_the_exit_status_follows_the_hosts():
