@@ -307,6 +307,20 @@ class TestExtends:
         assert (found.agent_provider, found.supervise, found.egress) == (AgentProvider("codex"), False, Egress())
         assert found.git_gate == GitGate(GitUser("Base", "d@x"))
 
+    def test_of_git_gate_each_half_is_inherited_by_itself(self, home: HomeRoot) -> None:
+        repos = "repos: {one: {url: 'ssh://g@one/x', identity: k}}"
+        for base, child in ((f"{{{repos}}}", "{user: {name: N}}"), ("{user: {name: N}}", f"{{{repos}}}")):
+            home.bottle("base", f"git-gate: {base}\n")
+            home.bottle("dev", f"extends: base\ngit-gate: {child}\n")
+            gate = load(home).git_gate
+            assert gate is not None
+            assert (gate.user, list(gate.repos or {})) == (GitUser("N"), ["one"])
+            home.bottle("base", "env: {A: b}\n")
+            alone = load(home).git_gate
+            home.bottle("dev", f"git-gate: {child}\n")
+            assert alone == load(home).git_gate
+            assert alone is not None
+
     def test_a_chain_of_16_is_read_and_no_longer_one(self, home: HomeRoot) -> None:
         names = ["dev", *(f"b{at}" for at in range(2, 18))]
         for name, parent in pairwise(names):

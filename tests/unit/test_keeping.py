@@ -27,6 +27,13 @@ def test_who_makes_large_ones_pushes_out_their_own() -> None:
     assert surplus(kept, 100, 290) == ["large-2"]
 
 
+def test_while_there_are_too_many_the_number_counts_and_then_what_each_still_has() -> None:
+    kept = [*(Kept(f"large-{n}", "a", 100) for n in range(2)), *(Kept(f"b-{n}", "b", 1) for n in range(9))]
+    assert surplus(kept, 10, 1000) == ["b-8"]
+    kept = [Kept("a-0", "a", 100), Kept("a-1", "a", 100), Kept("b-0", "b", 80), Kept("b-1", "b", 70)]
+    assert surplus(kept, 4, 200) == ["a-1", "b-1"]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40),
     st.integers(0, 40),
