@@ -187,6 +187,14 @@ def _crashed(error: Exception, program: str = "opsexec") -> int:
     if _wants_a_thread(error):
         tell("no thread can be started: the limit of processes is reached", hint="see `ulimit -u`", program=program)
         return COULD_NOT_RUN
+    if isinstance(error, (ModuleNotFoundError, ExceptionGroup)):
+        from opsexec.cli.extras import missing_extra
+
+        missing = missing_extra(error, program)
+        if missing is not None:
+            sentence = f"the package {missing[0]} is not installed, which this needs"
+            tell(sentence, hint=f'install "opsexec[{missing[1]}]"', program=program)
+            return COULD_NOT_RUN
     import traceback
 
     text = "".join(traceback.format_exception(error))

