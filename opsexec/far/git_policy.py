@@ -49,10 +49,16 @@ LFS_POINTER = re.compile(
 LFS_BYTES = 1024
 """A pointer is no longer, with all that stands in front of it."""
 
-_MODULE_URL = re.compile(rb"(?im)(?:^|\])[ \t\r]*url[ \t]*=[ \t]*(.*?)[ \t\r]*$")
+_MODULE_URL = re.compile(rb"(?im)(?:^|\])[ \t\r]*url[ \t]*=(.*)$")
+_NO_PASSWORD = rb"(?![^/]*:[^/]*@)"
 _FINE_URL = re.compile(
-    rb"(?:https://(?![^/@]*:[^/@]*@)[^\s\"]+|ssh://[A-Za-z0-9][^\s\"]*|[A-Za-z0-9_.-]+@[A-Za-z0-9][^\s:\"]*:[^\s:\"-][^\s:\"]*|\.\.?/[^\s\"]*)\Z"
+    rb"(?:https://" + _NO_PASSWORD + rb"[^\s\"\\]+"
+    rb"|ssh://" + _NO_PASSWORD + rb"(?![^/]*@-)[A-Za-z0-9\[][^\s\"\\]*"
+    rb"|[A-Za-z0-9_.-]+@[A-Za-z0-9][^\s:\"\\]*:[^\s:\"\\-][^\s:\"\\]*"
+    rb"|\.\.?/[^\s\"\\]*)\Z"
 )
+"""None holds a backslash: behind one at a line's end git goes on with the next line."""
+
 SIGNED = re.compile(rb"(?m)^(?:gpgsig|gpgsig-sha256) |^-----BEGIN (?:PGP SIGNATURE|SSH SIGNATURE|SIGNED MESSAGE)-----")
 
 
@@ -120,6 +126,6 @@ def modules(change: Change) -> bool:
 def modules_refusal(content: bytes) -> str | None:
     """Return what is wrong with the addresses of submodules, None where nothing is."""
     for found in _MODULE_URL.finditer(content):
-        if not _FINE_URL.match(found[1].strip(b'"')):
+        if not _FINE_URL.match(found[1].strip(b" \t\r").strip(b'"')):
             return "it names a submodule by an address that isn't https, ssh or relative, or that holds a password"
     return None

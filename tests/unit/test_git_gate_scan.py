@@ -287,6 +287,10 @@ def test_paths_a_forge_acts_on(path: bytes, refused: bool) -> None:
         ("../sibling", False), ("https://user:word@example.org/a", True), ("ext::sh -c id", True),
         ("file:///etc", True), ("https://example.org/a --upload-pack=id", True), ("../sibling x", True),
         ("-oProxyCommand=id", True), ("git://example.org/a", True), ("git@-example:a", True), ("/etc", True),
+        ("ssh://user:word@example.org/a", True), ("https://@user:word@example.org/a", True), ("..\\a", True),
+        ("https://user:word\\\n@example.org/a", True), ("ssh://git@-oProxyCommand=id/a", True),
+        ("ssh://-oProxyCommand=id/a", True), ("ssh://git@example.org:2222/a@b", False), ("ssh://[::1]:22/a", False),
+        ("https://example.org:8443/a:b@c", False), ("ssh://example.org/~a/b", False),
     ],
 )  # fmt: skip
 def test_addresses_of_submodules(url: str, refused: bool) -> None:
@@ -297,6 +301,12 @@ def test_addresses_of_submodules(url: str, refused: bool) -> None:
         '[submodule "a"]\n url = "{}"\n',
     ):
         assert (git_policy.modules_refusal(form.format(url).encode()) is not None) is refused
+
+
+def test_no_file_of_submodules_takes_long_to_judge() -> None:
+    began = time.process_time()
+    assert git_policy.modules_refusal(b'[submodule "a"]\n url = x' + b" " * 1_000_000 + b"x\n") is not None
+    assert time.process_time() - began < 10
 
 
 def test_what_an_upstream_says_can_not_paint_over_a_terminal() -> None:
