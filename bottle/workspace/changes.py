@@ -50,8 +50,17 @@ class Compared:
     ignored: int = 0
 
 
-def compare(base: Tree, now: Tree, ignored: Callable[[str, bool], bool], asked: Collection[str] = ()) -> Compared:
-    """Compare the state at start with the present one. `asked`: paths that come though they would be held back."""
+def compare(
+    base: Tree,
+    now: Tree,
+    ignored: Callable[[str, bool], bool],
+    asked: Collection[str] = (),
+    run: Collection[str] = (),
+) -> Compared:
+    """Compare the state at start with the present one.
+
+    `asked`: paths that come though they would be held back; `run`: what the directory's own git would run of it.
+    """
     found = Compared()
     clashing = _clashes(base, now)
     repos = repositories(now.entries)
@@ -67,6 +76,8 @@ def compare(base: Tree, now: Tree, ignored: Callable[[str, bool], bool], asked: 
             covers.add(path)
             continue
         why, askable = _judged(change, clashing, repos, links)
+        if why is None and _would_run(change, run):
+            why, askable = "git runs it: .git/config names it", True
         if why is not None and not (askable and _asked_for(path, asked)):
             directory = _is_directory(new or old)
             if directory and askable and any(each.startswith(f"{path}/") for each in asked):
@@ -110,6 +121,15 @@ class _Covered:
 
 def _asked_for(path: str, asked: Collection[str]) -> bool:
     return any(path == each or path.startswith(f"{each}/") for each in asked)
+
+
+def _would_run(change: Change, run: Collection[str]) -> bool:
+    """True for a path that is run, or lies below one; also for a link in the place of a directory above one."""
+    entry = change.new or change.old
+    if entry is None or entry.kind == "directory":
+        return False
+    above = entry.kind == "link" and any(each.startswith(f"{change.path}/") for each in run)
+    return above or _asked_for(change.path, run)
 
 
 def _is_directory(entry: Entry | None) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from bottle.errors import NoSuchBottle
 from bottle.workspace.changes import MAX_FILE, Change, Compared, Held, compare
 from bottle.workspace.copy_in import MAX_ENTRIES, OBJECTS, Kept, list_tree
+from bottle.workspace.git_names import CONFIG, named
 from bottle.workspace.ignore import rules_of
 from bottle.workspace.lines import Effort
 from bottle.workspace.patch import as_bytes, patch_of
@@ -69,7 +70,9 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
     """Compare the agent's copy with the state at start. `workspace`: where that copy is on its host."""
     now = await list_tree(ex, ListTree(path=workspace, excludes=OBJECTS, max_entries=2 * MAX_ENTRIES))
     ignored = rules_of(base.tree, lambda path: (base.root / path).read_bytes())
-    compared = compare(base.tree, now, ignored, asked)
+    config = base.tree.entries.get(CONFIG)
+    run = named(base.content(config)) if config is not None and config.kind == "file" else ()
+    compared = compare(base.tree, now, ignored, asked, run)
     found = Review(compared, whole=now.whole, unreadable=now.unreadable)
     room, effort = MAX_PATCH, Effort()
     kept: list[Change] = []

@@ -1,0 +1,76 @@
+"""What a directory's own git configuration runs of that directory doesn't come back unasked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bottle.workspace.changes import Compared, compare
+from bottle.workspace.copy_in import list_tree
+from bottle.workspace.git_names import named
+from bottle.workspace.review import Base, needs, review
+from bottle.workspace.tree import Entry, Tree
+from opsexec.capability import CapabilitySet
+from opsexec.local import LocalExec
+from opsexec.steps import ListTree
+
+CONFIG = b"""[core]
+\tbare = false
+\thooksPath = tools/on-commit
+\tautocrlf = input
+[include]\tpath = ../settings/shared
+[filter "big"]
+\tclean = "python3 ./scripts/clean.py %f"
+[alias] ship = !sh bin/ship.sh
+[remote "origin"]
+\turl = ../docs
+[branch "main"]
+\tmerge = refs/heads/main
+"""
+
+
+def changed(path: str, *asked: str) -> Compared:
+    """One file, changed."""
+    before, after = (Tree({path: Entry(path, "file", 0o644, 1, sha256=each)}) for each in "12")
+    return compare(before, after, lambda path, directory: False, asked, named(CONFIG))
+
+
+@pytest.mark.parametrize(
+    "path", ["tools/on-commit", "tools/on-commit/lib.sh", "settings/shared", "scripts/clean.py", "bin/ship.sh"]
+)
+def test_what_the_directory_s_own_git_runs_waits_until_it_is_asked_for(path: str) -> None:
+    found = changed(path)
+    assert [(held.path, held.askable) for held in found.held] == [(path, True)]
+    assert found.changes == []
+    assert [change.path for change in changed(path, path).changes] == [path]
+
+
+@pytest.mark.parametrize("path", ["input", "docs", "false", "refs/heads/main", "tools/x", "main", "url"])
+def test_other_words_of_git_s_configuration_hold_nothing_back(path: str) -> None:
+    assert [change.path for change in changed(path).changes] == [path]
+
+
+def test_a_link_in_the_place_of_a_directory_above_it_waits_too() -> None:
+    before = Tree({"tools": Entry("tools", "directory", 0o755, 0)})
+    after = Tree({"tools": Entry("tools", "link", 0o777, 1, target="elsewhere")})
+    found = compare(before, after, lambda path, directory: False, run=named(CONFIG))
+    assert [held.path for held in found.held] == ["tools"]
+    assert found.changes == []
+
+
+@pytest.mark.anyio
+async def test_a_review_reads_the_configuration_of_the_start_and_not_the_agent_s(tmp_path: Path) -> None:
+    start, left = tmp_path / "base", tmp_path / "left"
+    (start / ".git").mkdir(parents=True)
+    (start / ".git" / "config").write_bytes(CONFIG)
+    (start / "bin").mkdir()
+    (start / "bin" / "ship.sh").write_text("echo\n")
+    shutil.copytree(start, left)
+    (left / ".git" / "config").write_text("")
+    (left / "bin" / "ship.sh").write_text("evil\n")
+    async with LocalExec(capabilities=CapabilitySet.of(*needs(str(start)), *needs(str(left)))) as ex:
+        found = await review(ex, str(left), Base(start, await list_tree(ex, ListTree(path=str(start)))))
+    assert {held.path for held in found.compared.held} == {".git/config", "bin/ship.sh"}
+    assert found.contents == {}
