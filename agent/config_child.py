@@ -6,8 +6,10 @@ of `agent.config.Config`, and was checked by it.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -70,7 +72,10 @@ def main(file: str) -> None:
         answer: dict[str, Any] = {"config": load_config(file).model_dump(mode="json")}
     except BadConfig as error:
         answer = {"error": [error.message, error.hint]}
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    rest = memoryview(msgspec.json.encode(answer))
+    with suppress(BrokenPipeError):  # who asked has ended: an agent that can't be loaded
+        while rest:
+            rest = rest[os.write(1, rest) :]
 
 
 class _Table:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +125,18 @@ def test_a_grant_under_which_nobody_could_be_asked_is_refused(more: str, says: s
     assert says.rpartition(": ")[2] in caught.value.message
     if says[0].isdigit():
         assert f":{says.partition(':')[0]}:" in caught.value.message
+
+
+def test_a_check_that_nobody_waits_for_any_more_says_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(GOOD)
+    file.chmod(0o600)
+    program = f"from agent.config_child import main; main({str(file)!r})"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdout=writing, stderr=subprocess.PIPE,
+        timeout=60, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
