@@ -205,6 +205,50 @@ def test_an_endless_line_is_read_in_bounded_pieces(tmp_path):
     report = verify(path)
     assert report.problem is not None
     assert (report.problem.why, report.problem.line) == ("bad_json", 2)
+    assert report.problem.detail == "a line longer than 1048576 bytes"
+
+
+def test_lines_cut_off_the_end_are_found_by_a_head_kept_elsewhere(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    entries = write_log(path, 5)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    assert verify(path).ok
+    assert verify(path, head=entries[2]).ok
+    for kept in entries[3:]:
+        report = verify(path, head=kept)
+        assert report.problem is not None
+        assert (report.problem.why, report.problem.line) == ("missing", 4)
+        assert report.problem.detail == f"the chain ends at line number 2, but line number {kept.seq} was written"
+    path.write_bytes(b"")
+    report = verify(path, head=entries[0])
+    assert report.problem is not None
+    assert (report.problem.why, report.problem.line) == ("missing", 1)
+    assert "the chain is empty" in report.problem.detail
+
+
+def test_a_head_whose_segment_retention_removed_is_no_longer_looked_for(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    first = write_log(path, 60, max_bytes=2000, keep=3)[0]
+    report = verify(path, head=first)
+    assert report.ok
+    assert report.first_seq > first.seq
+
+
+def test_a_report_says_what_was_read_what_was_repaired_and_where_it_begins(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    last = write_log(path, 3)[-1]
+    assert str(verify(path)) == f"{path}: 3 lines in 1 files, head {last.seq} {last.hash}"
+    with path.open("ab") as stream:
+        stream.write(b"torn")
+    write_log(path, 1)
+    report = verify(path)
+    assert report.repairs == 1
+    assert str(report).endswith("; torn tails put aside: 1")
+    path.unlink()
+    write_log(path, 60, max_bytes=2000, keep=3)
+    report = verify(path)
+    assert f"; starts at line {report.first_seq}: older segments were removed" in str(report)
+    assert f" in {len(report.segments)} files, " in str(report)
 
 
 def test_a_log_without_lines_is_whole_and_one_that_is_not_there_is_an_error(tmp_path):
