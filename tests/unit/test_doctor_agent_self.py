@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from agent.services.checks import agent_self
 from agent.services.doctor import Request, examine
+from agent.services.probe import Probe
 from opsexec.audit.segment import closed_segments
 from opsexec.testing import Answer, FakeHost, FakeNode, fake_executor
 from tests.parts.fake_localapi import SELF, whois_answer
@@ -119,6 +121,22 @@ async def test_a_changed_line_of_an_old_segment_is_found_with_its_place(log):
 async def test_a_segment_that_is_gone_is_found(log):
     del log[closed(log)[1]]
     assert (await look("agent.audit", files=log)).verdict == "fail"
+
+
+async def test_of_a_chain_that_is_too_long_nothing_is_read(log, monkeypatch):
+    monkeypatch.setattr(agent_self, "AUDIT_BYTES", sum(map(len, log.values())) - 1)
+    read = []
+
+    async def noted(probe, path, **limits):
+        read.append(path)
+        return await real(probe, path, **limits)
+
+    real = Probe.read
+    monkeypatch.setattr(Probe, "read", noted)
+    found = await look("agent.audit", files=log)
+    assert found.verdict == "unknown"
+    assert "audit has 0 MiB, of which 0 are read" in found.summary
+    assert not [path for path in read if path.startswith(STATE)]
 
 
 async def test_a_line_that_is_being_written_is_no_break(log):

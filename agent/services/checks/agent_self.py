@@ -187,12 +187,17 @@ SEGMENT = re.compile(re.escape(LOG) + r"\.[0-9]{16}\Z")
 
 
 async def segments(look: Look, directory: str) -> list[str]:
-    """Return the names of the closed segments of the audit, oldest first."""
+    """Return the names of the closed segments of the audit, oldest first; raises Unreadable where all are too much."""
     listed = await look.probe.survey(directory, max_entries=4000)
     if listed.cut:
         raise Unreadable(f"{directory} holds too much to be listed", Evidence(path=directory))
-    names = [each.path.rpartition("/")[2] for each in listed.entries]
-    return sorted(name for name in names if SEGMENT.match(name))
+    sizes = {each.path.rpartition("/")[2]: each.size for each in listed.entries}
+    closed = sorted(name for name in sizes if SEGMENT.match(name))
+    whole = sum(sizes[name] for name in closed) + sizes.get(LOG, 0)
+    if whole > AUDIT_BYTES:  # what would not come to an answer isn't begun
+        text = f"the audit has {whole >> 20} MiB, of which {AUDIT_BYTES >> 20} are read"
+        raise Unreadable(text, Evidence(path=f"{directory}/{LOG}"), hint="run `opsexec audit verify` on the host")
+    return closed
 
 
 async def whole_chain(look: Look, directory: str) -> dict[str, bytes]:
