@@ -263,6 +263,8 @@ def test_a_connection_names_only_what_ends_here(said: bytes, kept: bytes | None)
         "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "168.63.129.16",
         "0.0.0.0", "255.255.255.255", "224.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00:ec2::254",
         "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::", "ff02::1", "nonsense",
+        "0.1.2.3", "192.0.0.9", "192.88.99.1", "198.18.0.1", "198.19.255.255", "240.0.0.1", "::127.0.0.1", "100::1",
+        "64:ff9b:1::1", "2001:1ff::1", "2001:db8::1", "2002::1", "3fff::1", "5f00::1", "fec0::1", "127.1", "",
     ],
 )  # fmt: skip
 def test_a_name_may_not_lead_inside(address: str) -> None:
@@ -270,6 +272,14 @@ def test_a_name_may_not_lead_inside(address: str) -> None:
     route = Route("api.test")
     assert not may_dial(address, route)
     assert refusal(["93.184.216.34", address], route) is not None
+
+
+def test_no_address_of_ipv6_may_be_dialed_but_those_that_are_given_out() -> None:
+    """IP12: 2000::/3 is what is routed among networks; whatever else answers is nearer than that."""
+    for group in range(0, 0x10000, 0x10):
+        if not 0x2000 <= group < 0x4000:
+            for address in (f"{group:x}::1", f"{group | 0xF:x}:ffff::1"):
+                assert not may_dial(address, Route("api.test")), address
 
 
 def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:

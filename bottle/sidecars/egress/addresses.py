@@ -10,10 +10,10 @@ _ALSO_PRIVATE = tuple(
     ipaddress.ip_network(each)
     for each in (
         "0.0.0.0/8", "100.64.0.0/10", "168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",
-        "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "3fff::/20", "5f00::/16",
+        "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
     )
 )  # fmt: skip
-"""Ranges beyond Python's own `is_global`: shared space, a cloud's internal address, IPv6 that carries IPv4."""
+"""Ranges beyond Python's own `is_global`: shared space, a cloud's internal address, IPv6 that carries IPv4 or stays in a site."""
 
 
 def may_dial(address: str, route: Route) -> bool:
