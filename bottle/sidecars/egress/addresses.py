@@ -13,7 +13,7 @@ _ALSO_PRIVATE = tuple(
         "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
     )
 )  # fmt: skip
-"""Ranges beyond Python's own `is_global`: shared or site-local space, a cloud's internal address, IPv6 that carries IPv4."""
+"""Ranges beyond Python's own `is_global`: shared or site-local space, a cloud's own address, IPv6 that carries IPv4."""
 
 
 def may_dial(address: str, route: Route) -> bool:
