@@ -73,6 +73,7 @@ def test_a_whole_bottle_is_read(home: HomeRoot) -> None:
         (ROUTE.format("x.y") + "      role: any\n", "dev.md:5: egress.routes[0].role: is reserved", ""),
         (ROUTE.format("x.y") + "      path_allowlist: [v1]\n", "dev.md:5: egress.routes[0].path_allowlist[0]", ""),
         (ROUTE.format("x.y") + "      path_allowlist: []\n", "dev.md:4: egress.routes[0]: path_allowlist is empty", ""),
+        (ROUTE.format("x.y") + "      methods: []\n", "dev.md:4: egress.routes[0]: methods is empty", ""),
         (ROUTE.format("x.y") + "    - host: X.y\n", "dev.md:5: egress.routes[1].host: 'x.y' stands twice", ""),
         (ROUTE.format("10.0.0.1"), "dev.md:4: egress.routes[0].host: is an address", ""),
         (ROUTE.format("'*.y'"), "is a wildcard", ""),
@@ -121,6 +122,44 @@ def test_a_token_in_the_place_of_its_variable_s_name_is_repeated_nowhere(home: H
     message, hint = refusal(home, front)
     assert "it takes the NAME of the launcher's variable" in message
     assert "sk-live" not in message + hint
+
+
+REPOS = "git-gate: {{repos: {{{}: {{url: 'ssh://g@h.x/a', identity: k{}}}}}}}\n"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "/x", "a b", "", "a\\n"])
+def test_what_becomes_a_path_or_an_argument_is_a_plain_name(home: HomeRoot, name: str) -> None:
+    """Of a repository, a skill, a provider, a protected branch."""
+    quoted = f'"{name}"'
+    assert "is not a repository's name" in refusal(home, REPOS.format(quoted, ""))[0]
+    assert "is not a provider's name" in refusal(home, f"agent_provider: {{template: {quoted}}}\n")[0]
+    if name not in (".", "..", "../x", "/x"):
+        policy = f", policy: {{protected: [{quoted}]}}"
+        assert "is not a branch's name" in refusal(home, REPOS.format("a", policy))[0]
+    home.bottle("dev", "env: {A: b}\n")
+    home.agent("a", f"bottle: dev\nskills: [{quoted}]\n")
+    with pytest.raises(BadManifest, match="is not a skill's name"):
+        load(home)
+
+
+@pytest.mark.parametrize(
+    ("network", "fine"), [("10.0.0.1/8", False), ("x", False), ("10.0.0.0/8", True), ("10.1.2.3", True)]
+)
+def test_a_private_network_is_written_as_it_is(home: HomeRoot, network: str, fine: bool) -> None:
+    front = ROUTE.format("x.y") + f"      pipelock: {{ssrf_ip_allowlist: ['{network}']}}\n"
+    if not fine:
+        assert "is not an address or a network in CIDR form" in refusal(home, front)[0]
+        return
+    home.bottle("dev", front)
+    egress = load(home).egress
+    assert egress is not None
+    assert egress.routes[0].pipelock.ssrf_ip_allowlist == (network if "/" in network else f"{network}/32",)
+
+
+@pytest.mark.parametrize("line", ["", " ", "a\\tb", "a\\x7f"])
+def test_a_line_of_text_holds_something_and_no_control_character(home: HomeRoot, line: str) -> None:
+    front = ROUTE.format("x.y") + f'      query_allowlist: ["{line}"]\n'
+    assert "is empty or holds a control character" in refusal(home, front)[0]
 
 
 def test_two_repositories_of_one_address_are_refused(home: HomeRoot) -> None:
