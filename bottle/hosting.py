@@ -112,12 +112,30 @@ async def settle(
         home = clean_path(str(user.get("home") or "/"))
         directory = clean_path(host.directory) if host.directory else clean_path(f"{home}/{DEFAULT_DIRECTORY}")
         runtime = await _runtime(ex, host, home, plan)
+        missing = await _missing(ex, directory)
     plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))
     host = replace(host, directory=directory)
     state = state_on(host, plan.identity)
     code = f"{state}/code"
     git = None if runtime.git is None else replace(runtime.git, opsexec=f"{code}/opsexec")
-    return host, Place(state, replace(runtime, code=f"{code}/bottle", git=git), resolve, trust, plain)
+    return host, Place(state, replace(runtime, code=f"{code}/bottle", git=git), resolve, trust, plain, missing=missing)
+
+
+async def _missing(ex: HostExecutor, directory: str) -> tuple[str, ...]:
+    """Return a directory and those above it that aren't there, the topmost first.
+
+    What a host keeps to itself counts as there: a launch is then refused with what must be granted.
+    """
+    found: list[str] = []
+    for path in (directory, *map(str, PurePosixPath(directory).parents)):
+        try:
+            there = ((await ex.run(Stat(path))).value or {}).get("exists")
+        except (CapabilityDenied, StepFailed):
+            break
+        if there:
+            break
+        found.insert(0, path)
+    return tuple(found)
 
 
 async def _runtime(ex: HostExecutor, host: Host, home: str, plan: BottlePlan) -> Runtime:
@@ -177,11 +195,11 @@ async def _config(ex: HostExecutor, place: str) -> dict[str, str] | None:
 
 
 def arrival(place: Place) -> tuple[Step, ...]:
-    """Return how the sidecars' code comes to a host."""
+    """Return how the sidecars' code comes to a host, with the directories that lack on the way."""
     import opsexec
 
     here = {"bottle": Path(__file__).parent.resolve(), "opsexec": Path(opsexec.__path__[0]).resolve()}
-    steps: list[Step] = [MakeDir(place.at("code"), mode="0700")]
+    steps: list[Step] = [MakeDir(each, mode="0700") for each in (*place.missing, place.at("code"))]
     for name, source in here.items():
         target = place.at("code", name)
         steps += [MakeDir(target, mode="0700"), Push(f"{source}/", target, delete=True, excludes=("__pycache__/",))]
@@ -198,7 +216,12 @@ async def departure(ex: HostExecutor, place: Place, say: Callable[[str], None]) 
 
 def needs(place: Place) -> list[str]:
     """Return what a host must grant beyond the launch itself: the questions, the code, and taking all away."""
-    steps: Sequence[Step] = (*questions(place.runtime), *arrival(place), RemoveFile(place.state, recursive=True))
+    above = str(PurePosixPath(place.state).parent)
+    looked = [
+        Stat(each) for each in (above, *place.missing, *(str(PurePosixPath(each).parent) for each in place.missing))
+    ]
+    asked: Sequence[Step] = (*questions(place.runtime), *looked)
+    steps: Sequence[Step] = (*asked, *arrival(place), RemoveFile(place.state, recursive=True))
     found = least([need for step in steps for need in step.requires()])
     trees = [need for step in steps if isinstance(step, (Push, RemoveFile)) for need in step.requires()]
     return sorted({*found, *(f"{need}/**" for need in trees)})

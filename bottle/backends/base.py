@@ -23,7 +23,7 @@ class Place:
 
     `trust`: PEM of further authorities that egress trusts upstream. `plain`: (uid, gid) of a launcher that isn't root.
     `attempt`: counts the tries to find addresses that nobody has; `again`: something of this bottle's may be there
-    already.
+    already. `missing`: the directories that lack above it, the topmost first.
     """
 
     state: str
@@ -33,6 +33,7 @@ class Place:
     plain: tuple[int, int] | None = None
     attempt: int = 0
     again: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

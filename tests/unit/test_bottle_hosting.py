@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bottle.plan import BottlePlan, Intent, make_plan
 from opsexec.capability import CapabilitySet
 from opsexec.errors import CapabilityDenied, StepFailed
 from opsexec.local import LocalExec
-from opsexec.steps import ReadFile
+from opsexec.steps import MakeDir, ReadFile
 
 REPOSITORY = {"url": "ssh://git@git.test/site", "identity": "/nowhere/key", "host_key": "ssh-ed25519 AAAA"}
 
@@ -77,3 +78,18 @@ async def test_one_place_that_can_t_be_read_hides_no_other(tmp_path: Path, monke
     monkeypatch.setattr(hosting, "PLACES", (str(environment(tmp_path / "there")),))
     _, place = await settle(Host("local:", "/x"), plan(), {}, "")
     assert place.runtime.python != f"{tmp_path}/venv-egress/bin/python"
+
+
+@pytest.mark.anyio
+async def test_on_a_host_without_a_directory_for_bottles_it_is_made_under_what_is_asked_for(tmp_path: Path) -> None:
+    there = tmp_path / "nowhere" / "yet"
+    host = Host("local:", str(there), str(environment(tmp_path / "env")))
+    _, place = await settle(host, plan(), {}, "")
+    made = [step for step in hosting.arrival(place) if isinstance(step, MakeDir)]
+    launching = f"fs.write:{place.state}"  # what every launch needs
+    async with LocalExec(capabilities=CapabilitySet.of(launching, *hosting.needs(place))) as ex:
+        for step in made:
+            await ex.run(step)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (there.parent, there)] == [0o700] * 2
+    _, again = await settle(host, plan(), {}, "")
+    assert again.missing == ()
