@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,17 +113,31 @@ def test_what_no_ref_leads_to_goes_and_the_rest_is_one_pack(mirror: Path) -> Non
     assert git(mirror, "rev-list", "--objects", "--all") == before
 
 
-def test_whoever_wants_the_mirror_waits_for_no_upkeep(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("starts", ["at once", "slowly"])
+def test_whoever_wants_the_mirror_waits_for_no_upkeep(
+    starts: str, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(upkeep, "REPACK", ("-c", "alias.hang=!exec sleep 600", "hang"))
     marker = str(mirror).encode()
+    start = asyncio.create_subprocess_exec
 
     async def want() -> float:
+        wanted = asyncio.Event()
+
+        async def slowly(*argv: Any, **given: Any) -> asyncio.subprocess.Process:
+            process = await start(*argv, **given)
+            await wanted.wait()
+            return process
+
+        if starts == "slowly":
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
         kept = Upkeep(mirror, Limits(calm_s=0.01, packs=PACKS))
         async with kept.off():
             pass
         await until(lambda: processes_with(marker), "its git hangs")
         unfinished = mirror / "objects" / "pack" / "tmp_pack_XX"
         unfinished.touch()
+        asyncio.get_running_loop().call_later(0.1, wanted.set)
         began = time.monotonic()
         async with kept.off():
             took = time.monotonic() - began

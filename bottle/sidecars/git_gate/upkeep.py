@@ -142,22 +142,26 @@ class Upkeep:
             self._working = None
 
     async def _git(self, words: tuple[str, ...]) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", BOUNDED, "sh", str(self._limits.memory_bytes >> 10), str(CPU_S)),
-            *argv(*words),
-            env=environment(Declared(str(self._mirror.parent))),
-            cwd="/",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        starting = asyncio.create_task(
+            asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", BOUNDED, "sh", str(self._limits.memory_bytes >> 10), str(CPU_S)),
+                *argv(*words),
+                env=environment(Declared(str(self._mirror.parent))),
+                cwd="/",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
         )
         ended = False
         try:
+            process = await asyncio.shield(starting)
             _, text = await process.communicate()
             ended = process.returncode == 0
             return process.returncode or 0, said(text)
         finally:
+            process = await starting  # broken off while it starts, it is at work all the same
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
