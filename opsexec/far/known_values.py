@@ -16,23 +16,63 @@ MIN_BYTES = 8
 PIECE = 10
 """A piece of a value this long, cut at its multiples, is told too, where it hardly stands anywhere else."""
 
+LONGEST_NUMBER = 512
+"""Longer values, in bytes, aren't told as one number of ten figures: writing it down grows with their square."""
+
 OVERLAP = 2048
 """How much of what has passed is looked at again with the next block, in bytes: spellings with something between."""
 
 _NOT_ALNUM = bytes(byte for byte in range(256) if not (byte < 128 and chr(byte).isalnum()))
 
+_UPPER, _LOWER, _FIGURES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz", b"0123456789"
+_BASE64 = _UPPER + _LOWER + _FIGURES + b"+/"
+_UUENCODE = bytes(range(32, 96))
+_BASE85 = _FIGURES + _UPPER + _LOWER + b"!#$%&()*+-;<=>?@^_`{|}~"
+"""RFC 1924's letters, which git and Python use."""
+_Z85 = _FIGURES + _LOWER + _UPPER + b".-:+=^!/*?&<>()[]{}@%$#"
+"""Those of 32/Z85, ZeroMQ's."""
+_BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_ROT13 = bytes.maketrans(_UPPER + _LOWER, _UPPER[13:] + _UPPER[:13] + _LOWER[13:] + _LOWER[:13])
+
 
 def spellings(secret: bytes) -> set[bytes]:
-    """Return the texts a value may stand as: plain, backwards, base64 and base32 at each offset, hex, escaped."""
+    """Return the texts a value may stand as: plain, backwards, base64 and its like at each offset, hex, escaped."""
+    return {each for each in _plainly(secret) | _in_fours(secret) | _as_number(secret) if len(each) >= MIN_BYTES}
+
+
+def _in_fours(secret: bytes) -> set[bytes]:
+    """Return base85 in its three alphabets, wherever its groups of four bytes begin."""
+    import base64
+
+    found = set()
+    for offset in range(4):
+        groups = secret[offset : offset + (len(secret) - offset) // 4 * 4]
+        spelled = base64.b85encode(groups)
+        found |= {spelled, spelled.translate(bytes.maketrans(_BASE85, _Z85)), base64.a85encode(groups)}
+    return found
+
+
+def _as_number(secret: bytes) -> set[bytes]:
+    """Return the value by itself as one number: in base58, and with ten figures."""
+    number = left = int.from_bytes(secret, "big")
+    letters = bytearray()
+    while left:
+        left, letter = divmod(left, 58)
+        letters.append(_BASE58[letter])
+    return {bytes(reversed(letters))} | ({b"%d" % number} if len(secret) <= LONGEST_NUMBER else set())
+
+
+def _plainly(secret: bytes) -> set[bytes]:
     import base64
     import json
     from urllib.parse import quote
 
-    found = {secret, secret[::-1], secret.hex().encode(), secret.hex().upper().encode()}
+    found = {secret, secret[::-1], secret.hex().encode(), secret.hex().upper().encode(), secret.translate(_ROT13)}
     for offset in range(3):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            whole = encode(b"\0" * offset + secret).rstrip(b"=")
-            found.add(whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6])
+        whole = base64.b64encode(b"\0" * offset + secret).rstrip(b"=")
+        inner = whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
+        uu = inner.translate(bytes.maketrans(_BASE64, _UUENCODE))
+        found |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_")), uu, uu.replace(b" ", b"`")}
     for offset in range(5):
         whole = base64.b32encode(b"\0" * offset + secret).rstrip(b"=")
         inner = whole[-(-offset * 8 // 5) : (offset + len(secret)) * 8 // 5]
@@ -45,7 +85,7 @@ def spellings(secret: bytes) -> set[bytes]:
     except UnicodeDecodeError:
         plain = ""
     found |= {json.dumps(plain)[1:-1].encode(), plain.encode("utf-16-le"), plain.encode("utf-16-be")}
-    return {each for each in found if len(each) >= MIN_BYTES}
+    return found
 
 
 def pieces(secret: bytes) -> set[bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import codecs
 import json
 import urllib.parse
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle.sidecars.egress.search import find
-from opsexec.far.known_values import MIN_BYTES, OVERLAP, KnownValues, Stream, pieces
+from opsexec.far.known_values import MIN_BYTES, OVERLAP, KnownValues, Stream, pieces, spellings
 
 SECRET = "tok-REAL-0123456789abcdef"
 
@@ -45,6 +47,13 @@ class TestKnownValues:
             " ".join(SECRET),
             "\n".join(SECRET[at : at + 4] for at in range(0, len(SECRET), 4)),
             base64.b64encode(f'{{"a": "{SECRET}"}}'.encode()).decode(),
+            *(base64.b85encode(b"x" * n + SECRET.encode() + b"yz").decode() for n in range(4)),
+            *(base64.a85encode(b"x" * n + SECRET.encode() + b"yz").decode() for n in range(4)),
+            base64.a85encode(SECRET.encode(), adobe=True).decode(),
+            *(binascii.b2a_uu(b"x" * n + SECRET.encode() + b"yz").decode() for n in range(3)),
+            binascii.b2a_uu(SECRET.encode(), backtick=True).decode(),
+            codecs.encode(SECRET, "rot13"),
+            str(int.from_bytes(SECRET.encode(), "big")),
         ],
     )
     def test_a_secret_is_found_however_it_is_spelled(self, spelled: str) -> None:
@@ -66,6 +75,16 @@ class TestKnownValues:
     def test_what_only_looks_like_a_secret_passes(self, text: str) -> None:
         """DL20: nothing is refused for its looks."""
         assert find(self.values, text.encode()) is None
+
+    @pytest.mark.parametrize(
+        ("secret", "spelled"),
+        [
+            (b"\x86\x4f\xd2\x6f\xb5\x59\xf7\x5b", b"HelloWorld"),  # 32/Z85's own test case
+            (b"Hello World!", b"2NEpo7TZRRrLZSi2U"),  # of the draft of base58
+        ],
+    )
+    def test_others_spell_it_like_this(self, secret: bytes, spelled: bytes) -> None:
+        assert spelled in spellings(secret)
 
     def test_short_values_are_not_looked_for(self) -> None:
         assert find(KnownValues({"PIN": "1234"}), b"1234") is None
@@ -250,7 +269,7 @@ class TestStream:
             assert stream.feed(b"") == b"tok-REAL-012"
             assert stream.found is None
         stream = Stream(self.values, mask=True)
-        assert stream.feed(f"a {SECRET} b".encode()) == b"a " + b"*" * len(SECRET) + b" b"
+        assert stream.feed(f"a {SECRET}\n\n".encode()) == b"a " + b"*" * len(SECRET) + b"\n\n"
         assert stream.found == ""
 
     def test_without_values_all_passes_at_once(self) -> None:
