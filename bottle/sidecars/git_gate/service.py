@@ -146,14 +146,23 @@ async def start(
     if advertise:
         words.append("--advertise-refs")
     bounds = (str(limits.memory_bytes >> 10), str(limits.cpu_s), str(limits.body_bytes >> 9))
-    process = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", BOUNDED, "sh", *bounds),
-        *argv(*words, str(repository.mirror)),
-        env=env,
-        cwd="/",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", BOUNDED, "sh", *bounds),
+            *argv(*words, str(repository.mirror)),
+            env=env,
+            cwd="/",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
     )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # its client is gone: it may start all the same
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            await Service(starting.result()).kill()
+        raise
     return Service(process)
