@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from bottle.errors import BadManifest
+from bottle.manifest import load_directories
+from bottle.manifest.kinds import Bottle
+
+ROUTE = "egress:\n  routes:\n    - host: {}\n"
+
 
 class HomeRoot:
     """`~/.bot-bottle` of a test's own."""
@@ -28,3 +36,14 @@ class HomeRoot:
         path.write_text(f"---\n{front}---\n{body}", "utf-8")
         path.chmod(0o644)
         return path
+
+
+def load(home: HomeRoot, name: str = "a", cwd: Path | None = None) -> Bottle:
+    return load_directories(home.path, cwd).load(name).bottle
+
+
+def refusal(home: HomeRoot, front: str) -> tuple[str, str]:
+    home.bottle("dev", front)
+    with pytest.raises(BadManifest) as caught:
+        load(home)
+    return caught.value.message, caught.value.hint or ""

@@ -189,13 +189,10 @@ class Gate:
             found = search.find_in_body(self._known, decoded(body, encoding))
         return found
 
-    def _tunnel(self, flow: http.HTTPFlow) -> tuple[str, int] | None:
-        return self._tunnels.get(flow.client_conn.id)
-
     def _seen(self, flow: http.HTTPFlow) -> Seen:
         request = flow.request
         return Seen(
-            tunnel=self._tunnel(flow),
+            tunnel=self._tunnels.get(flow.client_conn.id),
             tls=flow.client_conn.tls_established,
             sni=flow.client_conn.sni,
             scheme=request.scheme,
