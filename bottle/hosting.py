@@ -104,13 +104,15 @@ async def settle(
 
     Returns the host with its directory settled, and where the bottle is kept there; the code it runs is this launcher's
     own, and comes along. Raises HostUnready where there is no environment, or none that can be read, CapabilityDenied
-    with what must be granted.
+    with what must be granted, UsageError for a directory that a launcher on the host would take for its own.
     """
     granted = CapabilitySet.of("facts:user", "fs.read:/**")
     async with executor(host, granted, None, plan.identity) as ex:
         user: dict[str, Any] = ((await ex.run(Facts(names=("user",)))).value or {}).get("user") or {}
         home = clean_path(str(user.get("home") or "/"))
         directory = clean_path(host.directory) if host.directory else clean_path(f"{home}/{DEFAULT_DIRECTORY}")
+        if PurePosixPath(directory).name == "state":  # where a launcher there would keep its own, and clean up
+            raise UsageError(f"--host-dir {directory}: that is a name of bottles' own", hint="name another directory")
         runtime = await _runtime(ex, host, home, plan)
         missing = await _missing(ex, directory)
     plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))

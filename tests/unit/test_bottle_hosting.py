@@ -14,7 +14,7 @@ from bottle.hosting import Host, settle
 from bottle.manifest.store import load_object
 from bottle.plan import BottlePlan, Intent, make_plan
 from opsexec.capability import CapabilitySet
-from opsexec.errors import CapabilityDenied, StepFailed
+from opsexec.errors import CapabilityDenied, StepFailed, UsageError
 from opsexec.local import LocalExec
 from opsexec.steps import MakeDir, ReadFile
 
@@ -60,6 +60,12 @@ async def test_an_environment_that_can_t_be_read_is_told_as_that(tmp_path: Path)
         with pytest.raises(HostUnready, match=says) as told:
             await settle(Host("local:", "/x", str(tmp_path / name)), plan(), {}, "")
         assert "--host-env names another place" in str(told.value.hint)
+
+
+@pytest.mark.anyio
+async def test_a_directory_that_a_launcher_there_would_take_for_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a name of bottles' own"):
+        await settle(Host("local:", f"{tmp_path}/state/", str(environment(tmp_path / "env"))), plan(), {}, "")
 
 
 @pytest.mark.anyio
