@@ -222,7 +222,7 @@ def test_a_request_has_no_more_headers_than_the_bound() -> None:
     ("seen", "reason"),
     [
         (replace(asked(), tls=False), "no TLS"),
-        (replace(asked(), scheme="http"), "no TLS"),
+        (replace(asked(), scheme="http"), "scheme is not https"),
         (replace(asked(), tunnel=("open.test", 80)), "tunnels lead to port 443 only"),
         (replace(asked(), tunnel=("other.test", 443)), "no route for this host"),
         (replace(asked(), headers=()), "names no host"),
