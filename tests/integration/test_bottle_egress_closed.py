@@ -53,7 +53,7 @@ failed(gate.request, flow)
 assert refused(flow), "request"
 flow = tflow.tflow(resp=True)
 flow.metadata["slot"] = "S"
-gate._mask = fails
+addon.masked_head = fails
 failed(gate.responseheaders, flow)
 assert flow.response.stream(b"echo") == [], "responseheaders"
 flow = tflow.twebsocketflow()
