@@ -16,8 +16,7 @@ from bottle.preflight import preflight
 from bottle.sidecars.git_gate.config import read_config
 from opsexec.errors import UsageError
 from opsexec.far.git_policy import DEFAULTS
-from tests.parts.bottle_manifests import HomeRoot
-from tests.unit.test_bottle_manifest import load, refusal
+from tests.parts.bottle_manifests import HomeRoot, load, refusal
 from tests.unit.test_bottle_plan import plan_of
 
 REPOSITORY = "git-gate:\n  repos:\n    site:\n      url: ssh://git@git.x/a\n      identity: k\n      policy: {}\n"
