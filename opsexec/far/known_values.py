@@ -16,8 +16,8 @@ MIN_BYTES = 8
 PIECE = 10
 """A piece of a value this long, cut at its multiples, is told too, where it hardly stands anywhere else."""
 
-LONGEST_NUMBER = 512
-"""Longer values, in bytes, aren't told as one number of ten figures: writing it down grows with their square."""
+LONGEST_NUMBER = 1024
+"""Longer values, in bytes, aren't told as one number: what writing it down takes grows with their square."""
 
 OVERLAP = 2048
 """How much of what has passed is looked at again with the next block, in bytes: spellings with something between."""
@@ -54,12 +54,14 @@ def _in_fours(secret: bytes) -> set[bytes]:
 
 def _as_number(secret: bytes) -> set[bytes]:
     """Return the value by itself as one number: in base58, and with ten figures."""
+    if len(secret) > LONGEST_NUMBER:
+        return set()
     number = left = int.from_bytes(secret, "big")
     letters = bytearray()
     while left:
         left, letter = divmod(left, 58)
         letters.append(_BASE58[letter])
-    return {bytes(reversed(letters))} | ({b"%d" % number} if len(secret) <= LONGEST_NUMBER else set())
+    return {bytes(reversed(letters)), b"%d" % number}
 
 
 def _plainly(secret: bytes) -> set[bytes]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottle.sidecars.egress.search import find
-from opsexec.far.known_values import MIN_BYTES, OVERLAP, KnownValues, Stream, pieces, spellings
+from opsexec.far.known_values import LONGEST_NUMBER, MIN_BYTES, OVERLAP, KnownValues, Stream, pieces, spellings
 
 SECRET = "tok-REAL-0123456789abcdef"
 
@@ -85,6 +85,12 @@ class TestKnownValues:
     )
     def test_others_spell_it_like_this(self, secret: bytes, spelled: bytes) -> None:
         assert spelled in spellings(secret)
+
+    @pytest.mark.parametrize(("size", "told"), [(LONGEST_NUMBER, True), (LONGEST_NUMBER + 1, False)])
+    def test_a_value_is_one_number_up_to_a_length(self, size: int, told: bool) -> None:
+        """Python writes no number of over 4,300 figures, and a long one takes seconds."""
+        secret = b"\xa7" * size
+        assert (str(int.from_bytes(secret, "big")).encode() in spellings(secret)) is told
 
     def test_short_values_are_not_looked_for(self) -> None:
         assert find(KnownValues({"PIN": "1234"}), b"1234") is None
