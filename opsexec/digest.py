@@ -1,75 +1,64 @@
-"""`StreamDigest`: sha256 of a stream, computed beside the event loop once the stream is large."""
+"""`StreamDigest`: the digest of a run's output: SHA-256 of a short one, BLAKE3 of a long one."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from typing import Protocol
 
-BATCH = 2 << 20
-"""Bytes gathered before they are handed to the hashing thread: hashing lets go of the interpreter's lock meanwhile."""
+from opsexec.executor import TAIL_BYTES
 
-SPARE_PROCESSORS = 3
-"""From so many on, one has nothing else to do: the loop and what it hears of (sshd, the agent) keep two busy."""
+SHORT = TAIL_BYTES
+"""Bytes up to which the digest is SHA-256, as everybody's tools have it: what a RunOutput holds whole.
 
-
-@cache
-def _has_room_beside() -> bool:
-    """True where the hashing thread finds a processor."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return here >= SPARE_PROCESSORS
+Above, it is BLAKE3 (https://github.com/BLAKE3-team/BLAKE3-specs), because a fast stream waits for its hash: of 500 MB
+over SSH, SHA-256 takes a quarter of the time, BLAKE3 a twentieth (docs/decisions/0087-long-output-has-blake3.md).
+"""
 
 
-@cache
-def _hasher() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "opsexec-digest")
+class _Hash(Protocol):
+    @property
+    def name(self) -> str: ...
 
+    def update(self, data: bytes, /) -> object: ...
 
-os.register_at_fork(after_in_child=_hasher.cache_clear)  # its thread stays with the parent
+    def hexdigest(self) -> str: ...
 
 
 class StreamDigest:
-    """Takes blocks in order; small streams are hashed at the end, large ones batch by batch in one shared thread.
+    """Takes blocks in order; `str` of it is the digest of all so far, `sha256:<hex>` or `blake3:<hex>`.
 
-    Where no processor is left for that thread, passing the interpreter's lock to and fro costs more than it saves (of
-    500 MB over SSH on two, a seventh of the time): each block is then hashed as it comes.
-
-    At most two batches wait, so memory stays bounded: a third one waits for the first.
+    `standard`: SHA-256 whatever the length, as of a detached run, which the standard library alone hashes on its host.
     """
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._blocks: list[bytes] = []
+    def __init__(self, *, standard: bool = False) -> None:
+        self._standard = standard
+        self._start: list[bytes] = []
         self._size = 0
-        self._batch: Future[None] | None = None
+        self._hash: _Hash | None = None
 
     def update(self, data: bytes) -> None:
         """Take a block."""
-        if not _has_room_beside():
-            self._hash.update(data)
-            return
-        self._blocks.append(data)
-        self._size += len(data)
-        if self._size >= BATCH:
-            self._settle()
-            self._batch = _hasher().submit(self._take_in, self._blocks)
-            self._blocks, self._size = [], 0
+        if self._hash is None:
+            self._start.append(data)
+            self._size += len(data)
+            if self._size <= SHORT:
+                return
+            self._hash = hashlib.sha256() if self._standard else _blake3()
+            data = b"".join(self._start)
+            self._start.clear()
+        self._hash.update(data)
 
-    def _take_in(self, blocks: list[bytes]) -> None:
-        """Hash a batch in the thread. Joined first: joining and hashing each let go of the interpreter's lock, once."""
-        self._hash.update(b"".join(blocks))
+    def __str__(self) -> str:
+        found = hashlib.sha256(b"".join(self._start)) if self._hash is None else self._hash
+        return f"{found.name}:{found.hexdigest()}"
 
-    def _settle(self) -> None:
-        """Wait for the batch under way."""
-        if self._batch is not None:
-            self._batch.result()
-            self._batch = None
 
-    def hexdigest(self) -> str:
-        """Return the digest of all blocks so far, as lower-case hex."""
-        self._settle()
-        for block in self._blocks:
-            self._hash.update(block)
-        self._blocks, self._size = [], 0
-        return self._hash.hexdigest()
+def _blake3() -> _Hash:
+    from blake3 import blake3  # here: short outputs don't wait for it to be loaded
+
+    return blake3()
+
+
+def differ(one: str, other: str) -> bool:
+    """True unless two digests may be of the same output: SHA-256 and BLAKE3 say nothing about each other."""
+    return one != other and {one.partition(":")[0], other.partition(":")[0]} != {"sha256", "blake3"}

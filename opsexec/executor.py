@@ -26,10 +26,11 @@ class RunOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one Step did.
 
     `stdout`, `stderr`: the last TAIL_BYTES of each; `stdout_bytes`, `stderr_bytes`: how many came in all; `truncated`:
-    a tail is shorter than its stream; `digest`: `sha256:<hex>` of all of stdout; `duration_s`: seconds, on the caller's
-    clock. Exactly one of `exit_code` and `signal` is set for a process (a status that never came is an error, not a
-    value); steps that start no process have exit_code 0. `changed`: the host is not as before (or, in check mode, would
-    not be); `diff`: unified diff where there is one; `skipped`: why nothing was done; `value`: the typed answer.
+    a tail is shorter than its stream; `digest`: of all of stdout, by SHA-256 where it is no longer than TAIL_BYTES, by
+    BLAKE3 where it is (a detached run's always by SHA-256); `duration_s`: seconds, on the caller's clock. Exactly one
+    of `exit_code` and `signal` is set for a process (a status that never came is an error, not a value); steps that
+    start no process have exit_code 0. `changed`: the host is not as before (or, in check mode, would not be); `diff`:
+    unified diff where there is one; `skipped`: why nothing was done; `value`: the typed answer.
     """
 
     run: str

@@ -19,17 +19,19 @@ class Recorder:
     """Takes output from a host, synchronously, and passes it on to an async sink through one bounded queue.
 
     A host calls `feed`; when `feed` returns False it stops reading until `on_drain` is called. `limit_bytes` bounds
-    both streams together; the host asks `over_limit` after feeding.
+    both streams together; the host asks `over_limit` after feeding. `standard_digest`: see StreamDigest.
     """
 
-    def __init__(self, sink: LogSink | None = None, *, limit_bytes: int | None = None) -> None:
+    def __init__(
+        self, sink: LogSink | None = None, *, limit_bytes: int | None = None, standard_digest: bool = False
+    ) -> None:
         self.sink = sink
         self.limit_bytes = limit_bytes
         self.counts = [0, 0]
         self.failure: BaseException | None = None
         self.on_drain: Callable[[], None] | None = None
         self.on_failure: Callable[[], None] | None = None
-        self._digest = StreamDigest()
+        self._digest = StreamDigest(standard=standard_digest)
         self._tails: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
         self._kept = [0, 0]
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -112,8 +114,8 @@ class Recorder:
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` of all of stdout so far."""
-        return "sha256:" + self._digest.hexdigest()
+        """Of all of stdout so far: `sha256:<hex>`, or `blake3:<hex>` of what is longer than a tail."""
+        return str(self._digest)
 
     @property
     def truncated(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opsexec.capability import Requirement
 from opsexec.default_audit import default_audit
+from opsexec.digest import differ
 from opsexec.errors import ProtocolError, UsageError
 from opsexec.executor import LogSink, RunOutput, Stream, TtySession
 from opsexec.handlers.context import Context, Outcome
@@ -185,7 +186,7 @@ class AgentRpc(HostExecutor):
         and at the end, where to go on from. Raises CapabilityDenied, ConnectionLost, and the error the run ended in.
         """
         self._require_run("run.read", run)
-        recorder = Recorder(sink)
+        recorder = Recorder(sink, standard_digest=True)
         async with self._agent.link() as link:
             exchange = Exchange(link, self.host, recorder)
             if on_offset is not None and sink is not None:
@@ -277,7 +278,7 @@ class AgentRpc(HostExecutor):
     def _require_complete(self, result: Result, recorder: Recorder) -> None:
         """Raise ProtocolError unless all the output that was made has come, as it was made."""
         said = [result.stdout_bytes, result.stderr_bytes]
-        if said != recorder.counts or result.digest != recorder.digest:
+        if said != recorder.counts or differ(result.digest, recorder.digest):
             text = f"the agent says {said} bytes of output were made, {recorder.counts} came"
             raise ProtocolError(text, host=self.host, hint="part of the output was lost or changed on the way")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opsexec.cli.arguments import add_json, add_reach
+from opsexec.cli.audit_digest import DIGEST
 from opsexec.cli.command import Command, count
 from opsexec.cli.ending import FAILED, OK, printable, tell
 from opsexec.cli.json_text import json_text
@@ -295,7 +296,7 @@ def _records_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 COMMANDS = (
     Command(
         name="audit",
-        usage="verify|tail|show [OPTIONS]",
+        usage="verify|tail|show|digest [OPTIONS]",
         summary="Check and read the audit log: every decision, and how it ended.",
         description="""
         Check and read the audit log. Each line holds the hash of the one before, so that nothing can be changed or
@@ -341,6 +342,7 @@ COMMANDS = (
                 run=_show,
                 examples=("opsexec audit show 80f2ad2afc5043ea", "opsexec audit show 80f2 --json"),
             ),
+            DIGEST,
         ),
     ),
 )

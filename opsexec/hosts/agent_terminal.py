@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
+from opsexec.digest import differ
 from opsexec.errors import ConnectionLost, ProtocolError
 from opsexec.executor import RunOutput
 from opsexec.hosts.agent_exchange import Exchange, request_head
@@ -119,7 +120,7 @@ class AgentTerminal:
                 raise
         if not isinstance(end, Result):
             raise ProtocolError("the agent's answer is not a terminal's end", host=self._host.name)
-        lost = end.stdout_bytes != self._recorder.counts[0] or end.digest != self._recorder.digest
+        lost = end.stdout_bytes != self._recorder.counts[0] or differ(end.digest, self._recorder.digest)
         if lost and not self._closed:
             text = f"the agent says {end.stdout_bytes} bytes were on the screen, {self._recorder.counts[0]} came"
             raise ProtocolError(text, host=self._host.name, hint="part of the output was lost or changed on the way")

@@ -146,6 +146,31 @@ def test_audit_tail_and_show_tell_what_was_asked_and_how_it_ended(cli: Cli) -> N
     assert cli.run("audit", "verify", "web1").returncode == 3
 
 
+@pytest.mark.parametrize(("last", "kinds"), [(9, ["sha256"]), (99_999, ["blake3", "sha256"])])
+def test_audit_digest_is_the_one_that_the_audit_has_of_that_output(cli: Cli, last: int, kinds: list[str]) -> None:
+    done = cli.run("exec", "local:", "--", "seq", last)
+    ended = json.loads(cli.run("audit", "tail", "-n", "1", "--json").stdout)
+    said = ended["outcome"]["digest"]
+    (cli.home / "out").write_bytes(done.stdout)
+    shown = cli.run("audit", "digest", "out").stdout.decode().splitlines()
+    assert [line.partition(":")[0] for line in shown] == kinds
+    assert shown[0] == f"{said}  out"
+    assert (cli.run("audit", "digest", "out", "--is", said).returncode, done.returncode) == (0, 0)
+    report = json.loads(cli.run("audit", "digest", "-", "--json", stdin=done.stdout).stdout)
+    assert (report["bytes"], report["digests"][0]) == (len(done.stdout), said)
+    (cli.home / "out").write_bytes(done.stdout + b"\n")
+    other = cli.run("audit", "digest", "out", "--is", said)
+    assert (other.returncode, other.stdout) == (1, b"")
+    assert error_lines(other)[0].startswith("opsexec: out is not that output: its digests are ")
+    assert cli.run("audit", "digest", "out", "--is", said[:-1]).returncode == 2
+    missing = cli.run("audit", "digest", "missing")
+    assert missing.returncode == 1
+    assert error_lines(missing) == [
+        "opsexec: missing can't be read: No such file or directory",
+        "  hint: name a file that you may read",
+    ]
+
+
 def test_audit_tail_follows_until_ctrl_c(cli: Cli) -> None:
     cli.run("exec", "local:", "--", "true")
     with cli.start("audit", "tail", "-n", "1", "-f", "--json") as running:
