@@ -156,19 +156,6 @@ def terminal_target(request: pytest.FixtureRequest) -> Target:
     return found
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Through sshd to an agent goes what covers each family of steps (docs/testing.md): the rest is the agent's own, or
-    the connection's, and is tried over each of them.
-    """
-
-    def twice(item: pytest.Item) -> bool:
-        suite = item.path.parent.name == "integration" and item.path.name.startswith(("test_executor_", "test_sync_"))
-        return "agent_ssh" in item.name and not suite
-
-    config.hook.pytest_deselected(items=[item for item in items if twice(item)])
-    items[:] = [item for item in items if not twice(item)]
-
-
 @pytest.fixture(params=["ssh_root", "ssh_user"])
 def ssh_target(request: pytest.FixtureRequest) -> Target:
     """Every target that has a connection."""

@@ -36,22 +36,16 @@ def _ways(*targets: str) -> list[object]:
     return [pytest.param((c, t), id=f"{c}-{t}") for c in CARRIERS for t in targets]
 
 
-@pytest.fixture(params=_ways("local", "ssh_root", "ssh_user", "agent"))
+@pytest.fixture(params=_ways("local", "ssh_root", "ssh_user", "agent", "agent_ssh"))
 def scene(request: pytest.FixtureRequest) -> Scene:
     """Every carrier over every target."""
     return _scene(request)
 
 
-@pytest.fixture(params=_ways("local", "ssh_root", "agent"))
+@pytest.fixture(params=_ways("local", "ssh_root", "agent", "agent_ssh"))
 def root_scene(request: pytest.FixtureRequest) -> Scene:
     """Every carrier where steps run as root."""
     require_root()
-    return _scene(request)
-
-
-@pytest.fixture(params=_ways("agent_ssh"))
-def far_scene(request: pytest.FixtureRequest) -> Scene:
-    """Every carrier through sshd to an agent."""
     return _scene(request)
 
 
@@ -117,16 +111,6 @@ async def test_a_pull_copies_all_and_the_next_one_nothing(scene: Scene, tmp_path
     assert ">f+++++++++ -dash" in inside.value["entries"]
     alike(source, tmp_path / "source", owners=os.geteuid() == 0)
     alike(source, tmp_path / "new", owners=os.geteuid() == 0)
-
-
-async def test_a_tree_goes_through_sshd_to_an_agent_and_comes_back(far_scene: Scene, tmp_path: Path) -> None:
-    source, dst = far_scene.shared / "source", far_scene.shared / "dst"
-    tree(source)
-    async with far_scene.connect() as ex:
-        pushed = await ex.push(f"{source}/", str(dst))
-        pulled = await ex.pull(f"{dst}/", f"{tmp_path}/back")
-    assert [each.value["method"] for each in (pushed, pulled)] == [far_scene.method] * 2
-    alike(source, tmp_path / "back", owners=True)
 
 
 async def test_a_check_predicts_what_the_run_then_does(scene: Scene) -> None:
