@@ -21,6 +21,7 @@ from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.secret_source import SecretSource
 from opsexec.steps.base import Step
+from opsexec.steps.environment import environment_needs
 from opsexec.steps.files import RemoveFile, SetMode
 from opsexec.steps.sync import Sync
 from opsexec.verbs import ANY_PATTERN, VERBS
@@ -97,8 +98,12 @@ def _escaped(text: str) -> str:
 
 
 def _widest(template: Template) -> tuple[Requirement, ...]:
-    """A template whose guess is no Step (facts by a variable's name): any resource of its verb."""
-    return tuple(Requirement(verb, ANY_PATTERN[VERBS[verb].kind]) for verb in _VERBS.get(str(_tag(template)), ()))
+    """A template whose guess is no Step (facts by a variable's name): any resource of its verbs."""
+    verbs = dict.fromkeys(_VERBS.get(str(_tag(template)), ()))
+    if template.fields.get("creates") is not None:
+        verbs["fs.read"] = None
+    needs = tuple(Requirement(verb, ANY_PATTERN[VERBS[verb].kind]) for verb in verbs)
+    return (*needs, *environment_needs(dict.fromkeys(template.fields.get("env") or (), "")))
 
 
 def _tag(template: Template) -> Any:

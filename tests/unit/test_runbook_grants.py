@@ -138,6 +138,8 @@ def test_where_no_step_can_be_guessed_every_verb_of_its_kind_is_asked_for() -> N
         guessed = Template(type(step), **dict.fromkeys(REQUIRED[type(step)], "x"))
         asked = {need.verb for need in grants._widest(guessed)}
         assert {need.verb for need in step.requires()} <= asked, step
+    with_more = Template(Exec, argv=["x"], env={"LANG": "C", "PATH": "/b"}, creates="/a")
+    assert [*map(str, grants._widest(with_more))] == ["exec:**", "fs.read:/**", "env:PATH"]
 
 
 def test_a_bare_program_stands_for_each_place_it_is_looked_for():
