@@ -105,7 +105,7 @@ async def _review(arguments: argparse.Namespace) -> Review:
     state = State(home_root().resolve())
     metadata = state.read(arguments.identity)
     directory = state.directory(metadata.identity)
-    base = read_base(directory, metadata.identity)
+    base = read_base(directory, metadata.identity, metadata.cwd)
     asked = [each.strip("/") for each in arguments.take]
     host = hosting.host_from(metadata.host)
     kept = str(directory) if host is None else hosting.state_on(host, metadata.identity)

@@ -59,7 +59,7 @@ def compare(
 ) -> Compared:
     """Compare the state at start with the present one.
 
-    `asked`: paths that come though they would be held back; `run`: what the directory's own git would run of it.
+    `asked`: paths that come though they would be held back; `run`: what git would run of it.
     """
     found = Compared()
     clashing = _clashes(base, now)
@@ -77,7 +77,7 @@ def compare(
             continue
         why, askable = _judged(change, clashing, repos, links)
         if why is None and _would_run(change, run):
-            why, askable = "git runs it: .git/config names it", True
+            why, askable = "git runs it: .git/config or your own configuration names it", True
         if why is not None and not (askable and _asked_for(path, asked)):
             directory = _is_directory(new or old)
             if directory and askable and any(each.startswith(f"{path}/") for each in asked):

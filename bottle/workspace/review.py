@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bottle.errors import NoSuchBottle
 from bottle.workspace.changes import MAX_FILE, Change, Compared, Held, compare
 from bottle.workspace.copy_in import MAX_ENTRIES, OBJECTS, Kept, list_tree
-from bottle.workspace.git_names import CONFIG, named
+from bottle.workspace.git_names import CONFIG, named, persons_files, read_config
 from bottle.workspace.ignore import rules_of
 from bottle.workspace.lines import Effort
 from bottle.workspace.patch import as_bytes, patch_of
@@ -29,15 +29,24 @@ MAX_CHANGES = 10_000
 
 @dataclass(frozen=True)
 class Base:
-    """The state at start: `root`, a copy that the agent never sees."""
+    """The state at start: `root`, a copy that the agent never sees; `source`: what it was copied from."""
 
     root: Path
     tree: Tree
+    source: str = ""
 
     def content(self, entry: Entry) -> bytes:
         """Return what a path held; a link's content is its target."""
         path = self.root / entry.path
         return os.fsencode(os.readlink(path)) if entry.kind == "link" else path.read_bytes()
+
+    def run_by_git(self, environment: Mapping[str, str], home: str) -> set[str]:
+        """Return what git runs or reads of the source, by its configuration at start and the person's of now."""
+        places = {self.source, os.path.realpath(self.source)} if self.source else set()
+        own = self.tree.entries.get(CONFIG)
+        config = self.content(own) if own is not None and own.kind == "file" else b""
+        persons = (named(read_config(each), places, home, persons=True) for each in persons_files(environment, home))
+        return named(config, places, home).union(*persons)
 
 
 @dataclass
@@ -51,14 +60,14 @@ class Review:
     unreadable: int = 0
 
 
-def read_base(directory: Path, identity: str) -> Base:
-    """Return a bottle's state at start; raises NoSuchBottle where none was kept."""
+def read_base(directory: Path, identity: str, source: str) -> Base:
+    """Return a bottle's state at start; raises NoSuchBottle where none was kept. `source`: what was copied."""
     try:
         lines = (directory / "base.jsonl").read_bytes()
     except OSError as error:
         hint = "a bottle that is started with --cwd works on a copy of a directory"
         raise NoSuchBottle(f"{identity} has no copy of a directory", hint=hint) from error
-    return Base(directory / "base", read_tree(lines, {}, "the base"))
+    return Base(directory / "base", read_tree(lines, {}, "the base"), source)
 
 
 def needs(workspace: str) -> list[str]:
@@ -70,8 +79,7 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
     """Compare the agent's copy with the state at start. `workspace`: where that copy is on its host."""
     now = await list_tree(ex, ListTree(path=workspace, excludes=OBJECTS, max_entries=2 * MAX_ENTRIES))
     ignored = rules_of(base.tree, lambda path: (base.root / path).read_bytes())
-    config = base.tree.entries.get(CONFIG)
-    run = named(base.content(config)) if config is not None and config.kind == "file" else ()
+    run = base.run_by_git(os.environ, os.path.expanduser("~"))
     compared = compare(base.tree, now, ignored, asked, run)
     found = Review(compared, whole=now.whole, unreadable=now.unreadable)
     room, effort = MAX_PATCH, Effort()

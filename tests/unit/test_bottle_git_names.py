@@ -1,7 +1,8 @@
-"""What a directory's own git configuration runs of that directory doesn't come back unasked."""
+"""What git's configuration, the directory's own or the person's, runs of a directory doesn't come back unasked."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from bottle.workspace.changes import Compared, compare
 from bottle.workspace.copy_in import list_tree
-from bottle.workspace.git_names import named
+from bottle.workspace.git_names import named, persons_files, read_config
 from bottle.workspace.review import Base, needs, review
 from bottle.workspace.tree import Entry, Tree
 from opsexec.capability import CapabilitySet
@@ -58,6 +59,68 @@ def test_a_link_in_the_place_of_a_directory_above_it_waits_too() -> None:
     found = compare(before, after, lambda path, directory: False, run=named(CONFIG))
     assert [held.path for held in found.held] == ["tools"]
     assert found.changes == []
+
+
+PLACES = ("/home/ann/shop",)
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("/home/ann/shop/on-commit", "on-commit"),
+        ("~/shop/on-commit/", "on-commit"),
+        ("/home/ann/shop/../shop/on-commit", "on-commit"),
+        ("/home/ann/shop", None),
+        ("/home/ann/shopping/on-commit", None),
+        ("/home/ann/shop/../on-commit", None),
+        ("~bob/shop/on-commit", None),
+        ("/usr/share/on-commit", None),
+    ],
+)
+def test_a_whole_path_into_the_directory_counts(word: str, path: str | None) -> None:
+    assert named(f"[core] hooksPath = {word}\n".encode(), PLACES, "/home/ann") == ({path} if path else set())
+
+
+def test_of_a_person_s_configuration_a_bare_word_is_a_program() -> None:
+    config = b"[core]\npager = less -R\nhooksPath = .hooks.d\n[alias]\nship = !sh bin/ship.sh\n"
+    assert named(config, PLACES, "/home/ann", persons=True) == {".hooks.d", "bin/ship.sh"}
+    assert named(config) == {"less", "-R", "sh", ".hooks.d", "bin/ship.sh"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "files"),
+    [
+        ({}, ["/etc/gitconfig", "/home/ann/.config/git/config", "/home/ann/.gitconfig"]),
+        ({"XDG_CONFIG_HOME": "/x"}, ["/etc/gitconfig", "/x/git/config", "/home/ann/.gitconfig"]),
+        ({"GIT_CONFIG_GLOBAL": "/g"}, ["/etc/gitconfig", "/g"]),
+        ({"GIT_CONFIG_GLOBAL": "", "GIT_CONFIG_SYSTEM": "/s"}, ["/s"]),
+    ],
+)
+def test_where_a_person_s_configuration_is(environment: dict[str, str], files: list[str]) -> None:
+    assert [*map(str, persons_files(environment, "/home/ann"))] == files
+
+
+def test_a_configuration_that_can_t_be_read_says_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(CONFIG)
+    assert [read_config(tmp_path / each) for each in ("missing", "fifo", "file", "file/x")] == [b"", b"", CONFIG, b""]
+
+
+@pytest.mark.anyio
+async def test_a_review_reads_the_person_s_configuration_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, left, source = tmp_path / "base", tmp_path / "left", tmp_path / "shop"
+    (tmp_path / "link").symlink_to(source)
+    for directory, text in ((start, "echo\n"), (left, "evil\n")):
+        (directory / "tools").mkdir(parents=True)
+        for name in ("one", "two", "three"):
+            (directory / "tools" / name).write_text(text)
+    (tmp_path / "mine").write_text(f"[core]\nhooksPath = tools/one\neditor = {source.resolve()}/tools/two\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "mine"))
+    async with LocalExec(capabilities=CapabilitySet.of(*needs(str(start)), *needs(str(left)))) as ex:
+        base = Base(start, await list_tree(ex, ListTree(path=str(start))), str(tmp_path / "link"))
+        found = await review(ex, str(left), base)
+    assert {held.path for held in found.compared.held} == {"tools/one", "tools/two"}
+    assert found.contents == {"tools/three": b"evil\n"}
 
 
 @pytest.mark.anyio
