@@ -28,12 +28,15 @@ class ForeseenFiles:
             self._remove(clean_path(step.path))
         elif isinstance(step, MoveFile):
             self._remove(clean_path(step.path))
-            self._made[clean_path(step.to)] = False
+            self._make(clean_path(step.to))
         elif isinstance(step, _MAKES):
-            self._made[clean_path(step.path)] = not isinstance(step, Link) and step.parents
+            self._make(clean_path(step.path), above=not isinstance(step, Link) and step.parents)
         elif isinstance(step, Push):
-            self._made[clean_path(step.dest)] = False
+            self._make(clean_path(step.dest))
             self._filled.add(clean_path(step.dest))
+
+    def _make(self, path: str, *, above: bool = False) -> None:
+        self._made[path] = above or self._made.get(path, False)
 
     def _remove(self, path: str) -> None:
         self._gone.add(path)

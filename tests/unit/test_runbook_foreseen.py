@@ -78,6 +78,17 @@ async def test_a_file_is_foreseen_in_a_directory_that_an_earlier_step_makes(scen
     assert any("+hello" in diff for diff in scene.diffs.texts[:2])
 
 
+async def test_a_copy_into_a_directory_of_an_earlier_step_leaves_those_above_it_foreseen(scene: Scene) -> None:
+    (scene.place / "site").mkdir()
+    (scene.place / "site" / "index.html").write_text("hi")
+    steps = f"""\
+        - mkdir: "${{at}}/site"
+        - push: {{ src: "{scene.place}/site/", dest: "${{at}}/site/" }}
+        - write: {{ path: "${{at}}/app.conf", content: "x" }}
+        """
+    assert await scene.agrees(steps) == ["changed"] * 3
+
+
 async def test_a_directory_that_is_there_is_still_asked(scene: Scene) -> None:
     (scene.place / "at").mkdir(mode=0o700)
     (scene.place / "at" / "motd").write_text("hello\n")
