@@ -256,11 +256,29 @@ def _check_truth(node: Node, text: str) -> None:
         raise BadRunbook(f"the word {node.text!r} alone is no condition in {text[:80]!r}", hint=hint)
     if isinstance(node, ListOf):
         raise BadRunbook(f"a list alone is no condition in {text[:80]!r}", hint="use it after `in`")
+    if isinstance(node, Compare):
+        _check_compare(node, text)
     if isinstance(node, Not):
         _check_truth(node.operand, text)
     elif isinstance(node, (Both, Either)):
         for operand in node.operands:
             _check_truth(operand, text)
+
+
+def _check_compare(node: Compare, text: str) -> None:
+    """Raise BadRunbook where a bare word is compared with no variable: `tier == prod` would never hold."""
+    if not all(isinstance(side, (Word, Literal, ListOf)) for side in (node.left, node.right)):
+        return
+    word = next(_words(node.left), None) or next(_words(node.right), None)
+    if word is not None and not any(_references(node)):
+        hint = f"write {word} or not {word}" if word in FLAGS else f"a variable is written ${{{word}}}"
+        raise BadRunbook(f"{text[:80]!r} compares no variable, {word!r} is text there", hint=hint)
+
+
+def _words(node: Node) -> Iterator[str]:
+    for each in node.items if isinstance(node, ListOf) else (node,):
+        if isinstance(each, Word):
+            yield each.text
 
 
 def _truth(node: Node, scope: Lookup, flags: Mapping[str, bool]) -> bool:
@@ -275,7 +293,14 @@ def _truth(node: Node, scope: Lookup, flags: Mapping[str, bool]) -> bool:
     value = _value(node, scope, flags)
     if isinstance(value, Secret):
         raise BadRunbook("a secret stands in a condition", hint="conditions show in reports; compare something else")
-    return bool(value)
+    return _text_truth(value) if isinstance(value, str) else bool(value)
+
+
+def _text_truth(text: str) -> bool:
+    """Return what text means alone: as in a comparison, `false` and `0` are what they are written like."""
+    if text.lower() in ("no", "off", "n"):
+        raise BadRunbook(f"the text {text!r} alone is no condition", hint="write true or false, or compare it")
+    return text.lower() != "false" and bool(text if _number(text) is None else _number(text))
 
 
 def _value(node: Node, scope: Lookup, flags: Mapping[str, bool]) -> Any:

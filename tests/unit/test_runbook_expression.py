@@ -25,6 +25,10 @@ VALUES = scope(
     yes=True,
     nothing=None,
     empty="",
+    zero=0,
+    given_true="true",
+    given_false="False",
+    given_zero="0",
     out={"exit_code": 0, "stdout": "a b", "lines": ["x", "y"]},
     allowed=["dev", "prod"],
 )
@@ -54,7 +58,10 @@ VALUES = scope(
         ("changed and ${tier} == prod", True),
         ("not not ${n}", True),
         ("${tier} == prod or ${n} == 4 and false", True),
-        ("web-1.example == 'web-1.example'", True),
+        ("${tier} != web-1.example", True),
+        ("${zero}", False),
+        ("not ${given_false} and not ${given_zero}", True),
+        ("${given_true} and ${text}", True),
     ],
 )
 def test_a_condition_means_what_it_says(text, answer):
@@ -107,6 +114,28 @@ def test_a_word_that_is_no_condition_is_answered_with_those_that_are(text, hint)
     with pytest.raises(BadRunbook) as caught:
         parse_condition(text)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("tier == prod", "a variable is written ${tier}"),
+        ("'prod' == tier", "a variable is written ${tier}"),
+        ("tier in [dev, prod]", "a variable is written ${tier}"),
+        ("${n} == 3 and not out.exit_code == 0", "a variable is written ${out.exit_code}"),
+        ("changed == true", "write changed or not changed"),
+    ],
+)
+def test_a_comparison_of_words_alone_is_refused_when_it_is_loaded(text, hint):
+    with pytest.raises(BadRunbook, match="compares no variable") as caught:
+        parse_condition(text)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("text", ["no", "Off", "n"])
+def test_a_no_that_is_text_is_not_taken_for_a_yes(text):
+    with pytest.raises(BadRunbook, match="alone is no condition"):
+        parse_condition("${said}").holds(scope(said=text))
 
 
 def test_a_missing_field_is_named_with_its_nearest():
