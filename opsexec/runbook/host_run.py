@@ -292,9 +292,10 @@ class HostRun:
         result = registered(output)
         predicted = self._shared.options.check and output.changed and output.skipped is not None
         changed = output.changed
-        if step.changed_when is not None and not predicted:
+        decides = None if step.changed_when is None else parse_condition(step.changed_when)
+        if decides is not None and not (predicted and any(map(self._unread, decides.references()))):
             try:
-                changed = parse_condition(step.changed_when).holds(self._scope.with_result(result), self._flags)
+                changed = decides.holds(self._scope.with_result(result), self._flags)
             except OpsError as error:
                 return _failed(error, output)
         result["changed"] = changed
@@ -320,6 +321,10 @@ class HostRun:
         elif isinstance(step.action, Template):
             needed += [reference for reference, _, _ in template_references(step.action)]
         return next((reference.name for reference in needed if self._unknown(reference)), None)
+
+    def _unread(self, reference: Reference) -> bool:
+        """True when a reference of `changed_when` stands for what only a run of its program would tell."""
+        return reference.name == "result" or self._unknown(reference)
 
     def _unknown(self, reference: Reference) -> bool:
         """True when a check can't say what a reference stands for: of some steps it knows all but the value."""

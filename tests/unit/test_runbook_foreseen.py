@@ -145,3 +145,20 @@ async def test_other_failures_of_a_check_stay_failures(scene: Scene) -> None:
     report = await scene.run('- mkdir: "${at}"\n- push: { src: ./nothing/, dest: "${at}/x/" }\n', check=True)
     assert [step.status for step in report.hosts["a"].steps] == ["changed", "failed"]
     assert "on this machine" in str(report.hosts["a"].steps[1].error)
+
+
+async def test_a_program_that_is_said_to_change_nothing_changes_nothing_in_a_check(scene: Scene) -> None:
+    """What asks for a change first isn't run for nothing; what reads the program's answer isn't guessed."""
+    steps = """\
+        - exec: ["true"]
+          changed_when: "false"
+          register: health
+        - assert: "${health.exit_code} == 0"
+        - shell: { action: t.reload, script: "exit 1" }
+          when: changed
+        - exec: ["true"]
+          changed_when: "${result.exit_code} == 0"
+        """
+    foreseen = await scene.run(steps, check=True)
+    assert _told(foreseen) == ["skipped", "skipped", "skipped", "changed"]
+    assert _told(await scene.run(steps, check=False)) == ["ok", "ok", "skipped", "changed"]
