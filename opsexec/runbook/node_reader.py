@@ -93,9 +93,11 @@ class NodeReader:
         return self.text(node)
 
     def data(self, node: Node) -> Any:
-        """Return any node as plain data."""
+        """Return any node as plain data; a number that is written otherwise than it would be said stays as it is."""
         if node.kind == "map":
             return {key: self.data(entry.node) for key, entry in node.value.items()}
         if node.kind == "list":
             return [self.data(each) for each in node.value]
+        if isinstance(node.value, (int, float)) and not isinstance(node.value, bool) and str(node.value) != node.raw:
+            return node.raw  # a version 1.10 and a commit 1234e56 are no numbers
         return node.value

@@ -83,4 +83,5 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, words, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(words[:20]) if words else "none is defined"
+    more = f" and {len(words) - 20} more" if len(words) > 20 else ""
+    return "known: " + ", ".join(words[:20]) + more if words else "none is defined"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from typing import Any
 
@@ -176,6 +177,15 @@ def test_what_is_wrong_in_a_runbook_is_said_with_its_line(text, says):
 def test_unquoted_numbers_are_taken_as_they_are_written():
     assert action("write: { path: /x, content: 1.10, mode: 0644 }") == WriteFile(path="/x", content="1.10", mode="0644")
     assert action("exec: [sleep, 010]") == Exec(["sleep", "010"])
+
+
+def test_a_variable_that_only_looks_like_a_number_stays_as_it_is_written():
+    text = "name: t\nhosts: all\nsteps: [{ exec: [id] }]\nvars: { v: 1.10, sha: 1234e56, l: [+5], n: 5, f: 1.5 }"
+    assert Runbook.parse(text).vars == {"v": "1.10", "sha": "1234e56", "l": ["+5"], "n": 5, "f": 1.5}
+
+
+def test_a_list_of_known_keys_says_when_it_is_not_all_of_them():
+    assert re.search(r" and \d+ more$", str(refused_step("command: ls").hint))
 
 
 def test_short_forms_stand_for_their_one_field():
