@@ -20,7 +20,7 @@ from opsexec.runbook.options import Approval, ApprovalMissing, Connect, RunOptio
 from opsexec.runbook.preflight import check_host, literal_secrets, read_secrets, refuse_reserved, refuse_unknown_tags
 from opsexec.runbook.progress import Notice, Progress, RunFinished, RunStarted, SilentProgress, TierStarted
 from opsexec.runbook.report import HostReport, Report
-from opsexec.runbook.resume import JournalState
+from opsexec.runbook.resume import JournalState, other_hosts
 from opsexec.runbook.sources import Sources
 from opsexec.runbook.unused import unused
 from opsexec.runbook.variables import Scope
@@ -151,6 +151,8 @@ class Engine:
                 self.report.hosts[host.name] = HostReport(host.name, [])
         for name in untaken(plans, runbook, self._inventory, options.limit):
             notices[f"no tier takes {name}: nothing is done there"] = None
+        if self._past is not None:
+            notices |= dict.fromkeys(other_hosts(self._past, [host.name for host in hosts]))
         self.report.notices += [self._masker.text(notice) for notice in notices]
         self._begin_journal(hosts)
         return plans

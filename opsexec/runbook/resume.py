@@ -99,6 +99,16 @@ def read_journal(data: bytes, file: str) -> JournalState:
     return state
 
 
+def other_hosts(past: JournalState, now: list[str]) -> list[str]:
+    """Return what a person should be told when a run goes on with other hosts than it began with."""
+    begun = past.header.get("hosts", {})
+    lost = [name for name in begun if name not in now and not (name in past.hosts and past.hosts[name].done)]
+    return [
+        *(f"{name} was in this run and is no longer: what was left to do there is not done" for name in lost),
+        *(f"{name} was not in this run when it began: every step is for it" for name in now if name not in begun),
+    ]
+
+
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)

@@ -19,7 +19,7 @@ from opsexec.runbook import (
     execute,
 )
 from opsexec.runbook.progress import StepFinished
-from opsexec.testing import Answer
+from opsexec.testing import Answer, FakeHost
 from tests.parts.runbook_fleet import Fleet, load, statuses
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +81,17 @@ async def test_a_host_that_moved_is_not_resumed(tmp_path):
             None,
             Journal(tmp_path),
         )
+
+
+async def test_going_on_with_other_hosts_than_it_began_with_is_told(tmp_path):
+    fleet = Fleet(a={"one": [1, 0]}, b={"one": 1}, c={"one": 0})
+    report = await fleet.run("- exec: [one]", Journal(tmp_path))
+    fleet.hosts = {"a": fleet.hosts["a"], "d": FakeHost("d", answers={"one": 0})}
+    again = await fleet.run("- exec: [one]", Journal(tmp_path), resume=report.run)
+    assert again.notices == [
+        "b was in this run and is no longer: what was left to do there is not done",
+        "d was not in this run when it began: every step is for it",
+    ]
 
 
 async def test_resume_keeps_the_variables_it_began_with(tmp_path):
