@@ -169,6 +169,6 @@ class NullJournal(Journal):
 
 
 def _unavailable(path: Path, error: OSError) -> JournalUnavailable:
-    return JournalUnavailable(
-        f"{path}: the journal can't be written ({error.strerror})", hint="free space, or fix its mode"
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "free space" if full else "make it writable, or name another directory in XDG_STATE_HOME"
+    return JournalUnavailable(f"{path}: the journal can't be written ({error.strerror})", hint=hint)

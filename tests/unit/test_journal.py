@@ -245,3 +245,10 @@ def test_a_short_secret_spoils_no_journal(secret, tmp_path):
     last = json.loads(file.read_text().splitlines()[-1])
     assert (last["host"], last["step"], last["status"]) == ("web1", "0", "ok")
     assert secret not in last["stdout_tail"].replace("***", "")
+
+
+def test_a_directory_that_can_not_be_made_is_said_with_what_helps(tmp_path):
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(JournalUnavailable) as caught:
+        Journal(tmp_path / "state" / "runs").start("20250131-235959-0a1b2c", {})
+    assert caught.value.hint == "make it writable, or name another directory in XDG_STATE_HOME"
