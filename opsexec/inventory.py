@@ -75,7 +75,10 @@ class Inventory:
     """Hosts by name, in order. Build it with `load` (file and sources), `parse` (text) or from hosts."""
 
     def __init__(self, hosts: Iterable[InventoryHost] = (), *, file: str | None = None) -> None:
-        self.hosts: dict[str, InventoryHost] = {host.name: host for host in hosts}
+        self.hosts: dict[str, InventoryHost] = {}
+        for host in hosts:
+            if self.hosts.setdefault(host.name, host) is not host:
+                raise BadInventory(f"two hosts are named {host.name!r}", hint="give each a name of its own")
         self.file = file
 
     @classmethod
@@ -94,7 +97,7 @@ class Inventory:
         except OSError as error:
             raise BadInventory(f"{found}: can't be read ({error.strerror})", hint="name another with -i") from error
         try:
-            text = data.decode()
+            text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise BadInventory(f"{found}: not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
         tables, sources, problem = _tables(text, str(found))

@@ -156,6 +156,17 @@ async def test_a_named_inventory_that_is_missing_is_an_error(tmp_path):
         await Inventory.load(tmp_path / "none.toml")
 
 
+def test_two_hosts_of_one_name_are_refused_not_one_of_them_forgotten():
+    with pytest.raises(BadInventory, match="two hosts are named 'web1'"):
+        Inventory([InventoryHost(name="web1", url="ssh://a"), InventoryHost(name="web1", url="ssh://b")])
+
+
+@pytest.mark.anyio
+async def test_a_byte_order_mark_is_no_part_of_an_inventory(tmp_path):
+    (tmp_path / "i.toml").write_bytes(b'\xef\xbb\xbf[hosts.web1]\r\nurl = "local:"\r\n')
+    assert list((await Inventory.load(tmp_path / "i.toml")).hosts) == ["web1"]
+
+
 @pytest.mark.anyio
 async def test_ssh_config_hosts_are_read_through_includes_without_wildcards(tmp_path):
     (tmp_path / "more").write_text("Host=db1\n  User x\nHost *.example !no\n")
