@@ -314,13 +314,19 @@ class HostRun:
         """Return the variable this step needs whose value a check could only guess, or None."""
         if not self._predicted and not self._valueless:
             return None
-        needed: list[Reference] = list(parse_condition(step.when).references()) if step.when is not None else []
+        asked = parse_condition(step.when).references() if step.when is not None else ()
+        needed = [reference for reference in asked if not self._assumed(reference)]
         if isinstance(step.action, Assert):
             needed += parse_condition(step.action.that).references()
             needed += references(step.action.message or "")
         elif isinstance(step.action, Template):
             needed += [reference for reference, _, _ in template_references(step.action)]
         return next((reference.name for reference in needed if self._unknown(reference)), None)
+
+    def _assumed(self, reference: Reference) -> bool:
+        """True for `x.changed` of a step that a check takes to change something, as a plain `changed` does."""
+        registered: dict[str, Any] = self._scope.registered.get(reference.name) or {}
+        return reference.path == ("changed",) and registered.get("changed") is True
 
     def _unread(self, reference: Reference) -> bool:
         """True when a reference of `changed_when` stands for what only a run of its program would tell."""

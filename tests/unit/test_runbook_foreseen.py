@@ -162,3 +162,18 @@ async def test_a_program_that_is_said_to_change_nothing_changes_nothing_in_a_che
     foreseen = await scene.run(steps, check=True)
     assert _told(foreseen) == ["skipped", "skipped", "skipped", "changed"]
     assert _told(await scene.run(steps, check=False)) == ["ok", "ok", "skipped", "changed"]
+
+
+async def test_what_follows_the_change_of_one_step_is_foreseen(scene: Scene) -> None:
+    """`when: ${x.changed}` and `when: changed` say the same of a step that is assumed to change something."""
+    steps = """\
+        - mkdir: "${at}"
+        - write: { path: "${at}/conf", content: x }
+          register: conf
+        - exec: ["true"]
+          register: reload
+          when: ${conf.changed}
+        - exec: ["true"]
+          when: ${reload.changed} and ${conf.changed} == true
+        """
+    assert await scene.agrees(steps) == ["changed"] * 4
