@@ -44,6 +44,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(value, BaseException):
             return cls(raises=value)
         if isinstance(value, Mapping):
+            wrong = next((key for key in value if key not in cls.__struct_fields__), None)
+            if wrong is not None:
+                known = ", ".join(cls.__struct_fields__)
+                raise TypeError(f"{wrong!r} is no field of an answer: give some of {known}")
             fields = {k: _bytes(v) if k in ("stdout", "stderr") else v for k, v in value.items()}
             return msgspec.convert(fields, cls)
         raise TypeError(f"{value!r} is not an answer: give an exit status, text, bytes, a mapping or an Answer")
@@ -65,6 +69,8 @@ class Script:
         self._rows: list[tuple[list[str], list[Answer]]] = []
         for pattern, value in answers.items():
             many = value if isinstance(value, list) else [value]
+            if not many or not pattern.strip():
+                raise TypeError(f"{pattern!r}: {value!r} is not a command pattern with an answer or a list of them")
             self._rows.append((shlex.split(pattern), [Answer.of(each) for each in many]))
 
     def answer(self, argv: Sequence[str]) -> Answer:

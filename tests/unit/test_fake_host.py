@@ -247,3 +247,12 @@ async def test_facts_and_services_are_scripted():
 def test_an_answer_that_is_none_is_refused_at_once(value):
     with pytest.raises(TypeError, match="is not an answer"):
         FakeHost(answers={"x": value})
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [({"x": {"exitcode": 1}}, "'exitcode' is no field of an answer"), ({"x": []}, "a list of them"), ({" ": 0}, "' '")],
+)
+def test_an_answer_that_could_never_be_given_is_refused_at_once(answers, says):
+    with pytest.raises(TypeError, match=says):
+        FakeHost(answers=answers)
