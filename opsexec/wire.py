@@ -141,7 +141,7 @@ MAX_GRANTS, MAX_GRANT_CHARACTERS = 4096, 128 << 10
 """What a caller may narrow itself to, in all its layers: reading it takes time in which nobody else is served."""
 
 
-class Grants(msgspec.Struct, frozen=True, omit_defaults=True):
+class Grants(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One layer of a caller's own set, as it travels."""
 
     capabilities: tuple[str, ...]

@@ -18,7 +18,7 @@ _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9_:.@\\][A-Za-z0-9_:.@\\-]{0,254}\Z")
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True, forbid_unknown_fields=True):
     """One typed piece of work on one host.
 
     `run_as`: the user it runs as, None = the login. `timeout_s`: its deadline in seconds, None = the set's limit.

@@ -17,7 +17,7 @@ MAX_ENTRIES = 2_000_000
 _MODE = re.compile(r"[0-7]{3,4}\Z")
 
 
-class GivenFile(msgspec.Struct, frozen=True, omit_defaults=True):
+class GivenFile(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One file that stands in the step itself: its path below where it is put, its content and its mode in octal.
 
     Bytes that are no UTF-8 stand in `content` as in every text of a step (`surrogateescape`)."""

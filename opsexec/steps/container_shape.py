@@ -35,7 +35,7 @@ NO_NETWORKS = ("host", "none", "container")
 """Network modes that are no network: the host's own, no network at all (which is the default), another's namespace."""
 
 
-class Attachment(msgspec.Struct, frozen=True, omit_defaults=True):
+class Attachment(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A network that a container is attached to: the address it has there, None = any, and its further names."""
 
     network: str

@@ -71,6 +71,10 @@ async def test_bad_input_is_answered_and_recorded_and_never_ends_the_agent(small
         assert [line["decision"] for line in small.records()[before:]] == ["deny"]
     for text in (b"{", b"[]", b"{}", b'{"step": 1}', b"[" * 4000, b"\xff", b'{"step": {"type": "x"}}', b" " * 9000):
         assert http(small, *post(text, *JSON)).startswith(b"HTTP/1.1 400"), text[:20]
+    typo = b'{"step": {"type": "exec", "argv": ["true"], "runas": "nobody"}}'  # must not run as the agent's own user
+    said = http(small, *post(typo, *JSON))
+    assert said.startswith(b"HTTP/1.1 400"), said
+    assert b"unknown field `runas`" in said
     for head in ("GET /", "NONSENSE", "GET /v1/nothing HTTP/1.1\nHost: a", "PUT /v1/steps HTTP/1.1\nHost: a", "\0\0\0"):
         said = http(small, head + "\nConnection: close")
         assert b" 400 " in said.partition(b"\r\n")[0], said

@@ -121,6 +121,24 @@ def test_a_request_holds_exactly_one_step() -> None:
             wire.StepRequest(run="x", step_text=text).decoded_step()
 
 
+def test_a_field_that_nobody_knows_is_refused_not_left_out() -> None:
+    """`runas` would run the step as the agent's own user, `max_timeout` narrow nothing."""
+    for step in (
+        {"type": "exec", "argv": ["/bin/a"], "runas": "nobody"},
+        {"type": "stat", "path": "/a", "follow": True},
+    ):
+        packed = msgspec.Raw(msgspec.msgpack.encode(step))
+        for request in (
+            wire.StepRequest(run="x", step=packed),
+            wire.StepRequest(run="x", step_text=json.dumps(step)),
+        ):
+            with pytest.raises(BadStep, match="unknown field"):
+                request.decoded_step()
+    narrowed = {"run": "x", "attenuation": [{"capabilities": ["exec:**"], "max_timeout": 1}]}
+    with pytest.raises(ProtocolError, match="unknown field"):
+        decode_request(msgspec.msgpack.encode(narrowed))
+
+
 def test_what_a_caller_narrowed_itself_to_arrives_whole() -> None:
     a = CapabilitySet.of("exec:/bin/a", run_as=["x"], max_timeout_s=3)
     both = a & CapabilitySet.of("exec:**", max_output_bytes=9)
