@@ -73,7 +73,9 @@ def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None
     if code == "unsuitable":
         return HostUnsuitable(text, host=host, hint=details[0] if details else None)
     if code == "not_found" and details and details[0].startswith("/"):
-        return ProgramNotFound(text, host=host, hint="install it; looked for " + ", ".join(details[:8]))
+        spaced = " " in details[0].rpartition("/")[2].strip()
+        do = "its name has a space: give each word by itself" if spaced else "install it"
+        return ProgramNotFound(text, host=host, hint=f"{do}; looked for " + ", ".join(details[:8]))
     if code == "not_found":
         return PathNotFound(text, host=host, hint=HINTS[code])
     if code in HINTS:

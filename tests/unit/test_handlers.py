@@ -188,3 +188,11 @@ def test_a_denial_of_the_host_names_its_layer_the_need_and_what_was_held():
 
 def test_a_code_nobody_knows_is_a_protocol_error():
     assert isinstance(as_error("flux", "it fluxed"), ProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("name", "do"), [("ls -l", "its name has a space: give each word by itself"), ("ls", "install it")]
+)
+def test_a_program_that_is_a_whole_command_line_is_answered_with_what_it_is(name, do):
+    error = as_error("not_found", f"no such program: {name}", [f"/usr/bin/{name}", f"/bin/{name}"])
+    assert error.hint == f"{do}; looked for /usr/bin/{name}, /bin/{name}"
