@@ -19,6 +19,7 @@ from opsexec.runbook.reference import Reference, nearest
 from opsexec.runbook.rendering import render_step, template_references
 from opsexec.runbook.sources import Sources
 from opsexec.runbook.template import references
+from opsexec.runbook.unused import unseen
 from opsexec.runbook.variables import Scope
 from opsexec.secret import Secret
 from opsexec.secret_source import SecretSource
@@ -65,11 +66,11 @@ def check_host(
     CapabilityDenied (the runbook's own `capabilities` can never admit the step).
     """
     later: set[str] = set()
-    notices = []
+    notices: list[str] = []
     for _, step in steps:
         where = f"{runbook.file}:{step.line}: " if runbook.file and step.line else f"step {step.title!r}: "
         try:
-            notice = _check_step(runbook, step, scope, host, capabilities, later, sources)
+            notices += _check_step(runbook, step, scope, host, capabilities, later, sources)
         except BadRunbook as error:
             kind = type(error)
             raise kind(f"{where}{error.message} (on {host.name})", hint=error.hint) from error
@@ -77,8 +78,6 @@ def check_host(
             if isinstance(error, CapabilityDenied):
                 raise
             raise BadRunbook(f"{where}{error.message} (on {host.name})", hint=error.hint) from error
-        if notice is not None:
-            notices.append(notice)
         if step.register is not None:
             later.add(step.register)
     return notices
@@ -92,30 +91,32 @@ def _check_step(
     capabilities: CapabilitySet,
     later: set[str],
     sources: Sources | None,
-) -> str | None:
+) -> list[str]:
     certain = True
     if step.when is not None:
         condition = parse_condition(step.when)
         _check_references(condition.references(), scope, later)
         certain = _known_now(condition, later)
         if certain and not condition.holds(scope):
-            return None
+            return []
     if step.changed_when is not None:
         _check_references(parse_condition(step.changed_when).references(), scope, {*later, "result"})
     action = step.action
     if isinstance(action, Assert):
         _check_references(parse_condition(action.that).references(), scope, later)
         _check_references(references(action.message or ""), scope, later)
-        return None
+        return []
+    notices = list(unseen(step, scope, later))
     if isinstance(action, Template):
         needed = [reference for reference, _, _ in template_references(action)]
         _check_references(needed, scope, later)
         if any(reference.name in later for reference in needed):
-            return None
+            return notices
     made = render_step(action, scope)
     if sources is not None and certain:
         sources.require(step, made)
-    return _check_grants(runbook, step, made, host, capabilities)
+    denied = _check_grants(runbook, step, made, host, capabilities)
+    return notices if denied is None else [*notices, denied]
 
 
 def _check_grants(

@@ -1,4 +1,4 @@
-"""Variables given by `--var` that nothing in a runbook names: a typo would change nothing, in silence."""
+"""Variables that would reach nothing in silence: given by `--var` and named nowhere, or no text for a script."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import msgspec
 from opsexec.inventory import InventoryHost
 from opsexec.runbook.expression import parse_condition
 from opsexec.runbook.model import RESERVED, Assert, Runbook, RunbookStep, Template
-from opsexec.runbook.reference import nearest
+from opsexec.runbook.reference import Reference, nearest
+from opsexec.runbook.variables import Scope
 from opsexec.steps import Shell
 
+_IN_SCRIPT = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
+_SET_IN_SCRIPT = re.compile(r"\b(?:for\s+|read\s+(?:-\w+\s+)*)([A-Za-z_]\w*)|\b([A-Za-z_]\w*)=")
+_NOT_TEXT = (list, tuple, Mapping, type(None))
 _REFERENCE = re.compile(r"(?<!\$)\$\{(\w+)")
 
 
@@ -41,6 +45,28 @@ def unused(runbook: Runbook, hosts: Iterable[InventoryHost], given: Iterable[str
         if name not in known and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
             reach = ", though shell steps have it in their environment" if shell else ""
             yield f"--var {name[:60]}: no part of the runbook uses it{reach} ({nearest(name, known)})"
+
+
+def unseen(step: RunbookStep, scope: Scope, registered: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each list, map, null or result that a script names as `$name`: it has no such variable."""
+    script, own = _script(step)
+    taken = {*own, *(name for pair in _SET_IN_SCRIPT.findall(script) for name in pair)}
+    named = dict.fromkeys(name for name in _IN_SCRIPT.findall(script) if name not in taken)
+    if not named:
+        return
+    defined = set(scope.names())
+    for name in named:
+        if name in registered or (name in defined and isinstance(scope.lookup(Reference(name, ())), _NOT_TEXT)):
+            yield f"step {step.title!r}: no ${name} reaches its script, only text, numbers and bools do (use env)"
+
+
+def _script(step: RunbookStep) -> tuple[str, Iterable[str]]:
+    action = step.action
+    if isinstance(action, Shell):
+        return action.script, action.env
+    if isinstance(action, Template) and action.kind is Shell:
+        return str(action.fields.get("script", "")), action.fields.get("env") or ()
+    return "", ()
 
 
 def _conditions(runbook: Runbook) -> Iterator[str]:

@@ -196,3 +196,23 @@ async def test_a_host_variable_that_is_secret_is_kept_off_an_argv(monkeypatch):
     fleet.details["a"] = {"vars": {"token": SecretSource(from_env="TOKEN")}}
     with pytest.raises(BadRunbook, match="would put a secret into argv"):
         await fleet.run("- exec: [id, '${token}']\n")
+
+
+async def test_a_list_that_a_script_names_is_told_to_reach_it_not():
+    """`for p in $packages` over a list does nothing, and the step succeeds."""
+    fleet = Fleet(a={"/bin/sh **": 0, "id": 0})
+    report = await fleet.run(
+        load(
+            """
+            - exec: [id]
+              register: who
+            - shell: { action: t.install, script: "for p in $packages; do echo $p ${who} $text; done" }
+            - shell: { action: t.own, script: "empty=1; for gone in a; do echo $empty $gone $packages; done" }
+              env: { packages: "${text}" }
+            """,
+            head="vars: { packages: [curl, git], text: hi, empty: null, gone: [x] }\n",
+        )
+    )
+    assert report.ok
+    told = "step 'shell t.install': no ${} reaches its script, only text, numbers and bools do (use env)"
+    assert report.notices == [told.format("packages"), told.format("who")]
