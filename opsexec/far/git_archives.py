@@ -32,6 +32,9 @@ _BEGINNING = re.compile(
 )
 """How data begins that must be readable to its end, exact enough that chance doesn't make it."""
 
+_LOCAL = re.compile(rb"PK\x03\x04[\0-\xff]{4}([\x08\0])\0[\0-\xff]{16}([\0-\xff]{2})([\0-\xff]{2})")
+"""The head of a zip's entry, deflated or stored, up to its name, with how long that is and the field behind it."""
+
 _STREAM = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]|BZh[1-9]1AY&SY|\xfd7zXZ\0")
 
 
@@ -66,32 +69,41 @@ def members(data: bytes, budget: Budget, *, strict: bool = True) -> Iterator[tup
     `strict`: data is what somebody stored. Of a mere way to read something, what looks like an archive by chance is no
     reason to refuse it, as the stored form is looked at too.
     """
-    if strict:
-        yield from _members(data, budget)
-        return
-    try:
-        yield from _members(data, budget)
-    except Unreadable:
-        return
+    read = _Read(data)
+    for reader in (_closed, _tar, _zip, _local_entries, _streams):
+        try:
+            yield from reader(data, budget, read)
+        except Unreadable:
+            if strict:
+                raise
 
 
-def _members(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
+class _Read:
+    """What is known of data by now.
+
+    `left`: what is in no entry of a tar. `told`: where a zip's entries are, by its directory, and how large.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+        self.told = {}  # type: dict[int, int]
+
+
+def _closed(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
     for magic, what in CLOSED.items():
         if data.startswith(magic):
             raise Unreadable(f"it is {what}, which the gate can't look into")
-    tar = data[257:262] == b"ustar"
-    if tar:
-        yield from _tar(data, budget)
-    if b"PK\x05\x06" in data or data.startswith(b"PK\x03\x04"):
-        yield from _zip(data, budget)
-    if not tar:
-        yield from _streams(data, budget)
+    yield from ()
 
 
-def _tar(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
+def _tar(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
     import io
     import tarfile
 
+    if data[257:262] != b"ustar":
+        return
+    beside = []
+    over = 0
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for count, member in enumerate(archive):
@@ -107,22 +119,28 @@ def _tar(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                 content = b""
                 if member.size < 0:
                     raise Unreadable("a tar archive in it says that an entry has less than no bytes")
-                if member.isreg():
+                if member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:  # of an unknown type tar makes a file
                     budget.take(member.size)
                     file = archive.extractfile(member)
                     content = file.read() if file is not None else b""
+                    if not member.issparse():
+                        beside.append(data[over : member.offset_data])
+                        over = member.offset_data + member.size
                 yield "\n".join(names), content
     except (tarfile.TarError, OSError, EOFError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
         raise Unreadable(f"a tar archive in it can't be read whole ({type(error).__name__})") from error
+    read.left = b"".join(beside) + data[over:]
 
 
-def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
+def _zip(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
     import io
     import lzma
     import struct
     import zipfile
     import zlib
 
+    if b"PK\x05\x06" not in data and not data.startswith(b"PK\x03\x04"):
+        return
     damaged = (
         zipfile.BadZipFile,
         zlib.error,
@@ -151,58 +169,103 @@ def _zip(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
                 budget.take(entry.file_size)
                 with archive.open(entry) as file:
                     content = file.read(entry.file_size + 1)
+                read.told[entry.header_offset] = len(content)
                 yield entry.filename, content + b"\n" + entry.comment + b"\n" + entry.extra
     except damaged as error:
         if data.startswith(b"PK\x03\x04"):
             raise Unreadable(f"a zip archive in it can't be read whole ({type(error).__name__})") from error
 
 
-def _streams(data: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
+def _local_entries(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
+    """Yield what is deflated behind a zip's local headers: its directory may leave an entry out, or say less of it."""
+    import zlib
+
+    count = over = 0
+    for found in _LOCAL.finditer(data):
+        if found.start() < over:
+            continue  # it is read as an entry of that entry
+        count += 1
+        if count > MAX_MEMBERS:
+            raise Refused(f"an archive in it has over {MAX_MEMBERS} entries")
+        at = found.end() + int.from_bytes(found[2], "little") + int.from_bytes(found[3], "little")
+        told = read.told.get(found.start())
+        if found[1] == b"\0":
+            over = at + (told or 0)
+        elif told is None or not _deflates_to(told, data, at):
+            content, _, _ = _inflate(data, at, zlib.decompressobj(-15), budget)
+            if content:
+                yield "entry", content
+
+
+def _deflates_to(size: int, data: bytes, at: int) -> bool:
+    """True where the deflated data that begins there is of this size, and of no more."""
+    import zlib
+
+    try:
+        return len(zlib.decompressobj(-15).decompress(memoryview(data)[at:], size + 1)) == size
+    except zlib.error:
+        return False
+
+
+def _streams(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
     """Everything that looks like the beginning of compressed data, wherever it stands (PNG, PDF, after a file)."""
     end = 0
     tried = 0
-    for found in _STREAM.finditer(data):
+    broken = False
+    left = read.left
+    for found in _STREAM.finditer(left):
         at = found.start()
         if at < end:
             continue
         tried += 1
         if tried > MAX_STREAMS:
-            if len(data) < 1024 * MAX_STREAMS:
+            if len(left) < 1024 * MAX_STREAMS:
                 raise Refused(f"a file in it has over {MAX_STREAMS} compressed streams")
-            tried = -len(data)  # so many beginnings are chance in a file of this size
-        content, used, whole = _inflate(data, at, budget)
+            tried = -len(left)  # so many beginnings are chance in a file of this size
+        content, used, whole = _inflate(left, at, _engine(found[0]), budget)
         if content:
             end = at + used
             yield "stream", content
-        if at == 0 and not whole and _BEGINNING.match(data):
-            raise Unreadable("compressed data in it can't be read whole")
+        broken = broken or (at == 0 and not whole)
+    if broken and _BEGINNING.match(left):
+        raise Unreadable("compressed data in it can't be read whole")
 
 
-def _inflate(data: bytes, at: int, budget: Budget) -> tuple[bytes, int, bool]:
-    """Return (what came out, how many bytes went in, whether its end was reached)."""
+def _engine(head: bytes) -> Any:
+    """Return what unpacks a stream that begins so."""
     import bz2
     import lzma
     import zlib
 
+    if head.startswith(b"BZh"):
+        return bz2.BZ2Decompressor()
+    if head.startswith(b"\xfd7z"):
+        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 << 20)
+    return zlib.decompressobj(31 if head.startswith(b"\x1f") else 15)
+
+
+def _inflate(data: bytes, at: int, engine: Any, budget: Budget) -> tuple[bytes, int, bool]:
+    """Return (what came out, how many bytes went in, whether its end was reached)."""
+    import lzma
+    import zlib
+
     view = memoryview(data)[at:]
-    head = bytes(view[:3])
-    engine: Any = None
-    if head == b"\x1f\x8b\x08":
-        engine = zlib.decompressobj(31)
-    elif head == b"BZh":
-        engine = bz2.BZ2Decompressor()
-    elif head == b"\xfd7z":
-        engine = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 << 20)
-    else:
-        engine = zlib.decompressobj()
     parts = []
     size = 0
     used = 0
-    step = 16384 if head[:1] in (b"\x1f", b"x") else 1024  # one KiB of the others may hold megabytes
+    of_zlib = hasattr(engine, "copy")
+    step = 16384 if of_zlib else 1024  # one KiB of the others may hold megabytes
     try:
         while used < len(view) and not engine.eof:
             block = view[used : used + step]
-            out = engine.decompress(block)
+            before = engine.copy() if of_zlib else None
+            try:
+                out = engine.decompress(block)
+            except zlib.error:
+                out = _up_to_the_damage(before, block)
+                parts.append(out)
+                size += len(out)
+                raise
             used += len(block)
             size += len(out)
             if size > budget.each:
@@ -216,3 +279,19 @@ def _inflate(data: bytes, at: int, budget: Budget) -> tuple[bytes, int, bool]:
         return b"", 0, False
     budget.take(size)
     return b"".join(parts), max(used, 2), whole
+
+
+def _up_to_the_damage(engine: Any, block: memoryview) -> bytes:
+    """Return what comes out of a damaged block: who only wants to read it minds no checksum that is wrong."""
+    import zlib
+
+    out = b""
+    for step in (128, 1):
+        for at in range(0, len(block), step):
+            before = engine.copy()
+            try:
+                out += engine.decompress(block[at : at + step])
+            except zlib.error:
+                engine, block = before, block[at : at + step]
+                break
+    return out

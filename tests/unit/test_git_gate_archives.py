@@ -1,0 +1,113 @@
+"""An archive of a push is read to where its bytes end, whatever its own directory, headers and checksums say."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+
+from bottle.sidecars.egress.search import find_in_body
+from opsexec.far.git_archives import Budget, members
+from opsexec.far.git_run import Refused
+from opsexec.far.git_scan import Examination
+from opsexec.far.known_values import KnownValues
+
+SECRET = "tok-REAL-0123456789abcdef"
+KNOWN = KnownValues({"TOKEN": SECRET})
+SAID = f"the token is {SECRET}, as agreed".encode()
+PACKED = gzip.compress(SAID)
+FOUND = "it holds TOKEN of this bottle"
+
+
+def examine(data: bytes) -> str | None:
+    return Examination(KNOWN, lambda label, text: None).examine("x", data)
+
+
+def tarred(name: str, content: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.type = len(content), kind
+        archive.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
+def told_of_less(archive: bytes, content: bytes, size: int) -> bytes:
+    """The same zip, which says that its entry has so many bytes, and the checksum of these."""
+    data = bytearray(archive)
+    for magic, at in ((b"PK\x03\x04", 14), (b"PK\x01\x02", 16)):
+        head = data.index(magic) + at
+        struct.pack_into("<I", data, head, zlib.crc32(content[:size]))
+        struct.pack_into("<I", data, head + 8, size)
+    with zipfile.ZipFile(io.BytesIO(bytes(data))) as read:
+        assert read.read("said") == content[:size], "who goes by the directory has only this"
+    return bytes(data)
+
+
+def damaged(packed: bytes, back: int) -> bytes:
+    data = bytearray(packed)
+    data[-back] ^= 1
+    return bytes(data)
+
+
+LARGE = b"".join(b"%06d\n" % each for each in range(40_000)) + SAID
+HIDDEN = {
+    "an entry of a type that tar makes a file of": tarred("a", PACKED, b"Z"),
+    "what stands behind a directory's head": tarred("a", PACKED, tarfile.DIRTYPE),
+    "behind the end of a tar": tarred("a", b"hi") + PACKED,
+    "behind a head that is none": tarred("a", b"hi")[:1024] + b"\xff" * 512 + tarred("b", PACKED),
+    "an entry that a zip's directory leaves out": zipped("said", SAID).partition(b"PK\x01\x02")[0] + zipped("a", b"x"),
+    "an entry of a zip without a directory": b"MZ" + zipped("said", SAID).partition(b"PK\x01\x02")[0],
+    "what a zip's directory says less of": told_of_less(zipped("said", b"12345" + SAID), b"12345" + SAID, 5),
+    "a stream inside a file whose checksum is wrong": b"%PDF-1.4\nstream\n" + damaged(zlib.compress(SAID), 1) + b"\n",
+    "a gzip stream behind a line whose checksum is wrong": b"\n" + damaged(PACKED, 5),
+    "a large stream whose checksum is wrong": b"%PDF-1.4\nstream\n" + damaged(zlib.compress(LARGE, 1), 1) + b"\n",
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_an_archive_does_not_tell_of_is_read_too(name: str) -> None:
+    assert examine(HIDDEN[name]) == FOUND
+
+
+@pytest.mark.parametrize("beginning", [b"]\0\0", b"\x04\x22\x4d\x18", b"x" * 257 + b"ustar", b"BZh91AY&SY"])
+def test_a_body_that_only_begins_as_an_archive_hides_no_stream(beginning: bytes) -> None:
+    """Of a way to read something no beginning is refused; then what stands behind it is read as ever."""
+    found = list(members(beginning + b"%PDF stream\n" + zlib.compress(SAID), Budget(1 << 20, 1 << 20), strict=False))
+    assert any(SAID in content for _, content in found)
+    with pytest.raises(Refused):
+        examine(beginning + b"%PDF stream\n" + zlib.compress(SAID))
+
+
+def test_the_same_holds_for_egress() -> None:
+    """A reader of PDF or PNG minds neither the checksum of a stream nor what stands at byte 257."""
+    stream = b"%PDF-1.4\nstream\n" + damaged(zlib.compress(SAID), 1) + b"\n"
+    assert find_in_body(KNOWN, stream) == "TOKEN"
+    assert find_in_body(KNOWN, (b"%PDF-1.4\n%" + b"x" * 247 + b"ustar\n" + zlib.compress(SAID))) == "TOKEN"
+
+
+def test_what_a_zip_tells_of_rightly_counts_once() -> None:
+    archive = zipped("a", b"x" * 600)
+    assert [len(content) for _, content in members(archive, Budget(1000, 900))] == [0, 602]
+
+
+def test_of_a_zip_that_is_stored_in_a_zip_the_entries_are_read_as_its_own() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("inner.jar", zipped("said", SAID))
+        archive.writestr("other.jar", zipped("said", b"nothing much"))
+    names = [name for name, _ in members(out.getvalue(), Budget(1 << 20, 1 << 20))]
+    assert names == ["zip comment", "inner.jar", "other.jar"]
+    assert examine(out.getvalue()) == FOUND
