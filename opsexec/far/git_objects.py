@@ -19,6 +19,11 @@ class Entry:
         self.name = name
         self.oid = oid
 
+    @property
+    def is_link(self) -> bool:
+        """True where it names a submodule's commit, which needn't be anywhere."""
+        return int(self.mode, 8) & 0o170000 == 0o160000
+
 
 class Change:
     """One path as a commit leaves it; of a merge, only where it differs from every parent."""
@@ -91,6 +96,8 @@ def tree_entries(content: bytes, oid_bytes: int) -> Iterator[Entry]:
         end = content.find(b"\0", space)
         if space < 0 or end < 0 or end + 1 + oid_bytes > len(content):
             raise Refused("a tree in it is malformed")
+        if at == space or content[at:space].strip(b"01234567"):
+            raise Refused("a tree in it has a malformed mode")
         oid = content[end + 1 : end + 1 + oid_bytes]
         yield Entry(content[at:space], content[space + 1 : end], oid.hex())
         at = end + 1 + oid_bytes

@@ -158,10 +158,12 @@ class Scan:
 
     def _refs(self) -> None:
         named = "a ref's name"
-        for update in self._updates:
-            ref = update.split(" ", 2)[2]
-            if not self._check(named, ref.encode("utf-8", "surrogateescape")):
-                continue
+        refs = [update.split(" ", 2)[2] for update in self._updates]
+        short = "\n".join(ref.split("/", 2)[-1] for ref in refs)
+        whole = "\n".join([*refs, short, short.replace("/", "")])
+        if not self._check(named, whole.encode("utf-8", "surrogateescape")):
+            return
+        for update, ref in zip(self._updates, refs):
             try:
                 refusals = list(git_policy.ref_refusals(self._declared, self._policy, self._quarantine, [update]))
             except Refused as refused:
@@ -227,8 +229,10 @@ class Scan:
                     self._refuse(what, "it is signed, and the gate can't vouch for whose signature that is")
 
     def _tree(self, oid: str, content: bytes) -> None:
-        names = [entry.name for entry in git_objects.tree_entries(content, len(oid) // 2)]
-        self._check(f"a file name in tree {oid[:12]}", b"\n".join(names))
+        entries = list(git_objects.tree_entries(content, len(oid) // 2))
+        self._check(f"a file name in tree {oid[:12]}", b"\n".join(entry.name for entry in entries))
+        links = [entry.oid.encode() for entry in entries if entry.is_link]  # any bytes: no object is asked for
+        self._check(f"a submodule in tree {oid[:12]}", b"\n".join(links))
 
     def _blob(self, oid: str, content: bytes) -> None:
         path = self._paths.get(oid)
