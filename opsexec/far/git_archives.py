@@ -35,7 +35,15 @@ _BEGINNING = re.compile(
 _LOCAL = re.compile(rb"PK\x03\x04[\0-\xff]{4}([\x08\0])\0[\0-\xff]{16}([\0-\xff]{2})([\0-\xff]{2})")
 """The head of a zip's entry, deflated or stored, up to its name, with how long that is and the field behind it."""
 
-_STREAM = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]|BZh[1-9]1AY&SY|\xfd7zXZ\0")
+_SMALL_WINDOWS = frozenset(bytes([each]) for each in range(0x08, 0x78, 0x10))
+_ANYWHERE = rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]|BZh[1-9]1AY&SY|\xfd7zXZ\0"
+_STREAM = re.compile(_ANYWHERE)
+_STREAM_IN_FILE = re.compile(
+    _ANYWHERE
+    + rb"|[\x08\x18(8HXh][\0-\xff](?:(?<=\A[\0-\xff]{2})|(?<=stream\n[\0-\xff]{2})|(?<=stream\r\n[\0-\xff]{2})"
+    rb"|(?<=IDAT[\0-\xff]{2}))"
+)
+"""The same and zlib's smaller windows, which text may look like: at its beginning and where PDF or PNG have them."""
 
 
 class Budget:
@@ -54,7 +62,7 @@ class Budget:
 
 def is_archive(data: bytes) -> bool:
     """True where data begins as something to unpack."""
-    if data[:1] == b"x" and len(data) > 8 and (data[0] << 8 | data[1]) % 31 == 0:
+    if len(data) > 8 and data[0] & 0x8F == 8 and (data[0] << 8 | data[1]) % 31 == 0:
         return True
     return bool(_BEGINNING.match(data)) or data[257:262] == b"ustar" or data.startswith(tuple(CLOSED))
 
@@ -213,7 +221,8 @@ def _streams(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, by
     tried = 0
     broken = False
     left = read.left
-    for found in _STREAM.finditer(left):
+    in_file = left[:1] in _SMALL_WINDOWS or b"stream" in left or b"IDAT" in left
+    for found in (_STREAM_IN_FILE if in_file else _STREAM).finditer(left):
         at = found.start()
         if at < end:
             continue

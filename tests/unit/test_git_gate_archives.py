@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import struct
@@ -62,6 +63,12 @@ def damaged(packed: bytes, back: int) -> bytes:
     return bytes(data)
 
 
+def small(content: bytes, bits: int, level: int = 9) -> bytes:
+    """zlib data with a window of so many bits, as what packs little asks for."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, bits)
+    return packer.compress(content) + packer.flush()
+
+
 LARGE = b"".join(b"%06d\n" % each for each in range(40_000)) + SAID
 HIDDEN = {
     "an entry of a type that tar makes a file of": tarred("a", PACKED, b"Z"),
@@ -74,6 +81,13 @@ HIDDEN = {
     "a stream inside a file whose checksum is wrong": b"%PDF-1.4\nstream\n" + damaged(zlib.compress(SAID), 1) + b"\n",
     "a gzip stream behind a line whose checksum is wrong": b"\n" + damaged(PACKED, 5),
     "a large stream whose checksum is wrong": b"%PDF-1.4\nstream\n" + damaged(zlib.compress(LARGE, 1), 1) + b"\n",
+}
+HIDDEN |= {f"zlib data with a window of {bits} bits": small(SAID, bits) for bits in range(9, 15)}
+HIDDEN |= {
+    "a stream with a small window in PDF": b"%PDF-1.4\nstream\n" + small(SAID, 12, 3) + b"\n",
+    "a stream with a small window in PDF of Windows": b"%PDF-1.4\r\nstream\r\n" + small(SAID, 9, 1) + b"\r\n",
+    "a stream with a small window in PNG": b"\x89PNG\r\n\x1a\n\0\0\0\x40IDAT" + small(SAID, 13),
+    "zlib data with a small window in base64": base64.b64encode(small(SAID, 10)),
 }
 
 
@@ -101,6 +115,11 @@ def test_the_same_holds_for_egress() -> None:
 def test_what_a_zip_tells_of_rightly_counts_once() -> None:
     archive = zipped("a", b"x" * 600)
     assert [len(content) for _, content in members(archive, Budget(1000, 900))] == [0, 602]
+
+
+def test_what_a_text_often_has_counts_as_no_beginning() -> None:
+    text = b"".join(b"chrX\t%d\tH\r\n" % each for each in range(5000)) + b'print(String("(S"), hC)' * 5000
+    assert examine(text) is None
 
 
 def test_of_a_zip_that_is_stored_in_a_zip_the_entries_are_read_as_its_own() -> None:
