@@ -1,4 +1,4 @@
-"""What stands in a push besides files and messages: the names of refs, and the commits of a tree's submodules."""
+"""A push as a whole: each part of it is judged, refs' names and submodules' commits too, and its bounds hold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FakeGitleaks:
         self.texts.append(text)
 
     def findings(self) -> list[tuple[str, str]]:
-        return []
+        return [("a", "some-rule")] if b"told by gitleaks" in b"".join(self.texts) else []
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def git(place: Path, *words: str, stdin: str = "") -> str:
     """Run git on the quarantine."""
     people = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     env = {**os.environ, **people, "GIT_DIR": str(place / MIRROR), "GIT_OBJECT_DIRECTORY": quarantine(place)}
+    env["GIT_INDEX_FILE"] = str(place / "index")
     return subprocess.run(
         ["git", *words], env=env, input=stdin, check=True, capture_output=True, text=True, timeout=30
     ).stdout.strip()
@@ -59,13 +60,25 @@ def quarantine(place: Path) -> str:
 def judged(place: Path, links: list[bytes], *refs: str) -> list[str]:
     """Push a commit whose tree has these submodules; returns what the scan says."""
     rows = "".join(f"160000 commit {oid.hex()}\tmodule-{at}\n" for at, oid in enumerate(links))
-    commit = git(place, "commit-tree", "-m", "m", git(place, "mktree", "--missing", stdin=rows))
+    return judgement(place, git(place, "mktree", "--missing", stdin=rows), *refs)
+
+
+def judgement(place: Path, tree: str, *refs: str, message: str = "m") -> list[str]:
+    """Push a commit of this tree; returns what the scan says."""
+    commit = git(place, "commit-tree", "-m", message, tree)
     updates = [f"{NONE} {commit} {ref}" for ref in refs or ("refs/heads/mine",)]
     request = {"quarantine": quarantine(place), "updates": updates, "known": {"TOKEN": SECRET, "KEY": HEX}}
     second = cast("Gitleaks", FakeGitleaks())
     answer = git_scan.Scan(Declared(str(place)), second, request).run()
     assert answer["accepted"] == (not answer["reasons"])
     return list(answer["reasons"])
+
+
+def tree_of(place: Path, files: dict[str, str]) -> str:
+    for path, content in files.items():
+        oid = git(place, "hash-object", "-w", "--stdin", stdin=content)
+        git(place, "update-index", "--add", "--cacheinfo", f"100644,{oid},{path}")
+    return git(place, "write-tree")
 
 
 def in_links(value: bytes) -> list[bytes]:
@@ -110,3 +123,56 @@ def test_no_value_stands_in_the_names_of_refs(place: Path, refs: tuple[str, ...]
 
 def test_ordinary_names_of_refs_pass(place: Path) -> None:
     assert judged(place, [], "refs/heads/fix/a-b", "refs/heads/feature/JIRA-1234/x", "refs/tags/v1.2.3") == []
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d7a" * 16 + "\nsize 12345\n"
+PARTS: dict[str, tuple[dict[str, str], str, str]] = {
+    "a file": ({"a": SECRET}, "m", "a: it holds TOKEN of this bottle"),
+    "a path": ({f"x/{TOKEN}/a": "x"}, "m", "path names: it holds a credential"),
+    "a message": ({"a": "x"}, f"m\n\n{TOKEN}", "it holds a credential"),
+    "what gitleaks finds": ({"a": "told by gitleaks"}, "m", "a: gitleaks: some-rule"),
+    "a pipeline": ({".github/workflows/ci.yml": "x"}, "m", ".github/workflows/ci.yml: it is acted on by the forge"),
+    "a pointer": ({"a.bin": LFS}, "m", "a.bin: it is a Git LFS pointer"),
+    "a submodule's address": ({".gitmodules": '[submodule "a"]\n\turl = file:///x\n'}, "m", "it names a submodule"),
+    "a signature": ({"a": "x"}, "m\n\n-----BEGIN PGP SIGNATURE-----\nx\n", "it is signed"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_of_a_push_is_judged(place: Path, name: str) -> None:
+    files, message, why = PARTS[name]
+    said = judgement(place, tree_of(place, files), "refs/heads/mine", message=message)
+    assert said
+    assert any(why in each for each in said)
+    assert not any(SECRET in each or TOKEN in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ({"max_objects": 3}, ""),
+        ({"max_objects": 2}, "the push: it has 3 objects, and 2 is the most"),
+        ({"max_object_bytes": 2 << 20}, ""),
+        ({"max_object_bytes": (2 << 20) - 1}, "it has 2 MiB, and 1 is the most"),
+        ({"max_bytes": 3 << 20}, ""),
+        ({"max_bytes": 2 << 20}, "the push: it has 2 MiB, and 2 is the most"),
+    ],
+)
+def test_the_bounds_of_a_push_hold(place: Path, policy: dict[str, int], why: str) -> None:
+    """A commit, its tree, and a file of 2 MiB."""
+    (place / "declared.json").write_text(json.dumps({"url": "ssh://git@example.org/a", "policy": policy}))
+    said = judgement(place, tree_of(place, {"a": "x\n" * (1 << 20)}))
+    assert len(said) == bool(why)
+    assert why in "".join(said)
+
+
+def test_what_no_ref_leads_to_is_judged_as_well(place: Path) -> None:
+    git(place, "hash-object", "-w", "--stdin", stdin=SECRET)
+    assert "it holds TOKEN of this bottle" in "".join(judgement(place, tree_of(place, {"a": "x"})))
+
+
+def test_reasons_have_a_bound(place: Path) -> None:
+    policy = {"max_object_bytes": 1}
+    (place / "declared.json").write_text(json.dumps({"url": "ssh://git@example.org/a", "policy": policy}))
+    said = judgement(place, tree_of(place, {f"{at}": f"file {at}" for at in range(git_scan.MAX_REASONS + 5)}))
+    assert len(said) == git_scan.MAX_REASONS
