@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -303,7 +304,9 @@ def test_public_addresses_and_granted_private_ones_may_be_dialed() -> None:
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": ["x"]},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": []},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": ["TRACE"]},
-        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "query": [1]},
+        {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "query": ["a", 1]},
+        {"host": "a.x", "path_allowlist": ["/v1", 1], "scheme": None, "slot": None, "private": []},
+        {"host": "", "path_allowlist": None, "scheme": None, "slot": None, "private": []},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "more": None},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": 5},
         {"host": "a.x", "path_allowlist": None, "scheme": None, "slot": None, "private": [], "methods": [["GET"]]},
@@ -319,3 +322,16 @@ def test_a_table_of_another_shape_is_no_policy(row: Any) -> None:
 def test_what_is_no_table_is_no_policy(table: Any) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_table(table)
+
+
+def test_a_table_grants_what_it_says_and_no_host_twice() -> None:
+    row = {"host": "a.x", "path_allowlist": ["/v1"], "scheme": "token", "slot": "S", "private": ["10.0.0.0/8"]}
+    row |= {"methods": ["GET", "HEAD"], "query": ["page"]}
+    found = read_table([row, {**row, "host": "b.x", "path_allowlist": None, "methods": None, "query": None}]).routes
+    private = (ip_network("10.0.0.0/8"),)
+    assert found["a.x"] == Route(
+        "a.x", ("/v1",), "token", "S", private, frozenset({"GET", "HEAD"}), frozenset({"page"})
+    )
+    assert found["b.x"] == Route("b.x", None, "token", "S", private)
+    with pytest.raises(ValueError, match="stands twice"):
+        read_table([row, {**row, "path_allowlist": None}])

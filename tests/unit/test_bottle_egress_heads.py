@@ -94,3 +94,27 @@ def test_the_largest_head_there_is_is_read_in_bounded_time(piece: bytes) -> None
     begun = time.process_time()
     assert masked_head(KNOWN, fields)[0] == fields
     assert time.process_time() - begun < 10
+
+
+TWOS = [TOKEN[at : at + 2] for at in range(0, len(TOKEN), 2)]
+COMMAS = b"tok,REAL;0123 456789,abcdef"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [field for at, two in enumerate(TWOS) for field in ((b"X-Part-%d" % at, two), (b"x" * (at + 1), b"nginx"))],
+        [field for two in TWOS for field in ((b"SET-COOKIE", b"a=" + two + b"; Path=/"), DATE)],
+        [field for two in TWOS for field in ((b"Set-Cookie", two + b"=1; Path=/"), DATE)],
+    ],
+    ids=["numbered", "cookies", "cookies' names"],
+)
+def test_pieces_of_two_bytes_are_told_where_fields_are_alike(fields: list[Field]) -> None:
+    said = told(fields)
+    assert not any(two in said.replace(DATE[1], b"") for two in TWOS[:2])
+
+
+def test_a_value_with_commas_and_spaces_in_it_is_masked_across_fields() -> None:
+    known = KnownValues({"slot": COMMAS.decode()})
+    kept, _ = masked_head(known, [(b"x-a", COMMAS[:9]), (b"x-b", COMMAS[9:])])
+    assert kept == [(b"x-a", b"*" * 9), (b"x-b", b"*" * len(COMMAS[9:]))]

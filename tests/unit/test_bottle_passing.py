@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import random
+import zlib
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_value_in_several_layers_hasn_t_left_whole_when_it_is_found(layers: st
     went, refused = sent([*([before] if before else []), *blocks, b"z"])
     assert refused == FOUND
     assert value not in went
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_body_is_searched_as_a_whole_at_its_end(encoding: str) -> None:
+    """A stream of a PDF is read from where it begins: that is far before the last block."""
+    body = b"%PDF-1.4\nstream\n" + zlib.compress(NOISE[:100_000].hex().encode() + SECRET.encode()) + b"\nendstream\n"
+    sent_as = gzip.compress(body, 0) if encoding == "gzip" else body
+    _, refused = sent(cut(sent_as, 4096), encoding)
+    assert refused == FOUND
 
 
 def test_what_was_judged_leaves_at_once_however_small_the_blocks_are() -> None:
