@@ -59,7 +59,10 @@ _FINE_URL = re.compile(
 )
 """None holds a backslash: behind one at a line's end git goes on with the next line."""
 
-SIGNED = re.compile(rb"(?m)^(?:gpgsig|gpgsig-sha256) |^-----BEGIN (?:PGP SIGNATURE|SSH SIGNATURE|SIGNED MESSAGE)-----")
+SIGNED = re.compile(
+    rb"(?m)^(?:gpgsig|gpgsig-sha256) |^-----BEGIN (?:PGP SIGNATURE|PGP MESSAGE|SSH SIGNATURE|SIGNED MESSAGE)-----"
+)
+"""What git takes for a signature, in a commit's header or at the end of a tag."""
 
 
 def settings(declared: Declared) -> dict[str, Any]:

@@ -166,6 +166,17 @@ def test_the_bounds_of_a_push_hold(place: Path, policy: dict[str, int], why: str
     assert why in "".join(said)
 
 
+@pytest.mark.parametrize("form", ["PGP SIGNATURE", "PGP MESSAGE", "SSH SIGNATURE", "SIGNED MESSAGE"])
+def test_what_git_takes_for_a_tags_signature_is_refused(place: Path, form: str) -> None:
+    commit = git(place, "commit-tree", "-m", "m", tree_of(place, {"a": "x"}))
+    signature = f"-----BEGIN {form}-----\n\nx\n-----END {form}-----\n"
+    text = f"object {commit}\ntype commit\ntag v1\ntagger t <t@t> 1 +0000\n\nm\n{signature}"
+    tag = git(place, "hash-object", "-t", "tag", "-w", "--stdin", stdin=text)
+    git(place, "update-ref", "refs/tags/v1", tag)
+    assert git(place, "for-each-ref", "--format=%(contents:signature)", "refs/tags").splitlines()[0] in signature
+    assert "it is signed" in "".join(judgement(place, tree_of(place, {"a": "x"})))
+
+
 def test_what_no_ref_leads_to_is_judged_as_well(place: Path) -> None:
     git(place, "hash-object", "-w", "--stdin", stdin=SECRET)
     assert "it holds TOKEN of this bottle" in "".join(judgement(place, tree_of(place, {"a": "x"})))
