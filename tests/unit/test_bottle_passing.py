@@ -184,6 +184,16 @@ def test_a_value_far_into_an_encoded_body_is_found_by_one_layer() -> None:
         assert len(went) < len(body)
 
 
+@pytest.mark.parametrize(
+    ("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate"), (gzip.compress, "identity")]
+)
+def test_what_follows_a_value_far_into_a_packed_body_stays(pack: Callable[[bytes, int], bytes], encoding: str) -> None:
+    body = pack(NOISE.hex().encode() + b"\n" + SECRET.encode() + b"\n" + NOISE.hex().encode(), 1)
+    went, refused = sent(cut(body, 60_000), encoding)
+    assert refused == FOUND
+    assert len(went) < len(body) / 2 + 1000
+
+
 def test_what_follows_a_value_in_the_same_block_hides_it_no_more() -> None:
     value = base64.b64encode(base64.b64encode(SECRET.encode()))
     body = gzip.compress(value + b" word" * 1_000_000)
