@@ -71,6 +71,7 @@ class Engine:
 
     async def _asked(self, call: Callable[[], T], within_s: float | None) -> T:
         asked = asyncio.ensure_future(self._aside.do(call))
+        asked.add_done_callback(_looked_at)  # who is cancelled twice waits for it no more, and nobody is to print it
         try:
             async with asyncio.timeout(within_s) as deadline:
                 return await asyncio.shield(asked)
@@ -88,8 +89,6 @@ class Engine:
         """Cut the call off, and let its thread come back."""
         self.cut()
         await asyncio.wait([asked], timeout=SETTLE_S)
-        if asked.done() and not asked.cancelled():
-            asked.exception()
         asked.cancel()
 
     def _by_hand(self, call: Callable[[Calls], T]) -> T:
@@ -217,6 +216,11 @@ class _Counted(socket.socket):
         if self.limit is not None and self.taken > self.limit:
             raise _TooMuch("the answer has no end")
         return size
+
+
+def _looked_at(asked: asyncio.Future[Any]) -> None:
+    if not asked.cancelled():
+        asked.exception()
 
 
 def _first_reason(error: BaseException) -> str:

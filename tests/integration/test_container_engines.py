@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 import threading
@@ -116,6 +117,28 @@ print(sorted({"docker", "requests", "urllib3"} & set(sys.modules)))
         program = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
         said, _ = await program.communicate()
     assert said.decode().split("\n") == ["asked", "[]", ""]
+
+
+async def test_a_call_that_is_cancelled_twice_leaves_no_error_that_nobody_looked_at(place):
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with fake_engine(place, "silent") as engine, executor() as ex:
+        asking = asyncio.ensure_future(ex.run(STEPS[0]))
+        await eventually(lambda: engine.connections == 1, within_s=10, what="the engine is asked")
+        for _ in range(2):  # the second comes while the first still cuts the connection
+            asking.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await eventually(lambda: engine.connections == 0, within_s=10, what="the connection is cut")
+        del asking
+        await eventually(lambda: not _aside_calls(), within_s=10, what="the call's task is over")
+    gc.collect()
+    assert told == []
+
+
+def _aside_calls() -> list[asyncio.Task[object]]:
+    return [each for each in asyncio.all_tasks() if "Aside.do" in repr(each.get_coro())]
 
 
 async def test_a_call_without_a_deadline_of_its_own_is_bounded_too(place, monkeypatch):
