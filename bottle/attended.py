@@ -65,7 +65,7 @@ async def attend(whole: Attended) -> int:
     from opsexec.audit import AuditLog
 
     plan = whole.plan
-    stopped = _end_on_signals()
+    stopped = _end_on_signals(plan.identity, whole.say)
     directory = whole.state.directory(plan.identity)
     with AuditLog.open(directory / "audit.jsonl") as audit, _open_log(directory) as log:
         try:
@@ -125,15 +125,21 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
             raise
 
 
-def _end_on_signals() -> list[signal.Signals]:
-    """Cancel this task when a signal comes; returns the list it is noted in."""
+def _end_on_signals(identity: str, say: Callable[[str], None]) -> list[signal.Signals]:
+    """Cancel this task when a signal comes; returns the list it is noted in.
+
+    One is enough: another would break off what takes the bottle away, so it is only answered.
+    """
     task = asyncio.current_task()
     assert task is not None
     stopped: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:
         stopped.append(number)
-        task.cancel()
+        if len(stopped) == 1:
+            task.cancel()
+        elif len(stopped) == 2:
+            say(f"{identity} is ending; Ctrl-\\ breaks that off, and `bottle cleanup` takes what is left then")
 
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, end, number)

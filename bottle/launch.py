@@ -179,7 +179,8 @@ async def _side_by_side(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # a second time would break off what each still does to end well
+                task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 

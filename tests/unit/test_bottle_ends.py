@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, cast
 
 import pytest
 
+from bottle import attended as attending_to
 from bottle import credentials, launch, restarting, starting, taking_away
 from bottle.cli import main
 from bottle.commands.workspace import write_whole
@@ -44,6 +46,7 @@ from opsexec.local import LocalExec
 from opsexec.steps import NetworkRemove, RemoveFile, Step
 from tests.parts.attendants import POLICY, Kept, ask, attended
 from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.waiting import eventually
 
 IDENTITY = "worker-00000001"
 
@@ -114,6 +117,61 @@ async def test_a_run_that_failed_beside_another_one_is_told_of_by_nobody_else() 
     gc.collect()
     await asyncio.sleep(0)
     assert told == []
+
+
+@pytest.mark.anyio
+async def test_steps_beside_one_another_are_ended_once_and_each_ends_as_it_should() -> None:
+    """One that makes a network takes it away again when it is ended: ended twice, it left the network there."""
+    never, ended = asyncio.Event(), []
+
+    async def at_once() -> None:
+        await never.wait()
+
+    async def with_care() -> None:
+        try:
+            await never.wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            ended.append("with care")
+
+    both = asyncio.create_task(launch._side_by_side(at_once(), with_care()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+    assert ended == ["with care"]
+
+
+@pytest.mark.anyio
+async def test_a_second_ctrl_c_breaks_off_nothing_and_is_answered() -> None:
+    said: list[str] = []
+    asked = asyncio.Event()
+
+    async def whole() -> None:
+        stopped = attending_to._end_on_signals(IDENTITY, said.append)
+        try:
+            asked.set()
+            await asyncio.Event().wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+            await eventually(lambda: len(stopped) == 3, within_s=10, what="all three have come")
+
+    try:
+        bottle = asyncio.create_task(whole())
+        await asyncio.wait_for(asked.wait(), 10)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(asyncio.CancelledError):
+            await bottle
+        assert bottle.cancelling() == 1
+    finally:
+        for number in attending_to.SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+    (line,) = said
+    assert IDENTITY in line
+    assert "is ending" in line
 
 
 def test_segments_of_an_audit_are_shown_in_their_order_whatever_the_clock_said(
