@@ -18,7 +18,7 @@ from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
-from bottle.taking_away import gone, patience
+from bottle.taking_away import gone, patience, waited_for
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, PathNotFound, StepFailed
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -97,7 +97,9 @@ async def run(launch: Launch, ex: Executor, output: LogSink, on_running: Callabl
             await asyncio.shield(_undo(launch, ex, [(phase.name, phase.teardown) for phase in reversed(undo)]))
         raise
     finally:
-        await asyncio.shield(_undo(launch, ex, [(phase.name, phase.ending) for phase in reversed(ending)]))
+        # Where the agent ran there is nothing to undo, and an engine had been there.
+        left = [(phase.name, phase.ending) for phase in reversed(ending)]
+        await asyncio.shield(_undo(launch, ex, left, ex.run if undo else waited_for(ex.run, launch.say)))
 
 
 async def _run(
@@ -380,11 +382,16 @@ async def _end(task: asyncio.Task[Any]) -> None:
         task.exception()  # the first error is the one that is raised: another is looked at, so that nobody prints it
 
 
-async def _undo(launch: Launch, ex: Executor, work: Sequence[tuple[str, Sequence[Step]]]) -> None:
+async def _undo(
+    launch: Launch,
+    ex: Executor,
+    work: Sequence[tuple[str, Sequence[Step]]],
+    run: Callable[[Step], Awaitable[object]] | None = None,
+) -> None:
     pauses = patience()
     for name, steps in work:
         for step in steps:
             try:
-                await gone(ex.run, step, pauses)
+                await gone(run or ex.run, step, pauses)
             except OpsError as error:
                 launch.say(f"warning: {launch.plan.identity}: undoing {name} failed: {error}")

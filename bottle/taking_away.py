@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from opsexec.errors import StepFailed
+from opsexec.errors import HostUnsuitable, StepFailed
 from opsexec.steps import ContainerRemove, NetworkRemove, Step
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+
+AWAY_S = 20.0
+"""How long an engine that went away is waited for: one that is restarted is back within seconds."""
 
 
 def patience() -> Iterator[float]:
@@ -30,3 +35,32 @@ async def gone(run: Callable[[Step], Awaitable[object]], step: Step, pauses: Ite
             else:
                 return
     await run(step)
+
+
+def waited_for(
+    run: Callable[[Step], Awaitable[object]], say: Callable[[str], None], within_s: float = AWAY_S
+) -> Callable[[Step], Awaitable[object]]:
+    """Return `run` as it waits for an engine that went away under a bottle, so many seconds for all steps together.
+
+    Containers outlive an engine that was killed, and one that keeps them while it is restarted (`live-restore`): then
+    the agent would run on with nobody to answer for it.
+    """
+    until: float | None = None
+
+    async def patient(step: Step) -> object:
+        nonlocal until
+        while True:
+            try:
+                return await run(step)
+            except HostUnsuitable:
+                if until is None:
+                    until = time.monotonic() + within_s
+                    say(f"the container engine went away: waiting {within_s:g} s for it, to end what may run on there")
+                elif time.monotonic() > until:
+                    if until > 0:
+                        say("warning: the agent may run on there; `bottle cleanup` ends it once the engine is back")
+                    until = 0
+                    raise
+            await asyncio.sleep(PAUSES_S[2])
+
+    return patient

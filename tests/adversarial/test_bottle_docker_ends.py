@@ -216,6 +216,34 @@ def test_px30_without_its_bundle_the_agent_ends(stage: Scene, tmp_path: Path) ->
 
 
 @pytest.mark.attack("LC7", backend="docker")
+def test_lc7_an_engine_that_keeps_containers_while_it_restarts_keeps_no_bottle(stage: Scene, tmp_path: Path) -> None:
+    """LC7: with `live-restore` the agent would run on with no launcher."""
+    engine = engine_of(stage)
+    before = list(engine.options)
+    engine.stop()
+    engine.options = ["--live-restore"]
+    engine.start()
+    try:
+        bottles = bottles_on(stage, tmp_path / "home")
+        launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+        (identity,) = running_in(bottles)
+        engine.stop()
+        assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) != []
+        engine.start()
+        _, stderr = launcher.communicate(timeout=60)
+        assert launcher.returncode not in (0, None)
+        assert "the container engine went away: waiting" in stderr
+        assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) == []
+        for kind in ("ps", "network"):
+            assert engine.labelled(kind, f"bottle.identity={identity}") == []
+    finally:
+        engine.remove_all()
+        engine.stop()
+        engine.options = before
+        engine.start()
+
+
+@pytest.mark.attack("LC7", backend="docker")
 def test_lc7_an_engine_that_restarts_ends_its_bottles_and_they_can_be_resumed(stage: Scene, tmp_path: Path) -> None:
     """LC7; and the agent is run by runsc where the engine has it."""
     engine = engine_of(stage)

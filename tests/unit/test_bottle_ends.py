@@ -11,7 +11,7 @@ import pwd
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -41,7 +41,7 @@ from bottle.workspace.review import Review
 from bottle.workspace.tree import Entry
 from opsexec.audit import AuditLog
 from opsexec.capability import CapabilitySet
-from opsexec.errors import OpsError, StepFailed
+from opsexec.errors import HostUnsuitable, OpsError, StepFailed
 from opsexec.local import LocalExec
 from opsexec.steps import NetworkRemove, RemoveFile, Step
 from tests.parts.attendants import POLICY, Kept, ask, attended
@@ -298,6 +298,32 @@ async def test_the_end_of_a_bottle_leaves_no_network_that_is_in_use_a_moment_lon
     steps = (NETWORK,) if told == 0 else (NETWORK, NETWORK)  # the pauses are for all of them together
     await launch._undo(ended, cast(Any, engine), [("outer network", steps)])
     assert (len(engine.asked), len(said)) == (tried, told)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("away", "within_s", "told"), [(3, 60.0, ["waiting 60 s"]), (999, 0.0, ["waiting 0 s", "run on"])]
+)
+async def test_an_engine_that_went_away_is_waited_for_once(
+    away: int, within_s: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it kept would run on with nobody to answer for it; and how long it stays away isn't for us to say."""
+    monkeypatch.setattr(taking_away, "PAUSES_S", (0.0,) * 6)
+    said: list[str] = []
+    asked: list[Step] = []
+
+    async def run(step: Step) -> None:
+        asked.append(step)
+        if len(asked) <= away:
+            raise HostUnsuitable("no container engine")
+
+    patient = taking_away.waited_for(run, said.append, within_s)
+    for _ in range(2):
+        with nullcontext() if away == 3 else pytest.raises(HostUnsuitable):
+            await patient(NETWORK)
+    assert len(asked) == (5 if away == 3 else 3)
+    assert len(said) == len(told)
+    assert all(part in line for part, line in zip(told, said, strict=True))
 
 
 @pytest.mark.anyio
