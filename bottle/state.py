@@ -91,12 +91,15 @@ class State:
         return directory
 
     def write(self, metadata: Metadata) -> None:
-        """Replace a bottle's metadata, whole."""
+        """Replace a bottle's metadata, whole; raises OSError that names them."""
         path = self.directory(metadata.identity) / METADATA
         beside = path.with_suffix(".new")
-        beside.write_text(json.dumps(asdict(metadata), indent=1) + "\n", "utf-8")
-        beside.chmod(0o600)
-        beside.replace(path)
+        try:
+            beside.write_text(json.dumps(asdict(metadata), indent=1) + "\n", "utf-8")
+            beside.chmod(0o600)
+            beside.replace(path)
+        except OSError as error:  # a disk that is full names no file (write(2))
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     def read(self, identity: str) -> Metadata:
         """Return a bottle's metadata; raises NoSuchBottle, and BottleUnreadable where there is something else.

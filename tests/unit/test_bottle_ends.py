@@ -91,6 +91,12 @@ def test_without_room_the_end_of_a_bottle_is_told_and_it_is_there_to_be_resumed(
     assert state.read(IDENTITY).phase == "stopped"
 
 
+def test_without_room_for_a_bottle_s_metadata_the_error_names_the_file(state: State) -> None:
+    with no_room(), pytest.raises(OSError, match="File too large") as caught:
+        state.write(state.read(IDENTITY))
+    assert caught.value.filename == str(state.directory(IDENTITY) / "metadata.json")
+
+
 @pytest.mark.anyio
 async def test_without_room_what_waits_at_the_end_takes_no_status_along(tmp_path: Path) -> None:
     said: list[str] = []
