@@ -72,18 +72,19 @@ class Caller(Side):
         self._reaching: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read nothing until there is somebody to hand it to."""
+        """Begin to reach whoever this is for."""
         super().connection_made(transport)
         assert self.transport is not None
         if len(self._open) >= CONNECTIONS:
             self.transport.abort()
             return
         self._open.add(self)
-        self.transport.pause_reading()
         self._reaching = asyncio.get_running_loop().create_task(self._reach())
 
     async def _reach(self) -> None:
         assert self.transport is not None
+        # Nothing is read before there is somebody to hand it to. Python 3.11.2 takes no such word in connection_made.
+        self.transport.pause_reading()
         try:
             _, inner = await asyncio.get_running_loop().create_unix_connection(Side, self._socket)
         except OSError:  # nobody behind the door: the caller sees its connection end

@@ -15,19 +15,25 @@ from pathlib import Path
 import pytest
 
 from bottle.sidecars import doors
+from tests.conftest import require
 from tests.parts.free_port import free_port
 from tests.parts.waiting import eventually_now
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[tuple[int, Path, subprocess.Popen[str]]]:
+PYTHONS = [sys.executable, "/usr/bin/python3"]
+"""The tests' own, and the system's: a bundle runs on either."""
+
+
+@pytest.fixture(params=PYTHONS, ids=["own", "system"])
+def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, Path, subprocess.Popen[str]]]:
     """The daemon with one door; its port and the socket it leads to."""
+    require(Path(request.param), "needs the system's python3")
     port = free_port()
     behind = tmp_path / "s"
     process = subprocess.Popen(
-        [sys.executable, "-m", "bottle.sidecars.doors"], cwd=REPOSITORY, stdin=-1, stdout=-1, text=True,
+        [request.param, "-m", "bottle.sidecars.doors"], cwd=REPOSITORY, stdin=-1, stdout=-1, text=True,
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
@@ -60,6 +66,24 @@ async def test_bytes_go_both_ways_and_an_end_of_one_way_is_not_the_other_s(
         writer.write_eof()
         assert await reader.read(-1) == sent[::-1]
         writer.close()
+
+
+def test_what_a_caller_said_before_anybody_was_reached_arrives(
+    opened: tuple[int, Path, subprocess.Popen[str]],
+) -> None:
+    port, behind, process = opened
+    with socket.socket(socket.AF_UNIX) as gate, socket.socket() as caller:
+        gate.bind(str(behind))
+        gate.listen()
+        gate.settimeout(10)
+        process.send_signal(signal.SIGSTOP)
+        caller.connect(("127.0.0.1", port))
+        caller.sendall(b"CONNECT")
+        process.send_signal(signal.SIGCONT)
+        reached, _ = gate.accept()
+        with reached:
+            reached.settimeout(10)
+            assert reached.recv(100) == b"CONNECT"
 
 
 @pytest.mark.anyio
