@@ -149,7 +149,6 @@ class Connection(web.RequestHandler):
         elif self._prove is None:
             self._begin(transport)
         else:
-            transport.pause_reading()
             self._asking = self._clock.create_task(self._ask(transport, self._prove))
             self._gate.asking.add(self._asking)
             self._asking.add_done_callback(self._gate.asking.discard)
@@ -189,6 +188,7 @@ class Connection(web.RequestHandler):
 
     async def _ask(self, transport: asyncio.Transport, prove: Prove) -> None:
         """Settle who this is before anything is read, and look again and again whether it still is."""
+        transport.pause_reading()  # here: Python 3.11.2 takes no such word in connection_made
         connection = transport.get_extra_info("socket")
         identity = await prove(connection)
         if not self._take_place(identity.principal):
