@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,13 @@ from agent.events.services import Services
 from agent.marked_host import new_mark
 from agent.refusals import BoundedRefusals
 from agent.schedule.keeper import Keeper
+from agent.tty.consent import oversees
 from agent.tty.live import Terminals
 from opsexec.errors import CapabilityDenied, LimitExceeded, OpsError, UsageError
 from opsexec.executor import AuditSink
 from opsexec.far.facts import runtime_dir
 from opsexec.hosts.local import LocalHost
+from opsexec.steps.events import EVENT_NAMES, Events
 from opsexec.steps.registry import printable, redact
 
 if TYPE_CHECKING:
@@ -72,8 +74,9 @@ class ActiveRun:
         grants = ceiling.grants(self.principal)
         if not still_admits(grants, *self._asked_for):
             return f"{self.principal} holds no grant for it any more"
-        if _works_on_trees(self._asked_for[1]) and effective(grants, *self._asked_for) != self._held:
-            return "it works on a tree, entry by entry, and the grant it began under is another now"
+        asks_on = _asks_on(self._asked_for[1])
+        if asks_on is not None and effective(grants, *self._asked_for) != self._held:
+            return f"{asks_on}, and the grant it began under is another now"
         if self.asks_consent is False and (always_ask or deciding(grants, *self._asked_for)[0].asks_consent):
             return "its grant asks for consent now, and nobody was asked"
         return None
@@ -85,9 +88,32 @@ class ActiveRun:
             self._task.cancel()
 
 
-def _works_on_trees(step: Step) -> bool:
-    """True for a step whose needs name the top of a tree, while the grant is held to what is below, too."""
-    return step.family in ("sync", "sandbox", "containers") or bool(getattr(step, "recursive", False))
+def _asks_on(step: Step) -> str | None:
+    """Return why a step's grant is held to more than its needs name, as long as it goes on; None where it isn't."""
+    if step.family in ("sync", "sandbox", "containers") or bool(getattr(step, "recursive", False)):
+        return "it works on a tree, entry by entry"
+    if isinstance(step, Events) and "runs" in (step.names or EVENT_NAMES):
+        return "it tells of the runs that its grant lets it read"
+    return None
+
+
+class Follower:
+    """Who reads a run, or its recording, while they are connected. `admits`: why they may; None for who may not."""
+
+    def __init__(self, asker: Asker, run: str, verb: str, admits: Callable[[Asker], str | None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.asker = asker
+        self.step = {"type": verb, "run": run}
+        self.admits = admits
+        self.ended_by: OpsError | None = None
+        self._task = task
+
+    def end(self, why: OpsError) -> None:
+        """Let them read no more; they are told why."""
+        if self.ended_by is None:
+            self.ended_by = why
+            self._task.cancel()
 
 
 class Desk:
@@ -112,6 +138,7 @@ class Desk:
         self.terminals = Terminals(Path(config.agent.state_dir) / "recordings")
         self._running: Counter[str] = Counter()
         self._following: Counter[str] = Counter()
+        self._followers: set[Follower] = set()
         self._seen: OrderedDict[str, None] = OrderedDict()
 
     def refuse(self, listener: str, principal: str | None, step: Mapping[str, Any] | None, why: str) -> None:
@@ -167,6 +194,23 @@ class Desk:
             yield
 
     @contextmanager
+    def following(self, asker: Asker, run: str, verb: str, admits: Callable[[Asker], str | None]) -> Iterator[None]:
+        """As `follower`, of one run, for as long as the grants admit it; raises what ended it."""
+        follower = Follower(asker, run, verb, admits)
+        with self.follower(asker):
+            self._followers.add(follower)
+            try:
+                yield
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if follower.ended_by is None or task is None:
+                    raise
+                task.uncancel()
+                raise follower.ended_by from None
+            finally:
+                self._followers.discard(follower)
+
+    @contextmanager
     def _place(self, held: Counter[str], who: str, more: int, what: str) -> Iterator[None]:
         limit = self.config.limits.max_runs_per_principal
         if held[who] + more >= limit:
@@ -181,8 +225,13 @@ class Desk:
                 del held[who]
 
     def judge_again(self) -> int:
-        """End what runs for connected callers and what their grants, read again, would not admit; returns how many."""
+        """End what runs for connected callers and what their grants, read again, would not admit; returns how many.
+
+        Who follows a run of another's that they may not read any more follows it no longer.
+        """
         ended = 0
+        for follower in list(self._followers):
+            self._judge_follower(follower)
         for active in list(self.active.values()):
             why = active.lost_its_grant(self.ceiling, self.config.consent.always)
             if why is None:
@@ -195,6 +244,20 @@ class Desk:
             active.end(error)
             ended += 1
         return ended
+
+    def _judge_follower(self, follower: Follower) -> None:
+        was = follower.asker
+        now = Asker(was.principal, was.listener, self.ceiling.grants(was.principal))
+        known = bool(now.grants) or oversees(self.config, was.listener, was.principal)
+        if known and follower.admits(now) is not None:
+            return
+        why = f"{was.principal} may not read the run any more"
+        error: OpsError = CapabilityDenied("a grant", (), layer=LAYER, reason=why)
+        try:
+            self.refuse(was.listener, was.principal, follower.step, why)
+        except OpsError as unavailable:
+            error = unavailable
+        follower.end(error)
 
     def claim(self, run: str) -> None:
         """Take a run's id, once and for all; raises UsageError for one that was used before."""

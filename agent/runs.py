@@ -68,16 +68,16 @@ async def follow_run(desk: Desk, request: web.BaseRequest, asker: Asker) -> web.
         record = desk.detached.store.record(run)
         require_admitted(desk, asker, record, run, "run.read")
         assert record is not None
-        with desk.follower(asker):
+        with desk.following(asker, run, "run.read", lambda now: why_admitted(now, record, "run.read")):
             store = desk.detached.store
             offset = await asyncio.to_thread(store.frame_start, record.run, begin)
             answer.headers[OFFSET_HEADER] = str(offset)
             answer.begin()
             async for block in desk.detached.follow(record.run, offset):
                 await _pass_on(answer, block)
-            status = store.status(record.run)
-            end = UsageError(f"the run {run} was removed") if status is None else end_of(run, status)
-            return await (answer.error(end) if isinstance(end, OpsError) else answer.result(end))
+        status = store.status(record.run)
+        end = UsageError(f"the run {run} was removed") if status is None else end_of(run, status)
+        return await (answer.error(end) if isinstance(end, OpsError) else answer.result(end))
     except OpsError as error:
         return await answer.error(error)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ def require_admitted(
     step: dict[str, Any] = {"type": verb, "run": run}
     if wanted is not None:
         step["signal"] = wanted
-    why = None if target is None else why_admitted(asker, target, verb) or _why_asked(desk, asker, target)
+    why = None if target is None else why_admitted(asker, target, verb) or why_asked(desk, asker, target)
     if target is None and _holds(asker, run, verb):
         desk.refuse(asker.listener, asker.principal, step, "there is no such run")
         raise UsageError(f"there is no run {run}", hint="a step that is not detached can't be followed from elsewhere")
@@ -179,7 +179,7 @@ def require_admitted(
     desk.allow(asker, step, why, run)
 
 
-def _why_asked(desk: Desk, asker: Asker, target: RunRecord | ActiveRun | Recorded) -> str | None:
+def why_asked(desk: Desk, asker: Asker, target: RunRecord | ActiveRun | Recorded) -> str | None:
     """Return why a person on the host may see and end it: they were asked about it, and are still to be asked."""
     if isinstance(target, RunRecord) or asker.principal not in target.overseers:
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from agent.answer import Answer
 from agent.asker import Asker
 from agent.desk import Desk
 from agent.refusal import reading
-from agent.runs import require_admitted, why_admitted
+from agent.runs import require_admitted, why_admitted, why_asked
 from agent.tty.live import LiveTape
 from agent.tty.recordings import shown
 from opsexec.errors import HostUnsuitable, OpsError, UsageError
@@ -59,8 +61,7 @@ async def watch_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
     try:
         with reading(desk, asker, request):
             run = require_run_id(request.path.removeprefix("/v1/tty/"))
-        _admitted(desk, asker, run)
-        with desk.follower(asker):
+        with _admitted(desk, asker, run):
             answer.begin()
             live = desk.terminals.live.get(run)
             fd = os.open(desk.terminals.recordings.path(run), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -68,8 +69,7 @@ async def watch_terminal(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
                 status = await _show(answer, fd, live)
             finally:
                 os.close(fd)
-            value = {"status": status}
-            return await answer.result(Result(run=run, exit_code=0, value=value))
+        return await answer.result(Result(run=run, exit_code=0, value={"status": status}))
     except OpsError as error:
         return await answer.error(error)
     except FileNotFoundError:
@@ -84,8 +84,7 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
     try:
         with reading(desk, asker, request):
             run = require_run_id(request.path.removeprefix("/v1/tty/").removesuffix("/recording"))
-        _admitted(desk, asker, run)
-        with desk.follower(asker):
+        with _admitted(desk, asker, run):
             answer.begin()
             live = desk.terminals.live.get(run)
             fd = os.open(desk.terminals.recordings.path(run), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -99,8 +98,8 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
             log = Path(desk.config.agent.state_dir) / "audit.jsonl"
             links = await asyncio.to_thread(anchors_in, log, run)
             noted = [msgspec.structs.asdict(each) for each in links if live is None or each.bytes <= size]
-            value = {"live": live is not None, "links": noted}
-            return await answer.result(Result(run=run, exit_code=0, value=value))
+        value = {"live": live is not None, "links": noted}
+        return await answer.result(Result(run=run, exit_code=0, value=value))
     except OpsError as error:
         return await answer.error(error)
     except FileNotFoundError:
@@ -109,12 +108,21 @@ async def send_recording(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
         answer.close()
 
 
-def _admitted(desk: Desk, asker: Asker, run: str) -> None:
-    """Let only those on who may read the run; raises what refuses them, audited.
+@contextmanager
+def _admitted(desk: Desk, asker: Asker, run: str) -> Iterator[None]:
+    """Let only those on who may read the run, for as long as they may; raises what refuses or ends them, audited.
 
     The recording says whose it is. A run of that id that goes on now may be another's: ids are forgotten at a restart.
     """
-    require_admitted(desk, asker, desk.terminals.recordings.find(run), run, "run.read")
+    found = desk.terminals.recordings.find(run)
+    require_admitted(desk, asker, found, run, "run.read")
+    assert found is not None
+
+    def admits(now: Asker) -> str | None:
+        return why_admitted(now, found, "run.read") or why_asked(desk, now, found)
+
+    with desk.following(asker, run, "run.read", admits):
+        yield
 
 
 async def _show(answer: Answer, fd: int, live: LiveTape | None) -> int | None:

@@ -102,6 +102,25 @@ async def test_each_reading_needs_its_grant_and_runs_of_others_theirs(plain_user
             await events.aclose()
 
 
+async def test_who_hears_of_runs_hears_no_more_once_their_grant_is_another() -> None:
+    with OpsAgent(grant("observe:runs", "observe:load", "run.read:*")) as agent:
+        async with rpc(agent) as ex:
+            runs, load = ex.observe("runs"), ex.observe("load", interval_s=0.1)
+            await first(load, event="sample")
+            losing = asyncio.create_task(first(runs, 30, event="none such"))
+            await eventually(lambda: len(allowed(agent, "events")) == 2, within_s=20, what="both follow")
+            agent.write_config(grant("observe:runs", "observe:load"))
+            agent.send(signal.SIGHUP)
+            with pytest.raises(CapabilityDenied, match="tells of the runs that its grant lets it read"):
+                await losing
+            await first(load, event="sample")  # that one never asked what it may read
+            await load.aclose()
+
+
+def allowed(agent: OpsAgent, kind: str) -> list[dict[str, Any]]:
+    return [x for x in agent.records() if x["decision"] == "allow" and x["step"]["type"] == kind]
+
+
 def _run_as(user: str, agent: OpsAgent) -> None:
     body = json.dumps({"step": {"type": "exec", "argv": ["true"]}})
     subprocess.run(

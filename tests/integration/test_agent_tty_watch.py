@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opsexec import Exec, Tty
-from opsexec.errors import CapabilityDenied, RecordingFailed, UsageError
+from opsexec.errors import CapabilityDenied, RecordingFailed, StepFailed, UsageError
 from opsexec.recording_anchors import anchors_in
 from opsexec.recording_chain import RecordingForged, verify_recording
 from tests.parts.agent_terminals import Viewer, read_all, read_until, rpc, run_of, shell
@@ -89,6 +90,37 @@ async def test_who_may_watch_is_the_one_who_opened_it_and_who_has_run_read(
         await asyncio.wait_for(task, 20)
         with pytest.raises(CapabilityDenied):
             await Viewer().watch(other, "closed-to-others")  # nor once it has ended
+
+
+async def test_who_watches_or_follows_is_judged_again_when_the_config_is_read_again(plain_user: str) -> None:
+    """One loses `run.read` and is told so; the run's own caller, and the terminal, go on."""
+    mine = {"principal": ME, "capabilities": EVERYTHING}
+    theirs = f"unix:{plain_user}"
+    with OpsAgent([mine, {"principal": theirs, "capabilities": ["run.read:*"]}], mode="0666") as agent:
+        async with rpc(agent) as ex, rpc(agent, user=plain_user) as other:
+            terminal = await ex.open_tty(Tty(argv=("/bin/cat",)))
+            await terminal.write(b"x\r")
+            await read_until(terminal, b"x\r\nx\r\n")
+            detached = await ex.start(Exec(["/bin/sh", "-c", "echo one; sleep 66.0302"]))
+            watching, following, own = Viewer(), Viewer(), Viewer()
+            losing = [watching.watch(other, await run_of(ex)), asyncio.create_task(other.attach(detached, following))]
+            staying = asyncio.create_task(ex.attach(detached, own))
+            await eventually(lambda: all(v.seen for v in (watching, following, own)), within_s=20, what="they see it")
+            agent.write_config([mine, {"principal": theirs, "capabilities": ["facts:os"]}])
+            agent.send(signal.SIGHUP)
+            for each in losing:
+                with pytest.raises(CapabilityDenied, match="may not read the run any more"):
+                    await asyncio.wait_for(each, 20)
+            await terminal.write(b"secret\r")
+            await read_until(terminal, b"secret\r\nsecret\r\n")
+            assert b"secret" not in watching.seen
+            assert not staying.done()
+            await ex.signal(detached, "end")
+            with pytest.raises(StepFailed):
+                await asyncio.wait_for(staying, 20)
+            await terminal.aclose()
+        denials = [line for line in agent.records() if line["decision"] == "deny"]
+        assert [(line["principal"], line["step"]["type"]) for line in denials] == [(theirs, "run.read")] * 2
 
 
 async def test_a_run_of_the_same_id_opens_nobody_elses_recording(shared_agent: OpsAgent, plain_user: str) -> None:
