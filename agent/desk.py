@@ -22,6 +22,7 @@ from agent.events.services import Services
 from agent.marked_host import new_mark
 from agent.refusals import BoundedRefusals
 from agent.schedule.keeper import Keeper
+from agent.schedule.model import SCHEDULED
 from agent.tty.consent import oversees
 from agent.tty.live import Terminals
 from opsexec.errors import CapabilityDenied, LimitExceeded, OpsError, UsageError
@@ -260,7 +261,10 @@ class Desk:
         follower.end(error)
 
     def claim(self, run: str) -> None:
-        """Take a run's id, once and for all; raises UsageError for one that was used before."""
+        """Take a run's id for a caller, once and for all; raises UsageError for one that isn't theirs to take."""
+        if run.startswith(SCHEDULED):
+            text = f"the run id {run} begins with {SCHEDULED}, as those of schedules do"
+            raise UsageError(text, hint="choose another run id")
         if run in self._seen or run in self.active or self.detached.store.is_known(run):
             raise UsageError(f"the run {run} was asked for before: it is not run again", hint="choose another run id")
         self._seen[run] = None

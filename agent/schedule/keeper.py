@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.asker import LAYER
 from agent.say import say
-from agent.schedule.model import Cause, Ended, Schedule, Turn, jitter, when
+from agent.schedule.model import SCHEDULED, Cause, Ended, Schedule, Turn, jitter, when
 from agent.schedule.store import ScheduleStore, SystemClock
 from agent.schedule.turn import TurnRun
 from opsexec.errors import AuditUnavailable, BadStep, OpsError, UsageError
@@ -287,7 +287,7 @@ class Keeper:
             text = f"a turn of {schedule.name} goes on: {schedule.turns[0].run}"
             raise UsageError(text, hint="wait, or end that run")
         cause: Cause = "asked"
-        run = f"sched-{schedule.uid}-r{secrets.token_hex(4)}"
+        run = f"{SCHEDULED}{schedule.uid}-r{secrets.token_hex(4)}"
         schedule.turns.append(Turn(run=run, due=int(self.clock.now()), cause=cause, asked_by=asked_by))
         try:
             self.store.save(schedule)

@@ -14,6 +14,9 @@ from opsexec.wire import Grants, unpack_grants
 
 KEPT_FIRED = 512
 
+SCHEDULED = "sched-"
+"""What the ids of schedules' runs begin with. They can be foreseen, so no caller may choose one."""
+
 FAMILIES = frozenset({"process", "files", "services", "observe"})
 """The families of steps that can be done when nobody is there."""
 
@@ -84,7 +87,7 @@ class Schedule(msgspec.Struct, kw_only=True):
 
     def turn_of(self, due: int, cause: Cause) -> Turn:
         """Return the turn of a due time: one due time has one id, whenever it is asked for."""
-        return Turn(run=f"sched-{self.uid}-{due}", due=due, cause=cause)
+        return Turn(run=f"{SCHEDULED}{self.uid}-{due}", due=due, cause=cause)
 
     def take(self, turns: list[Turn], cursor: int) -> None:
         """Note that due times up to `cursor` are decided, and these of them had a turn."""

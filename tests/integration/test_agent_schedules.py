@@ -14,7 +14,7 @@ import pytest
 
 from opsexec import AgentRpc, CapabilitySet, Exec, NullAudit
 from opsexec.audit import verify
-from opsexec.errors import CapabilityDenied, HostUnsuitable
+from opsexec.errors import CapabilityDenied, HostUnsuitable, UsageError
 from opsexec.steps import ScheduleAdd, ScheduleRemove, ScheduleRun, WriteFile
 from tests.integration.cli_runs import Cli, error_lines
 from tests.parts.dying_agent import STAGES
@@ -130,6 +130,23 @@ async def test_a_reload_that_takes_a_grant_away_takes_it_from_schedules(own_agen
     (denial,) = [x for x in own_agent.records() if x["run"] == run + "-0"]
     assert (denial["decision"], denial["principal"]) == ("deny", ME)
     assert not (tmp_path / "a").exists()
+
+
+async def test_nobody_takes_the_run_id_of_a_turn_that_is_still_to_come(own_agent: OpsAgent, tmp_path: Path) -> None:
+    """Its id says when it is due, and the ids of former turns say the rest: who took it would stop the schedule."""
+    async with rpc(own_agent) as ex:
+        await ex.run(ScheduleAdd("a", "0 0 1 1 *", steps=(counting(tmp_path / "a"),)))
+        turn = (await ex.run(ScheduleRun("a"))).value["run"]
+        await eventually(lambda: outcomes(own_agent, turn), within_s=20, what="the turn ends")
+        foreseen = f"{turn.rpartition('-')[0]}-1798761600-0"
+        before = len(own_agent.records())
+        with pytest.raises(UsageError, match="begins with sched-"):
+            await ex.start(Exec(["/bin/true"]), run=foreseen)
+        ex._next_run = foreseen
+        with pytest.raises(UsageError, match="begins with sched-"):
+            await ex.run(Exec(["/bin/true"]))
+    assert [x["decision"] for x in own_agent.records()[before:]] == ["deny", "deny"]
+    assert not (own_agent.state / "runs" / foreseen).exists()
 
 
 async def test_each_layer_refuses_a_schedule_by_itself() -> None:
