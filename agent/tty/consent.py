@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 MAX_PENDING = 64
 """Questions that may wait for an answer at once."""
 
+ASKED_S = 7200.0
+"""Seconds that the run id of a question stands for that one alone: a person who has read it may answer late."""
+
+MAX_ASKED = 1000
+"""Questions of one principal in that time."""
+
 
 def oversees(config: Config, listener: str, principal: str | None) -> bool:
     """True for who may be asked: a user of this host that the config names, at a unix socket of its own."""
@@ -57,6 +63,7 @@ class Consents:
 
     def __init__(self) -> None:
         self.pending: dict[str, Question] = {}
+        self._before: dict[str, tuple[float, str]] = {}
         self._asked = asyncio.Event()
 
     async def ask(self, question: Question, within_s: float) -> str:
@@ -67,6 +74,7 @@ class Consents:
             )
         if len(self.pending) >= MAX_PENDING:
             raise ConsentDenied(f"{MAX_PENDING} questions wait for an answer already", hint="ask again later")
+        self._require_new(question)
         self.pending[question.run] = question
         self._asked.set()
         self._asked = asyncio.Event()
@@ -81,6 +89,19 @@ class Consents:
         if not said_yes:
             raise ConsentDenied(f"{who} said no", hint="talk to them")
         return who
+
+    def _require_new(self, question: Question) -> None:
+        """Raise ConsentDenied for a run id that somebody was asked about: their yes would be to the other terminal."""
+        now = asyncio.get_running_loop().time()
+        while self._before and now - next(iter(self._before.values()))[0] > ASKED_S:
+            del self._before[next(iter(self._before))]
+        if question.run in self._before:
+            text = f"somebody was asked about another terminal as {question.run}"
+            raise ConsentDenied(text, hint="choose another run id")
+        if sum(who == question.principal for _, who in self._before.values()) >= MAX_ASKED:
+            text = f"{question.principal} has asked {MAX_ASKED} times in {ASKED_S / 3600:g} hours"
+            raise ConsentDenied(text, hint="ask again later")
+        self._before[question.run] = (now, question.principal)
 
     def question(self, run: str, principal: str) -> Question:
         """Return a question that this principal may answer; raises UsageError for any other."""

@@ -83,6 +83,28 @@ async def test_a_yes_opens_it_and_the_person_sees_it_and_can_end_it(asking: OpsA
     assert consents(asking) == [("allow", f"unix:{plain_user}"), ("allow", ME)]
 
 
+async def test_a_yes_is_to_the_terminal_that_was_shown_whatever_else_has_its_run_id(plain_user: str) -> None:
+    """The id is the caller's choice, and is used twice once others have pushed it out of those that are remembered."""
+    forgetful = "import agent.desk, agent.cli, sys; agent.desk.REMEMBERED_RUNS = 3; sys.exit(agent.cli.main())"
+    grants = [{"principal": ME, "capabilities": EVERYTHING, "consent": "ask"}]
+    tables = f'[consent]\nusers = ["unix:{plain_user}"]\ntimeout_s = 20'
+    with OpsAgent(grants, mode="0666", tables=tables, program=("-c", forgetful)) as agent:
+        async with rpc(agent) as ex, rpc(agent, user=plain_user) as person:
+            ex._next_run = "harmless"
+            terminal = await ex.open_tty(Tty(argv=("/usr/bin/uptime",)))
+            assert (await question(person)).run == "harmless"
+            await _gone(terminal)
+            for _ in range(4):
+                assert (await ex.run(Exec(["/bin/true"]))).ok
+            ex._next_run = "harmless"
+            instead = await ex.open_tty(shell("echo $((40 + 2))"))
+            with pytest.raises(ConsentDenied, match="asked about another terminal as harmless"):
+                await asyncio.wait_for(instead.wait(), 10)
+            with pytest.raises(UsageError, match="no question"):
+                await person.terminals.answer("harmless", True)
+        assert ("deny", ME) in consents(agent)
+
+
 async def test_a_no_is_a_typed_denial_and_nothing_ran(asking: OpsAgent, plain_user: str) -> None:
     async with rpc(asking) as ex, rpc(asking, user=plain_user) as person:
         terminal = await ex.open_tty(shell("sleep 66.0202"))
