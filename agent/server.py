@@ -78,6 +78,8 @@ def open_state(config: Config, held: ExitStack) -> Path:
         raise AgentUnable(f"can't make {state}: {error.strerror}", hint="name another state_dir") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise AgentUnable(f"{state} is not this user's own directory", hint=f"chown it, and chmod go-w {state}")
+    for above in {*state.parents, *state.resolve().parents}:
+        _require_steady(above, state)
     fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     held.callback(os.close, fd)
     try:
@@ -85,6 +87,18 @@ def open_state(config: Config, held: ExitStack) -> Path:
     except BlockingIOError as error:
         raise AgentUnable(f"another agent holds {state}", hint="stop it, or give this one its own state_dir") from error
     return state
+
+
+def _require_steady(above: Path, state: Path) -> None:
+    """Raise AgentUnable where another user could put something else in the place of what leads to `state`.
+
+    A sticky directory like /tmp is fine, and so is a link there of root's or this user's own.
+    """
+    for status in (above.lstat(), above.stat()):
+        others_write = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or (others_write and not stat.S_ISLNK(status.st_mode)):
+            text = f"{above}, above {state}, is another user's or writable for all"
+            raise AgentUnable(text, hint="name a state_dir that nobody else can move")
 
 
 class Agent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import secrets
 import signal
 import socket
@@ -195,6 +196,28 @@ async def test_a_second_agent_and_an_unsafe_directory_are_refused() -> None:
         assert (status, "is not a socket" in said) == (3, True)
         agent.socket.unlink()
         agent.start()
+
+
+@pytest.mark.parametrize("way", ["another's directory", "a link of another's", "writable for all"])
+async def test_a_state_directory_that_another_user_could_move_is_refused(plain_user: str, way: str) -> None:
+    """They could put runs, recordings and schedules of their own making in the place of the agent's."""
+    uid = pwd.getpwnam(plain_user).pw_uid
+    agent = OpsAgent()
+    theirs = agent.directory / "theirs"
+    theirs.mkdir()
+    if way == "a link of another's":
+        link = agent.directory / "link"
+        link.symlink_to(theirs)
+        os.lchown(link, uid, uid)
+        agent.state = link / "state"
+    else:
+        os.chown(theirs, uid if way == "another's directory" else 0, 0)
+        theirs.chmod(0o755 if way == "another's directory" else 0o777)
+        agent.state = theirs / "below" / "state"
+    agent.write_config(grant("exec:/bin/true"))
+    with agent._held:
+        status, said = await asyncio.to_thread(start_and_say, agent)
+    assert (status, "is another user's or writable for all" in said) == (3, True), said
 
 
 async def test_an_agent_that_ends_leaves_another_ones_socket_where_its_own_was() -> None:
