@@ -41,6 +41,7 @@ async def list_questions(desk: Desk, request: web.BaseRequest, asker: Asker) -> 
                 while not consents.of(asker.principal) and (left := until - loop.time()) > 0:
                     await consents.asked(left)
         questions = [each.shown() for each in consents.of(asker.principal)]
+        desk.allow(asker, {"type": "consent.list", "runs": [each["run"] for each in questions]}, "asked for consent")
         return await answer.result(Result(run="consent", exit_code=0, value={"questions": questions}))
     except OpsError as error:
         return await answer.error(refused(desk, asker, None, error))

@@ -178,6 +178,8 @@ async def test_a_caller_that_leaves_takes_the_question_back(asking: OpsAgent, pl
         with pytest.raises(UsageError, match="no question"):
             await person.terminals.answer(run, True)
         assert await person.terminals.questions() == []
+    shown = [line["step"]["runs"] for line in asking.records() if (line["step"] or {}).get("type") == "consent.list"]
+    assert shown[-2:] == [[run], []]
     assert not processes_with_argument("66.0204")
 
 
