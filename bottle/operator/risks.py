@@ -7,6 +7,7 @@ import unicodedata
 
 from bottle.operator.candidate import Candidate
 from bottle.operator.live import LivePolicy
+from bottle.sidecars.egress.addresses import is_private
 
 SHARED_SUFFIXES = frozenset(
     {
@@ -101,7 +102,7 @@ def _of_network(network: str) -> list[str]:
         said.append(f"{network} holds a cloud's metadata service")
     if any(found.overlaps(each) for each in _OWN_HOST if each.version == found.version):
         said.append(f"{network} is the launcher's host itself")
-    if not found.is_global:
+    if is_private(found):
         said.append(f"{network} is private")
     if found.num_addresses > 256:
         said.append(f"{network} is {found.num_addresses} addresses")

@@ -20,6 +20,8 @@ from bottle.operator.live import LivePolicy, changed, difference, live_policy, r
 from bottle.operator.risks import distance, risks, skeleton
 from bottle.operator.shown import show
 from bottle.plan import BottlePlan, Intent, make_plan
+from bottle.sidecars.egress.addresses import may_dial
+from bottle.sidecars.egress.policy import Route
 from bottle.supervise import wait_s
 from opsexec.errors import UsageError
 from tests.parts.attendants import API, OPEN, POLICY, ask, attended, route
@@ -189,9 +191,29 @@ def test_a_network_that_is_more_than_a_few_hosts_is_named() -> None:
     assert "host itself" in said("127.0.0.1")
     assert "addresses" in said("10.0.0.0/8")
     assert "private" in said("10.1.2.3")
+    assert "private" in said("8.0.0.0/6")  # 10.0.0.0/8 is in it
     assert "host itself" in said("0.0.0.0")
     assert "host itself" in said("::1")
     assert said("93.184.215.14") == ""
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "fec0::1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::1",
+        "100.64.0.1",
+        "168.63.129.16",
+        "192.88.99.1",
+        "5f00::1",
+        "224.0.0.1",
+    ],
+)
+def test_a_network_that_egress_does_not_dial_by_itself_is_called_private(network: str) -> None:
+    assert not may_dial(network, Route("api.test"))
+    candidate = read_candidate("pipelock", {"host": "api.test", "ssrf_ip_allowlist": [network]})
+    assert any(risk.endswith("is private") for risk in risks(POLICY, candidate))
 
 
 def test_letters_that_look_alike_fold_to_one() -> None:

@@ -6,14 +6,24 @@ import ipaddress
 
 from bottle.sidecars.egress.policy import Route
 
-_ALSO_PRIVATE = tuple(
+_PRIVATE = tuple(
     ipaddress.ip_network(each)
     for each in (
-        "0.0.0.0/8", "100.64.0.0/10", "168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15",
-        "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16",
+        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
+        "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+        "::/127", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
+        "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
     )
 )  # fmt: skip
-"""Ranges beyond Python's own `is_global`: shared or site-local space, a cloud's own address, IPv6 that carries IPv4."""
+"""What is no public address: IANA's special-purpose registries, a cloud's own address, IPv6 that carries IPv4."""
+
+
+def is_private(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """True for a network that holds any address which isn't public."""
+    if any(each.version == network.version and each.overlaps(network) for each in _PRIVATE):
+        return True
+    return not network.is_global or network.is_multicast or network.is_reserved
 
 
 def may_dial(address: str, route: Route) -> bool:
@@ -27,9 +37,7 @@ def may_dial(address: str, route: Route) -> bool:
         found = mapped
     if any(network.version == found.version and found in network for network in route.private):
         return True
-    if any(network.version == found.version and found in network for network in _ALSO_PRIVATE):
-        return False
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    return not is_private(ipaddress.ip_network(found))
 
 
 def refusal(addresses: list[str], route: Route) -> str | None:
