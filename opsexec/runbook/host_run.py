@@ -12,6 +12,7 @@ import anyio
 from opsexec.errors import (
     AuditUnavailable,
     BadRunbook,
+    BadStep,
     CapabilityDenied,
     ConnectionLost,
     HostKeyRejected,
@@ -346,8 +347,9 @@ def _failed(error: OpsError, output: RunOutput | None = None) -> _Made:
     if output is None and isinstance(error, StepFailed):
         output = error.output
     status: Status = "unreachable" if isinstance(error, HostUnreachable) else "failed"
-    text = error.message if error.hint is None else f"{error.message} ({in_keys(error.hint)})"
-    result = registered(output, failed=True, error=error.message)
+    message = in_keys(error.message) if isinstance(error, BadStep) else error.message  # a host's words stay its own
+    text = message if error.hint is None else f"{message} ({in_keys(error.hint)})"
+    result = registered(output, failed=True, error=message)
     return _Made(status, output, output is not None and output.changed, text, result)
 
 

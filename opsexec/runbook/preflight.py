@@ -18,6 +18,7 @@ from opsexec.runbook.options import RunOptions
 from opsexec.runbook.reference import Reference, nearest
 from opsexec.runbook.rendering import render_step, template_references
 from opsexec.runbook.sources import Sources
+from opsexec.runbook.step_keys import in_keys
 from opsexec.runbook.template import references
 from opsexec.runbook.unused import unseen
 from opsexec.runbook.variables import Scope
@@ -77,7 +78,8 @@ def check_host(
         except OpsError as error:
             if isinstance(error, CapabilityDenied):
                 raise
-            raise BadRunbook(f"{where}{error.message} (on {host.name})", hint=error.hint) from error
+            message, hint = in_keys(error.message), in_keys(error.hint or "") or None
+            raise BadRunbook(f"{where}{message} (on {host.name})", hint=hint) from error
         if step.register is not None:
             later.add(step.register)
     return notices

@@ -67,6 +67,23 @@ async def test_a_run_that_is_resumed_needs_no_source_of_what_is_done(tmp_path: P
     assert again.stopped is None
 
 
+@pytest.mark.parametrize(
+    ("step", "message", "hint"),
+    [
+        ("exec: [id]\n  timeout: ${n}", "timeout -3.0 is not a positive number of seconds (on a)", "like timeout: 30"),
+        ("network.create: {name: my-net, labels: {a: b}, internal: '${off}'}", "leads out", "internal: true, or"),
+        ("container.create: {name: cc, image: 'i:1', labels: {a: b}, networks: ['${n}']}", "'-3'", "network.create"),
+    ],
+)
+async def test_what_a_variable_makes_wrong_is_told_in_the_runbooks_words(step: str, message: str, hint: str) -> None:
+    fleet = Fleet(a={"id": 0})
+    with pytest.raises(BadRunbook) as caught:
+        await fleet.run(f"name: t\nhosts: all\nvars: {{ n: '-3', off: false }}\nsteps:\n- {step}\n")
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert not {"timeout_s", "NetworkCreate", "True"} & set(f"{caught.value.message} {caught.value.hint}".split())
+
+
 async def notices(fleet: Fleet, book: str, **given: str) -> list[str]:
     return list((await fleet.run(book, vars=given)).notices)
 

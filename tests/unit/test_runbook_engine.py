@@ -125,6 +125,14 @@ async def test_a_deadline_ends_the_step():
     assert said.endswith("(raise timeout)")  # the key of the step, not the library's argument
 
 
+async def test_a_deadline_that_a_step_brings_is_told_by_its_key():
+    fleet = Fleet(a={"id": "-3\n"})
+    report = await fleet.run("- exec: [id]\n  register: out\n- exec: [id]\n  timeout: ${out.stdout}\n")
+    error = str(report.hosts["a"].steps[1].error)
+    assert "timeout -3.0 is not a positive number" in error
+    assert error.endswith("(like timeout: 30)")
+
+
 async def test_allow_failure_reports_it_and_goes_on():
     fleet = Fleet(a={"id": 1, "ls": 0})
     report = await fleet.run("- exec: [id]\n  allow_failure: true\n  register: out\n- assert: ${out.failed}\n")
