@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from opsexec.errors import BadRunbook
-from opsexec.runbook import Journal
+from opsexec.runbook import Journal, this_machine
 from tests.parts.runbook_fleet import Fleet, statuses
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,41 @@ async def test_a_step_on_this_machine_may_make_the_source(tmp_path: Path) -> Non
     fleet.urls = {"a": "local:"}
     report = await fleet.run("- exec: [id]\n" + PUSH.format(missing=tmp_path / "missing"))
     assert statuses(report) == ["changed", "ok"]  # the fake host copies nothing
+
+
+@pytest.mark.parametrize(
+    ("url", "configured"),
+    [
+        ("ssh://me", "HostName 127.0.0.1"),
+        ("agent+ssh://root@me:2201", "HostName localhost"),
+        ("ssh://me", "HostName box.localhost"),
+        (f"ssh://{socket.gethostname()}", ""),
+        ("ssh://[::ffff:127.0.0.9]", ""),
+        ("ssh://0.0.0.0", ""),
+        ("ssh://named-here", ""),
+    ],
+)
+async def test_this_machine_by_another_name_may_make_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, configured: str
+) -> None:
+    (tmp_path / "config").write_text(f"Host me\n  {configured}\n")
+    (tmp_path / "hosts").write_text("# mine\n127.0.0.1 localhost Named-Here # and so on\n")
+    monkeypatch.setattr(this_machine, "HOSTS", str(tmp_path / "hosts"))
+    fleet = Fleet(a={"id": 0})
+    fleet.urls = {"a": url}
+    fleet.details = {"a": {"config_files": (str(tmp_path / "config"),)}}
+    report = await fleet.run("- exec: [id]\n" + PUSH.format(missing=tmp_path / "missing"))
+    assert statuses(report) == ["changed", "ok"]
+
+
+@pytest.mark.parametrize("url", ["ssh://me", "ssh://192.0.2.7", "ssh://localhost.example", "tailnet://127.0.0.1"])
+async def test_another_machine_makes_no_source_here(tmp_path: Path, url: str) -> None:
+    (tmp_path / "config").write_text("Host me\n  HostName 192.0.2.7\n")
+    fleet = Fleet(a={"id": 0})
+    fleet.urls = {"a": url}
+    fleet.details = {"a": {"config_files": (str(tmp_path / "config"),)}}
+    with pytest.raises(BadRunbook, match="No such file"):
+        await fleet.run("- exec: [id]\n" + PUSH.format(missing=tmp_path / "missing"))
 
 
 async def test_a_run_that_is_resumed_needs_no_source_of_what_is_done(tmp_path: Path) -> None:
