@@ -60,7 +60,10 @@ class Recording:
         tags: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Make the file (0600) and write its header; size in characters. Raises UsageError when it exists."""
+        """Make the file (0600) and write its header; size in characters, at most MAX_SIDE of a side is recorded.
+
+        Raises UsageError when it exists.
+        """
         path = Path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -74,7 +77,7 @@ class Recording:
         recording = cls(path, fd, clock)
         header: dict[str, Any] = {
             "version": 3,
-            "term": {"cols": columns, "rows": rows, "type": term},
+            "term": {"cols": _side(columns), "rows": _side(rows), "type": term},
             "timestamp": int(time.time()),
             "title": title,
             "command": command,
@@ -102,8 +105,8 @@ class Recording:
             self._event("i", text)
 
     def resized(self, columns: int, rows: int) -> None:
-        """Record a new size, in characters; raises RecordingFailed."""
-        self._event("r", f"{columns}x{rows}")
+        """Record a new size, in characters, at most MAX_SIDE of a side; raises RecordingFailed."""
+        self._event("r", f"{_side(columns)}x{_side(rows)}")
 
     def ended(self, status: int) -> None:
         """Record the program's end: its exit code, or 128 + its signal's number. Raises RecordingFailed."""
@@ -147,6 +150,11 @@ class Recording:
         return RecordingFailed(
             f"the recording {self._path} can't be written: {reason}", hint="make room, or record elsewhere"
         )
+
+
+def _side(characters: int) -> int:
+    """Return what the reader takes for a side: a recording that can't be read back is none."""
+    return max(1, min(characters, MAX_SIDE))
 
 
 class Header(NamedTuple):

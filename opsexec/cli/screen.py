@@ -67,12 +67,14 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 
 def size_of(fd: int) -> tuple[int, int]:
-    """Return a terminal's columns and rows; 80 x 24 where it doesn't say."""
+    """Return a terminal's columns and rows, at most MAX_SIDE of each; 80 x 24 where it doesn't say."""
+    from opsexec.recording import MAX_SIDE
+
     try:
         size = os.get_terminal_size(fd)
     except OSError:
         return 80, 24
-    return size.columns or 80, size.lines or 24
+    return min(size.columns or 80, MAX_SIDE), min(size.lines or 24, MAX_SIDE)
 
 
 async def keys(fd: int) -> bytes:

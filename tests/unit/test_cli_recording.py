@@ -32,6 +32,18 @@ def test_what_is_recorded_is_read_back_with_its_times(tmp_path: Path) -> None:
     assert list(events) == [Event(0.5, "o", "hi"), Event(0.25, "r", "100x30"), Event(1.25, "x", "3")]
 
 
+@given(st.integers(0, 65535), st.integers(0, 65535))
+def test_a_terminal_of_any_size_gives_a_recording_that_is_read_back(tmp_path_factory, columns: int, rows: int) -> None:
+    path = tmp_path_factory.mktemp("cast") / "a"
+    recording = Recording.create(path, **{**SIZE, "columns": columns, "rows": rows})
+    recording.resized(columns, rows)
+    recording.close()
+    header, events = read_recording(path)
+    wanted = (min(max(columns, 1), 9999), min(max(rows, 1), 9999))
+    assert (header.columns, header.rows) == wanted
+    assert [each.text for each in events] == ["{}x{}".format(*wanted)]
+
+
 @given(st.binary(max_size=200), st.data())
 def test_output_is_valid_utf8_however_its_bytes_are_cut(tmp_path_factory, data: bytes, cuts) -> None:
     path = tmp_path_factory.mktemp("cast") / "a"

@@ -9,9 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsexec.cli.screen import Escape, Modes, raw_mode
+from opsexec.cli.screen import Escape, Modes, raw_mode, size_of
+from opsexec.steps.tty import Tty
 
 VIM = b"\x1b[?1049h\x1b[?1h\x1b[?2004h\x1b[?25l text \x1b[?1000;1006h"
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "told"),
+    [(132, 50, (132, 50)), (0, 0, (80, 24)), (65535, 10_000, (9999, 9999)), (9999, 1, (9999, 1))],
+)
+def test_a_terminal_has_no_more_columns_and_rows_than_a_step_and_a_recording_take(columns, rows, told) -> None:
+    leader, follower = os.openpty()
+    try:
+        termios.tcsetwinsize(follower, (rows, columns))
+        assert size_of(follower) == told
+        Tty(argv=["/bin/sh"], columns=told[0], rows=told[1])
+    finally:
+        os.close(leader)
+        os.close(follower)
 
 
 def test_what_a_program_switched_on_and_left_is_switched_off() -> None:
