@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +66,9 @@ async def _add(
         context.capabilities.require_user(inner.run_as, host=desk.name, layer=LAYER)
     Calendar(step.cron, step.timezone)
     if step.runbook is not None:
-        from agent.schedule.runbooks import read_runbook
+        from agent.schedule.runbooks import read_beside
 
-        await asyncio.to_thread(read_runbook, step.runbook, desk.name)
+        await read_beside(step.runbook, desk.name)
     own = [each.schedule.asked for each in keeper.entries.values() if each.schedule.owner == asker.principal]
     if len(own) >= MAX_OF_ONE:
         raise LimitExceeded(f"{asker.principal} has {MAX_OF_ONE} schedules", hint="remove one")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from agent.desk import Desk
 from agent.schedule.keeper import LATE_S, Keeper
 from agent.schedule.model import Schedule, jitter
+from agent.schedule.runbooks import read_runbook
 from opsexec.errors import UsageError
 from opsexec.steps import Exec, ScheduleAdd, ScheduleRemove, ScheduleRun, ScheduleSwitch
 from opsexec.testing.executor import MemoryAudit
@@ -218,6 +221,33 @@ async def test_a_runbook_is_ended_for_the_next_turn_too(tmp_path: Path, clock: F
         await eventually(lambda: count(tmp_path, "begun") == 2, within_s=20, what="the second turn begins")
         (ended,) = kept.outcomes(first)
         assert "next turn was due" in ended["detail"]
+
+
+async def test_the_agent_goes_on_while_a_large_runbook_is_read(tmp_path: Path, clock: FakeClock) -> None:
+    step = "  - exec: [/usr/bin/true, 'an argument that makes the runbook longer']\n    when: ${host} == x\n"
+    book = "name: b\nhosts: all\nsteps:\n" + step * 1900
+    begun_at = time.perf_counter()
+    read_runbook(book, "here")
+    reading_s = time.perf_counter() - begun_at
+    gaps = []
+
+    async def beat() -> None:
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            gaps.append(time.perf_counter() - last)
+            last += gaps[-1]
+
+    async with Kept(tmp_path / "state", clock) as kept:
+        beating = asyncio.create_task(beat())
+        await kept.do(ScheduleAdd("big", "* * * * *", runbook=book))
+        await kept.at(NOON + MINUTE)
+        await kept.quiet("big")
+        beating.cancel()
+        last = kept.entry("big").schedule.last
+        assert last is not None
+        assert last.state == "ok"
+    assert max(gaps) < reading_s / 2, (max(gaps), reading_s)
 
 
 # -- jitter, switches -----------------------------------------------------------------------------------------------
