@@ -6,6 +6,7 @@ import asyncio
 import re
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from bottle.sidecars.git_gate.config import Limits
@@ -24,7 +25,7 @@ from bottle.sidecars.git_gate.packets import (
 from bottle.sidecars.git_gate.repository import Refusal, Repository, declared
 from bottle.sidecars.git_gate.said import say
 from bottle.sidecars.git_gate.service import SERVICES, Name, Service, start
-from bottle.sidecars.git_gate.upload import BadRequest, Upload
+from bottle.sidecars.git_gate.upload import BadRequest, Upload, malformed
 
 _PATH = re.compile(r"/([A-Za-z0-9._-]{1,132})/(info/refs|git-upload-pack|git-receive-pack)\Z")
 NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate", "Pragma": "no-cache"}
@@ -43,6 +44,10 @@ class Door:
         """Return the protocol of a connection that was just accepted."""
         return Connection(self, self._limits)
 
+    def denied(self, method: str, why: str) -> None:
+        """Say that a request was refused before it was known what for."""
+        self._gate.denied("-", method, why)
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection)
@@ -52,13 +57,13 @@ class Door:
                 async with asyncio.timeout(self._limits.request_s):
                     return await self._answer(request)
         except Refusal as error:
-            self._gate.denied("-", request.method, str(error))
+            self.denied(request.method, str(error))
             return connection.refusal(503, str(error))
         except BadRequest as error:
-            self._gate.denied("-", request.method, error.text)
+            self.denied(request.method, error.text)
             return connection.refusal(error.status, error.text)
         except TimeoutError:
-            self._gate.denied("-", request.method, "a request took too long")
+            self.denied(request.method, "a request took too long")
             return connection.refusal(408, f"no request may take longer than {self._limits.request_s:g} s")
         except ConnectionError:
             return connection.refusal(400, "the client has left")
@@ -259,6 +264,23 @@ class Connection(RequestHandler):
         if self.begun and self._wire is not None:
             self._wire.abort()
         return _plain(status, text)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what isn't HTTP, and an error that nobody caught; each is said in one line, without a traceback."""
+        if isinstance(exc, HttpProcessingError):
+            text = malformed(exc)
+        else:
+            status, text = 500, f"{type(exc).__name__} while it was served"
+        self._door.denied("-", text)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: all that is left is to close the connection")
+        return self.refusal(status, text)
 
     def rest(self) -> None:
         """From here on it has `idle_s` to bring its next request whole, up to the body."""

@@ -6,12 +6,15 @@ import asyncio
 import zlib
 from typing import TYPE_CHECKING
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 from bottle.sidecars.git_gate.bounds import Pace
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
 
 UNPACK_STEP = 1 << 18
+MAX_SAID = 120
 
 
 class BadRequest(Exception):
@@ -21,6 +24,12 @@ class BadRequest(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
+
+
+def malformed(error: HttpProcessingError) -> str:
+    """Return what of a request is no HTTP: the first line of what its reader says, which quotes no more than a word."""
+    said = error.message.partition("\n")[0].rstrip(": ")
+    return f"the request is not HTTP: {said[:MAX_SAID]}" if said else "the request is not HTTP"
 
 
 class Upload:
@@ -84,6 +93,8 @@ class Upload:
                 block = await self._request.content.readany()
         except TimeoutError:
             raise BadRequest(408, f"nothing came for {self._idle_s:g} s, or next to nothing") from None
+        except HttpProcessingError as error:
+            raise BadRequest(400, malformed(error)) from None
         self._pace.came(len(block), self._clock.time() - began)
         return block
 
