@@ -14,7 +14,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from bottle.manifest import kinds
 from bottle.manifest.kinds import EnvValue
-from bottle.manifest.names import BRANCH, REPOSITORY, SKILL, TEMPLATE, VARIABLE, Upstream, host_name, path_prefix
+from bottle.manifest.names import (
+    BRANCH,
+    OWN_VARIABLES,
+    REPOSITORY,
+    SKILL,
+    TEMPLATE,
+    VARIABLE,
+    Upstream,
+    host_name,
+    path_prefix,
+)
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}\Z")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*\Z")
@@ -49,6 +59,12 @@ def _variable(name: str) -> str:
     return name
 
 
+def _settable(name: str) -> str:
+    if name in OWN_VARIABLES:
+        raise Advised("is set by the bottle itself", "give the variable another name")
+    return _variable(name)
+
+
 def _reference(name: str) -> str:
     # Somebody may have put the token itself here: what stands there is repeated nowhere.
     if not VARIABLE.match(name):
@@ -62,6 +78,14 @@ class Within(ValueError):
     def __init__(self, text: str, *path: str | int) -> None:
         super().__init__(text)
         self.path = path
+
+
+class Advised(ValueError):
+    """What is wrong, and what to do about it."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
@@ -90,7 +114,7 @@ def _reserved(value: Any) -> None:
     raise ValueError("is reserved: leave it out")
 
 
-Variable = Annotated[str, AfterValidator(_variable)]
+Variable = Annotated[str, AfterValidator(_settable)]
 Reference = Annotated[str, AfterValidator(_reference)]
 Line = Annotated[str, AfterValidator(_line)]
 

@@ -8,6 +8,9 @@ import re
 FILE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\.md\Z")
 MANIFEST_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+OWN_VARIABLES = frozenset({"BOTTLE_IDENTITY", "BOTTLE_PROMPT", "BOTTLE_SUPERVISE"})
+"""What a bottle tells the agent of itself, which nobody else says."""
+
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 SKILL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TEMPLATE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")

@@ -92,7 +92,8 @@ def _complaint(document: Document, kind: type[BaseModel], errors: list[ErrorDeta
         path = (*path, *getattr(first["ctx"]["error"], "path", ()))
         place = document.place(path)
         text = f"{spelled(path)}: {reason}" if path else reason
-        return BadManifest(f"{place}: {text}", hint="docs/bottle.md shows each key")
+        hint = getattr(first["ctx"]["error"], "hint", "docs/bottle.md shows each key")
+        return BadManifest(f"{place}: {text}", hint=hint)
     text = _WANTED.get(first["type"], first["msg"][:1].lower() + first["msg"][1:])
     return BadManifest(f"{place}: {spelled(path)}: {text}", hint="docs/bottle.md shows each key")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bottle.manifest.names import VARIABLE, path_prefix
+from bottle.manifest.names import OWN_VARIABLES, VARIABLE, path_prefix
 from bottle.plan import TOOLS
 from opsexec.errors import UsageError
 
@@ -19,7 +19,7 @@ MAX_BYTES = 16 << 10
 TOOL_ROOTS = ("/opt", "/nix/store", "/srv/tools")
 """Below these, one level down at least, a directory of the host may be asked for: nothing else of the host's ever."""
 
-FIXED_VARIABLES = frozenset({"HOME", "USER", "LOGNAME", "BOTTLE_IDENTITY", "BOTTLE_SUPERVISE"})
+FIXED_VARIABLES = OWN_VARIABLES | {"HOME", "USER", "LOGNAME"}
 
 
 class BadProposal(UsageError):

@@ -73,6 +73,12 @@ def test_a_whole_bottle_is_read(home: HomeRoot) -> None:
         ('env: {A: "a\\0b"}\n', "holds a NUL character", ""),
         ("env: {'A-B': x}\n", "dev.md:2: env.A-B", ""),
         ("env: {'1A': x}\n", "dev.md:2: env.1A", ""),
+        (
+            "env:\n  A: b\n  BOTTLE_PROMPT: x\n",
+            "dev.md:4: env.BOTTLE_PROMPT: is set by the bottle itself",
+            "another name",
+        ),
+        ("env: {BOTTLE_IDENTITY: '${X}'}\n", "dev.md:2: env.BOTTLE_IDENTITY: is set by", "another name"),
         ('git-gate: {user: {name: "a\\nb"}}\n', "dev.md:2: git-gate.user.name", ""),
         ("supervise: 'yes'\n", "dev.md:2: supervise: true or false is needed", ""),
         ("egress:\n", "dev.md:2: egress is empty", ""),
