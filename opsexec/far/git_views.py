@@ -23,7 +23,6 @@ _BASE32 = (
     re.compile(rb"[A-Z2-7]{16,}(?:\s+[A-Z2-7]{8,})*"),
     re.compile(rb"[a-z2-7]{16,}(?:\s+[a-z2-7]{8,})*"),
 )
-_RUN = b"x" * 16
 _HEX_REGION = re.compile(rb"[0-9A-Fa-f\sx\\%:,;.-]{20,}")
 _NUMBER_REGION = re.compile(rb"[\d\s,]{23,}")
 """Where such a run may be at all: one set of characters is found many times faster than the run's own form."""
@@ -40,6 +39,7 @@ def _as_run(letters: bytes) -> bytes:
 _BASE64_RUNS = _as_run(_DIGITS + b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+/_-")
 _HEX_RUNS = _as_run(_DIGITS + b"abcdefABCDEF" + _SPACES + b"x\\%:,;.-")
 _NUMBER_RUNS = _as_run(_DIGITS + _SPACES + b",")
+_PRINTABLE_RUNS = _as_run(bytes(range(32, 127)) + b"\t\r\n")
 _RUNS32 = (_as_run(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"), _as_run(b"abcdefghijklmnopqrstuvwxyz234567"))
 """Each character of such a run as an x: where there is one is told ten times faster than by the pattern."""
 
@@ -66,7 +66,7 @@ _ROT13 = bytes.maketrans(
 
 def text_of(data: bytes) -> bytes:
     """Return data's text: itself where it is one, else its printable stretches, a line each."""
-    return data if is_text(data) else b"\n".join(_PRINTABLE.findall(data))
+    return data if is_text(data) else b"\n".join(_printable(data))
 
 
 def is_text(data: bytes) -> bool:
@@ -92,7 +92,7 @@ def plain(data: bytes) -> bytes:
     """
     text = data
     if not is_text(data):
-        text = b"\n".join(_PRINTABLE.findall(data.replace(b"\0", b"")))
+        text = b"\n".join(_printable(data.replace(b"\0", b"")))
     elif not data.isascii():
         import unicodedata
 
@@ -131,9 +131,13 @@ def _readable(runs: Iterator[bytes]) -> Iterator[bytes]:
             yield run
         if run.count(b"\0") * 3 > len(run):
             run = run.replace(b"\0", b"")
-        kept += _PRINTABLE.findall(run)
+        kept += _printable(run)
     if kept:
         yield b"\n".join(kept)
+
+
+def _printable(data: bytes) -> list[bytes]:
+    return [found.group() for found in _each(_PRINTABLE, 10, data, _PRINTABLE_RUNS)]
 
 
 def _each(form: re.Pattern[bytes], least: int, text: bytes, table: bytes) -> Iterator[re.Match[bytes]]:
@@ -170,8 +174,7 @@ def _base64(text: bytes) -> Iterator[bytes]:
 def _base32(text: bytes) -> Iterator[bytes]:
     import base64
 
-    likely = [pattern for pattern, runs in zip(_BASE32, _RUNS32) if _RUN in text.translate(runs)]
-    for found in (each for pattern in likely for each in pattern.finditer(text)):
+    for found in (each for form, runs in zip(_BASE32, _RUNS32) for each in _each(form, 16, text, runs)):
         run = found.group().translate(None, b" \t\r\n\v\f").upper()
         run = run[: len(run) - (len(run) % 8 in (1, 3, 6))]
         yield base64.b32decode(run + b"=" * (-len(run) % 8))

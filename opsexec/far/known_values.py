@@ -6,6 +6,8 @@ gate's scan and the egress gate both go by this. Standard library alone, Python 
 
 from __future__ import annotations
 
+from opsexec.far.needles import Needles
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,21 +111,23 @@ class KnownValues:
     """`name -> value`; the name is what a refusal says, never the value."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._spelled = []  # type: list[tuple[bytes, str]]
-        self._pieces = []  # type: list[tuple[bytes, str]]
-        self._squeezed = []  # type: list[tuple[bytes, str]]
+        spellings_of = []  # type: list[tuple[bytes, str]]
+        pieces_of = []  # type: list[tuple[bytes, str]]
+        squeezed = []  # type: list[tuple[bytes, str]]
         for name, value in values.items():
             secret = value.encode("utf-8", "surrogateescape")
             if len(secret) < MIN_BYTES:
                 continue
             spelled = spellings(secret)
-            self._spelled += [(each, name) for each in sorted(spelled)]
-            self._pieces += [(each, name) for each in sorted(pieces(secret) - spelled)]
+            spellings_of += [(each, name) for each in sorted(spelled)]
+            pieces_of += [(each, name) for each in sorted(pieces(secret) - spelled)]
             tight = secret.translate(None, _NOT_ALNUM).lower()
             if len(tight) >= 2 * MIN_BYTES:
-                self._squeezed += [(each, name) for each in (tight, tight[::-1], secret.hex().encode())]
-        self.longest = max((len(each) for each, _ in self._spelled), default=0)
-        self.whole = sorted((each for each, _ in self._spelled), key=len, reverse=True)
+                squeezed += [(each, name) for each in (tight, tight[::-1], secret.hex().encode())]
+        self._spelled = Needles(spellings_of + pieces_of)
+        self._squeezed = Needles(squeezed)
+        self.longest = max((len(each) for each, _ in spellings_of), default=0)
+        self.whole = sorted((each for each, _ in spellings_of), key=len, reverse=True)
         """Every spelling of whole values, longest first."""
 
     def __bool__(self) -> bool:
@@ -131,23 +135,14 @@ class KnownValues:
 
     def find(self, data: bytes) -> str | None:
         """Return the name of a value that stands in `data` as it is, whole or a good part of it."""
-        for needle, name in self._spelled:
-            if needle in data:
-                return name
-        for needle, name in self._pieces:
-            if needle in data:
-                return name
-        return None
+        return self._spelled.first_in(data)
 
     def find_scattered(self, text: bytes) -> str | None:
         """Return the name of a value that stands in `text` once case and all but letters and digits are left out."""
         if not self._squeezed:
             return None
         tight = text.translate(None, _NOT_ALNUM).lower()
-        for needle, name in self._squeezed:
-            if needle in tight:
-                return name
-        return None
+        return self._squeezed.first_in(tight)
 
 
 class Stream:
