@@ -217,8 +217,10 @@ def provision(plan: BottlePlan, place: Place, authority: Authority) -> list[Phas
     owner = _owners(place)[0]
     phases = [Phase("image", (image,)), *guest.provision(plan, place, authority, looked_up, _ids(place)[0], owner)]
     if owner is not None:
-        argv = ("/usr/bin/chown", "-hR", f"{owner}:{owner}", place.at("home"))
-        phases.append(Phase("owner", (Exec(argv),)))
+        # Of a home that was there before nearly all is the agent's: what isn't is chowned, with all that is in it.
+        others = ("(", "!", "-uid", owner, "-o", "!", "-gid", owner, ")")
+        chown = ("-exec", "/usr/bin/chown", "-hR", f"{owner}:{owner}", "{}", "+", "-prune")
+        phases.append(Phase("owner", (Exec(("/usr/bin/find", "-P", place.at("home"), *others, *chown)),)))
     return phases
 
 
