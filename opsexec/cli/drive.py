@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 from opsexec.cli.ending import say, tell
@@ -14,6 +15,7 @@ SAME_S = 0.3
 """Signals closer together than this have one cause: a terminal that is closed sends several."""
 
 _caught: list[signal.Signals] = []
+_since: list[float] = []
 before_leaving: list[Callable[[], None]] = []
 """What must be put right even when the process leaves at once: a terminal in raw mode."""
 
@@ -29,7 +31,7 @@ def drive(
 
     caught = _caught
     caught.clear()
-    since: list[float] = []
+    _since.clear()
 
     async def main() -> int:
         loop = asyncio.get_running_loop()
@@ -39,16 +41,12 @@ def drive(
         def stop(number: signal.Signals) -> None:
             if not caught:
                 caught.append(number)
-                since.append(loop.time())
                 task.cancel()
-            elif loop.time() - since[0] > SAME_S:
-                for put_right in before_leaving:
-                    put_right()
-                os._exit(128 + number)
 
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells ask for that
                 loop.add_signal_handler(number, stop, number)
+                signal.signal(number, _leave)
         return await work()
 
     try:
@@ -65,8 +63,27 @@ def drive(
         raise _the_one(errors) from errors
     if not caught:
         return code
-    tell(f"interrupted by {caught[0].name}{told}")
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _leave) for number in heard}
+    try:
+        tell(f"interrupted by {caught[0].name}{told}")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 128 + caught[0]
+
+
+def _leave(number: int, frame: object) -> None:
+    """Leave at the second signal, also where the loop can't be told of one: it writes to a terminal that stands still.
+
+    A handler of asyncio's alone would wait for that, and has the kernel begin the write again.
+    """
+    if not _since:
+        _since.append(time.monotonic())
+    elif time.monotonic() - _since[0] > SAME_S:
+        for put_right in before_leaving:
+            put_right()
+        os._exit(128 + number)
 
 
 def _the_one(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -80,6 +80,7 @@ def _run(argv: Sequence[str]) -> int:
         say(error)
         return error.exit_code
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends it, also while nobody reads this
         tell("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
