@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import socket
 import threading
@@ -164,3 +165,39 @@ async def test_a_set_that_names_other_sandboxes_starts_none(local: Target, tmp_p
             await ex.run(SandboxRun("mine", ["true"], read_only=SYSTEM, links=LINKS))
         with pytest.raises(CapabilityDenied, match=r"sandbox\.network:other"):
             await ex.run(SandboxRun("other", ["true"], read_only=SYSTEM, links=LINKS, network=True))
+
+
+async def test_a_file_that_it_only_reads_it_can_keep_locked(target: Target, shared_dir: Path) -> None:
+    """What isn't promised: a host's program that waits for such a lock waits as long as the sandbox likes."""
+    shared_dir.chmod(0o755)
+    file = shared_dir / "tree" / "file"
+    file.parent.mkdir(mode=0o755)
+    file.write_text("x")
+    file.chmod(0o644)
+    script = "import fcntl, sys; file = open('/tree/file'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True)"
+    script += "; sys.stdin.read()"
+    step = SandboxRun(
+        "lock", ["/usr/bin/python3", "-c", script], read_only={**SYSTEM, "/tree": f"{file.parent}/"}, links=LINKS
+    )
+    held = asyncio.Event()
+
+    class Heard:
+        async def write(self, stream: str, data: bytes) -> None:
+            held.set()
+
+    seen = []
+
+    async def until_seen() -> AsyncIterator[bytes]:
+        await held.wait()
+        with file.open() as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                seen.append("would wait")
+        yield b""
+
+    async with target.connect() as ex:
+        assert (await ex.run_streaming(step, Heard(), stdin=until_seen())).ok
+    assert seen == ["would wait"]
+    with file.open() as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with it
