@@ -17,6 +17,7 @@ from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.known_hosts import HostKeyCheck, HostKeys
 from opsexec.hosts.known_hosts_files import known_hosts_files
 from opsexec.hosts.reading import read_in_blocks
+from opsexec.hosts.ssh_included import check_included, require_own
 from opsexec.hosts.ssh_keys import encrypted_among, key_arguments
 
 CIPHERS = (
@@ -163,16 +164,16 @@ def _hop_options(options: SshOptions, before: str) -> SshOptions:
 def config_files(options: SshOptions) -> tuple[str, ...]:
     """Return the OpenSSH client configuration files to read.
 
-    Raises UsageError for a ~/.ssh/config that others may write, as ssh(1) does: its ProxyCommand is run here.
+    Raises UsageError for a ~/.ssh/config, and for any included file, that others may write, as ssh(1) does.
     """
     if options.config_files is not None:
+        check_included(options.config_files)
         return options.config_files
     path = Path(os.path.expanduser("~/.ssh/config"))
     if not path.is_absolute() or not path.exists():
         return ()
-    status = path.stat()
-    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
-        raise UsageError(f"{path} may be written by others", hint=f"after checking it: chmod 0600 {path}")
+    require_own(path)
+    check_included((str(path),))
     return (str(path),)
 
 
