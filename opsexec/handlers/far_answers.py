@@ -93,16 +93,39 @@ class Settled(msgspec.Struct, frozen=True):
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
+MAX_DEPTH = 64
+"""Objects and lists inside each other that an answer may have: what reads values deeper in would exhaust its stack."""
+
 
 def decoded(answer: bytes, context: Context) -> dict[str, Any]:
-    """Return an answer's JSON object, all of whose numbers are finite; raises ProtocolError for anything else."""
+    """Return an answer's JSON object, all of whose numbers are finite; raises ProtocolError for anything else.
+
+    Also for one that is nested over MAX_DEPTH deep.
+    """
     try:
         value = json.loads(answer, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("the host's answer is not JSON", host=context.host.name) from error
     if not isinstance(value, dict):
         raise ProtocolError("the host's answer is not a JSON object", host=context.host.name)
+    if answer.count(b"[") + answer.count(b"{") > MAX_DEPTH and _too_deep(value):
+        raise ProtocolError(f"the host's answer is nested over {MAX_DEPTH} deep", host=context.host.name)
     return value
+
+
+def _too_deep(value: dict[str, Any]) -> bool:
+    """True for JSON data that is nested over MAX_DEPTH deep; reads it level by level."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:

@@ -11,6 +11,7 @@ import pytest
 from opsexec import Exec, ReadFile, Stat, WriteFile
 from opsexec.errors import CapabilityDenied, HostUnreachable, OpsError, ProtocolError, StepFailed
 from opsexec.hosts import ssh
+from opsexec.runbook.masking import Masker
 from opsexec.steps import Facts, Link, MakeDir, MoveFile, Observe, RemoveFile, ServiceStatus, SetMode
 from tests.integration.conftest import require_root
 from tests.parts.hostile_host import HostileHost, hostile_host
@@ -137,6 +138,18 @@ BAD_JSON = {
         b' "target": ["\\ud800", "x"]}'
     ),
 }
+
+
+@pytest.mark.parametrize("answer", [b'{"a":' + b"[" * 800 + b"]" * 800 + b"}", b'{"a":' * 800 + b"1" + b"}" * 800])
+async def test_facts_nested_deeper_than_a_runbook_can_mask_are_an_error_of_that_host(hostile, villain, answer):
+    """What a run does with a value (masking, comparing) would exhaust the stack, and end it on every host."""
+    villain.does(
+        f"greet()\nanswer = {answer!r}\n"
+        "while True:\n    kind, ref, payload = asked(CALL)\n    frame(ANSWER, ref, message(answer))\n"
+    )
+    async with asyncio.timeout(30), hostile.connect() as ex:
+        with pytest.raises(ProtocolError, match="nested over 64 deep"):
+            Masker(["a secret"]).data((await ex.run(Facts())).value)
 
 
 @pytest.mark.parametrize("answer", BAD_JSON)
