@@ -194,6 +194,8 @@ def _tables(text: str, file: str) -> tuple[dict[str, Any], dict[str, Any], Probl
         at = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = at[1] if at else max(1, text.count("\n"))
         raise BadInventory(f"{file}:{line}: {str(error).partition(' (at ')[0]}", hint="it is TOML") from error
+    except ValueError as error:  # an integer of more digits than int() takes, a date that no calendar has
+        raise BadInventory(f"{file}:1: a value that can't be read: {error}", hint="it is TOML") from error
     except RecursionError as error:
         raise BadInventory(f"{file}:1: nested too deep", hint="an inventory needs three levels") from error
     _known(data, _TOP_KEYS, (), problem)
