@@ -141,8 +141,8 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("answer", [b'{"a":' + b"[" * 800 + b"]" * 800 + b"}", b'{"a":' * 800 + b"1" + b"}" * 800])
-async def test_facts_nested_deeper_than_a_runbook_can_mask_are_an_error_of_that_host(hostile, villain, answer):
-    """What a run does with a value (masking, comparing) would exhaust the stack, and end it on every host."""
+async def test_facts_nested_deeper_than_can_be_masked_are_an_error_of_that_host(hostile, villain, answer):
+    """Masking secrets in such a value would exhaust the stack."""
     villain.does(
         f"greet()\nanswer = {answer!r}\n"
         "while True:\n    kind, ref, payload = asked(CALL)\n    frame(ANSWER, ref, message(answer))\n"
