@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import require
+from tests.parts.bottle_engine import DOCKERFILE, BottleEngine
 from tests.parts.bottle_manifests import HomeRoot
 from tests.parts.bottle_running import REPOSITORY, TOKEN, Bottles, egress_environment, require_bottles
 from tests.parts.upstream_tls import Upstream
@@ -38,6 +39,7 @@ class PlainBottles(Bottles):
             "BOTTLE_EGRESS_ENV": str(self.place / "egress"),
             "BOT_BOTTLE_ROOT": str(self.root.path),
             "API_TOKEN": TOKEN,
+            **({} if self.engine is None else {"DOCKER_HOST": self.engine.address}),
             **self.env,
         }
 
@@ -55,10 +57,13 @@ def same_python() -> bool:
     return done.stdout.strip() == wanted
 
 
-def plain_bottles(directory: Path, user: str, upstream: Upstream, **bottles: str) -> PlainBottles:
+def plain_bottles(
+    directory: Path, user: str, upstream: Upstream, *, engine: BottleEngine | None = None, **bottles: str
+) -> PlainBottles:
     """Make the user's own home root with these bottles, and an egress environment that they can read.
 
-    `directory` must be open to the user, with all above it.
+    `directory` must be open to the user, with all above it. `engine`: they are containers there, and the user may use
+    it from now on.
     """
     require_bottles()
     require(SYSTEM_PYTHON, "needs the system's python3")
@@ -75,9 +80,13 @@ def plain_bottles(directory: Path, user: str, upstream: Upstream, **bottles: str
     authority = directory / "upstream-ca.pem"
     shutil.copy(upstream.ca, authority)
     authority.chmod(0o644)
+    if engine is not None:
+        (root.path / "agent.Dockerfile").write_text(DOCKERFILE)
+        engine.home.chmod(0o711)
+        shutil.chown(engine.socket, user)
     for path in (directory, root.path, *root.path.rglob("*")):
         shutil.chown(path, user, user)
-    return PlainBottles(root, upstream, cwd=directory, user=user, place=directory)
+    return PlainBottles(root, upstream, cwd=directory, engine=engine, user=user, place=directory)
 
 
 def _link(source: str, target: str) -> None:
