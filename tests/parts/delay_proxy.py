@@ -47,8 +47,8 @@ class _Half(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.proxy.halves.add(self)
         if self.peer is None:
-            # Nobody to deliver to before the target has been reached.
-            transport.pause_reading()
+            # Nobody to deliver to before the target has been reached. Python 3.11.2 takes no such word in here.
+            self.proxy.loop.call_soon(transport.pause_reading)
 
     def data_received(self, data: bytes) -> None:
         self._fly(data)
