@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WILD = b"*?["
 SLASH = 0x2F
 _STAR, _STARS, _ANY = "*", "**", "?"
+MAX_PATTERN, MAX_PATTERNS = 4096, 1 << 15  # bytes of one, as of a path, and of all: an agent's loop waits for them
 
 
 class Pattern:
@@ -167,11 +168,17 @@ class Excludes:
 
     def __init__(self, patterns: Iterable[bytes]) -> None:
         self.patterns = []  # type: list[Pattern]
+        size = 0
         for text in patterns:
+            size += len(text)
             try:
+                if len(text) > MAX_PATTERN:
+                    raise ValueError(f"is over {MAX_PATTERN} bytes")
+                if size > MAX_PATTERNS:
+                    raise ValueError(f"is one too many: all of them are over {MAX_PATTERNS} bytes")
                 self.patterns.append(Pattern(text))
             except ValueError as error:
-                raise ValueError(f"exclude {text.decode('utf-8', 'replace')!r} {error}") from None
+                raise ValueError(f"exclude {text[:80].decode('utf-8', 'replace')!r} {error}") from None
 
     def excludes(self, path: bytes, directory: bool) -> bool:
         """True when a pattern excludes this path."""

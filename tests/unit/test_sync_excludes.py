@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from opsexec import CapabilitySet, Pull, Push
 from opsexec.errors import BadStep
 from opsexec.far.exclude import Excludes, Pattern
+from opsexec.steps.trees import ListTree
 from opsexec.testing import FakeHost, fake_executor
 from tests.conftest import require
 
@@ -126,3 +127,27 @@ def test_no_pattern_is_slow() -> None:
     Pattern(b"**a**a**a**a**a**a**a**a**b").matches(b"a" * 4000, False)
     Pattern(b"*a*a*a*a*a*a*a*a*a*a*a*b").matches(b"a" * 255, False)
     assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("patterns", "says"),
+    [
+        (("a" * 4096,) * 8, None),
+        (("[a-z]" * 1_000_000,), "is over 4096 bytes"),
+        (("a" * 4096,) * 8 + ("b",), "all of them are over 32768 bytes"),
+    ],
+)
+@pytest.mark.anyio
+async def test_patterns_so_long_that_an_agent_would_stand_still_are_refused(
+    patterns: tuple[str, ...], says: str | None
+) -> None:
+    """An agent reads them on its loop: five million bytes of them held everybody up for a minute, in 2 GB."""
+    if says is None:
+        assert ListTree(path="/a", excludes=patterns).excludes == patterns
+        return
+    with pytest.raises(BadStep, match=says) as caught:
+        ListTree(path="/a", excludes=patterns)
+    assert len(str(caught.value)) < 400
+    async with fake_executor(FakeHost(), CapabilitySet.everything()) as ex:
+        with pytest.raises(BadStep, match=says):
+            await ex.run(Push("/src", "/dst", excludes=patterns))
