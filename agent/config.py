@@ -24,6 +24,8 @@ from opsexec.errors import OpsError
 from opsexec.hosts.local_api import DEFAULT_LOCAL_API
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_INTEGER = (1 << 63) - 1
+"""The largest that TOML promises, and that the wire carries to who asks for their grants."""
 
 
 class Table(BaseModel):
@@ -94,14 +96,14 @@ class Limits(Table):
     max_connections_per_principal: int = Field(default=128, ge=1, le=100_000)
     max_runs_per_principal: int = Field(default=32, ge=1, le=10_000)
     max_request_bytes: int = Field(default=16 << 20, ge=1024, le=1 << 30)
-    max_output_bytes: int | None = Field(default=None, ge=1)
+    max_output_bytes: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     max_timeout_s: float | None = Field(default=None, gt=0)
     request_timeout_s: float = Field(default=30.0, gt=0, le=3600)
     idle_timeout_s: float = Field(default=60.0, ge=1, le=3600)
     stall_timeout_s: float = Field(default=900.0, gt=0)
-    max_run_log_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    max_run_log_bytes: int = Field(default=256 << 20, ge=1 << 16, le=MAX_INTEGER)
     keep_runs: int = Field(default=200, ge=0, le=100_000)
-    keep_runs_bytes: int = Field(default=4 << 30, ge=0)
+    keep_runs_bytes: int = Field(default=4 << 30, ge=0, le=MAX_INTEGER)
 
 
 class Consent(Table):
@@ -122,8 +124,8 @@ class RecordingLimits(Table):
     """
 
     keep: int = Field(default=1000, ge=1, le=100_000)
-    keep_bytes: int = Field(default=8 << 30, ge=1 << 20)
-    max_bytes: int = Field(default=256 << 20, ge=1 << 16)
+    keep_bytes: int = Field(default=8 << 30, ge=1 << 20, le=MAX_INTEGER)
+    max_bytes: int = Field(default=256 << 20, ge=1 << 16, le=MAX_INTEGER)
     input: bool = False
     link_s: float = Field(default=5.0, ge=0.1, le=60.0)
 
@@ -153,7 +155,7 @@ class Grant(Table):
     capabilities: list[str]
     run_as: list[str] = []
     max_timeout_s: float | None = Field(default=None, gt=0)
-    max_output_bytes: int | None = Field(default=None, ge=1)
+    max_output_bytes: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     consent: Literal["none", "ask"] = "none"
 
     @field_validator("capabilities")
@@ -190,7 +192,8 @@ def load_config(path: str | Path) -> Config:
     """Read and check a config file; raises BadConfig with file:line and what to do."""
     file = Path(path)
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise BadConfig(f"{file}: can't be read ({error.strerror})", hint="name another with --config") from error
     return parse_config_bytes(data, str(file))
@@ -215,6 +218,10 @@ def parse_config(text: str, file: str = "config.toml", uid_of: UidOf | None = No
         found = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = int(found[1]) if found else max(1, text.count("\n"))
         raise BadConfig(f"{file}:{line}: {str(error).partition(' (at ')[0]}", hint="it is TOML") from error
+    except RecursionError as error:
+        raise BadConfig(f"{file}: nested too deeply", hint="is it a config file?") from error
+    except ValueError as error:  # Python reads no integer of over 4300 digits
+        raise BadConfig(f"{file}: a number in it is too long", hint="leave out a limit that is to be none") from error
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:

@@ -77,6 +77,33 @@ def test_what_is_wrong_is_said_with_its_line(old: str, new: str, line: int, says
         assert hint in (bad.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[limits]", "x = " + "[" * 100_000 + "]" * 100_000 + "\n[limits]", "nested too deeply"),
+        ("[limits]", "[limits]\nmax_runs_per_principal = " + "9" * 5000, "too long"),
+        ("[limits]", f"[limits]\nmax_output_bytes = {1 << 70}", "limits.max_output_bytes: input should be less"),
+        ("[limits]", f"[limits]\nkeep_runs_bytes = {1 << 63}", "limits.keep_runs_bytes: input should be less"),
+        ("[[grants]]", f"[[grants]]\nmax_output_bytes = {1 << 63}", "max_output_bytes: input should be less"),
+    ],
+)
+def test_what_no_reader_of_toml_takes_is_said_too(old: str, new: str, says: str) -> None:
+    """An output limit of 2^70 was taken, and from then on whoami failed."""
+    text = GOOD.split("[limits]")[0] + "[limits]\n" + "[[grants]]" + GOOD.split("[[grants]]", 1)[1]
+    with pytest.raises(BadConfig, match=says):
+        parse_config(text.replace(old, new, 1), "c.toml")
+
+
+def test_of_a_huge_file_no_more_is_read_than_a_config_may_have(tmp_path: Path) -> None:
+    """It is refused by its size alone, whatever memory there is."""
+    file = tmp_path / "c.toml"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+    for each in (file, Path("/dev/zero")):
+        with pytest.raises(BadConfig, match="over 1048576 bytes"):
+            load_config(each)
+
+
 def test_check_config_says_ok_or_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
     file.write_text(GOOD)
