@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -86,13 +87,16 @@ class Inventory:
         """Load the inventory and its sources.
 
         Looks at `path`, else `$OPSEXEC_INVENTORY`, else `./inventory.toml`, else
-        `~/.config/opsexec/inventory.toml`; with none of them the inventory is empty. Raises BadInventory.
+        `~/.config/opsexec/inventory.toml`; with none of them the inventory is empty. Raises BadInventory,
+        also for a file that nobody named and that another user may write.
         """
         found = find_inventory(path)
         if found is None:
             return cls()
         try:
             with found.open("rb") as file:
+                if not _named(path):
+                    _require_own(found, os.fstat(file.fileno()))
                 data = file.read(MAX_INVENTORY_BYTES + 1)
         except OSError as error:
             raise BadInventory(f"{found}: can't be read ({error.strerror})", hint="name another with -i") from error
@@ -126,13 +130,27 @@ class Inventory:
 
 def find_inventory(path: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the inventory file to use, or None when none was named and none stands in the usual places."""
-    named = os.fspath(path) if path is not None else os.environ.get("OPSEXEC_INVENTORY")
-    if named:
+    if named := _named(path):
         return Path(os.path.expanduser(named))
     for usual in (Path("inventory.toml"), Path(os.path.expanduser("~/.config/opsexec/inventory.toml"))):
         if usual.is_file():
             return usual
     return None
+
+
+def _named(path: str | os.PathLike[str] | None) -> str | None:
+    return os.fspath(path) if path is not None else os.environ.get("OPSEXEC_INVENTORY")
+
+
+def _require_own(found: Path, opened: os.stat_result) -> None:
+    """Raise BadInventory for a file that merely lies there (in /tmp, say) and is another user's or writable for all.
+
+    An inventory names ssh_config files, and those name commands to run here.
+    """
+    if {found.lstat().st_uid, opened.st_uid} - {0, os.geteuid()} or opened.st_mode & stat.S_IWOTH:
+        raise BadInventory(
+            f"{found.absolute()} is another user's or writable for all", hint=f"if you trust it: -i {found}"
+        )
 
 
 def is_url(text: str) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import textwrap
 
 import pytest
@@ -148,6 +149,33 @@ def test_the_places_are_looked_at_in_order(tmp_path, monkeypatch):
     monkeypatch.setenv("OPSEXEC_INVENTORY", "/named")
     assert str(find_inventory()) == "/named"
     assert str(find_inventory("/given")) == "/given"
+
+
+@pytest.mark.parametrize("whose", ["another user's file", "another user's link", "writable for all"])
+@pytest.mark.anyio
+async def test_an_inventory_of_another_users_is_used_only_where_it_is_named(tmp_path, monkeypatch, whose):
+    if os.geteuid() != 0 and whose != "writable for all":
+        pytest.skip("needs root: another user's file")
+    monkeypatch.delenv("OPSEXEC_INVENTORY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "inventory.toml"
+    file.write_text('[hosts.web1]\nurl = "ssh://web1"\nconfig_files = ["/tmp/theirs"]\n')
+    file.chmod(0o644)
+    assert list((await Inventory.load()).hosts) == ["web1"]
+    if whose == "writable for all":
+        file.chmod(0o646)
+    elif whose == "another user's file":
+        os.chown(file, 65534, 65534)
+    else:
+        file.rename(tmp_path / "ours.toml")
+        file.symlink_to("ours.toml")
+        os.lchown(file, 65534, 65534)
+    with pytest.raises(BadInventory, match="another user's or writable for all") as caught:
+        await Inventory.load()
+    assert caught.value.hint == "if you trust it: -i inventory.toml"
+    assert list((await Inventory.load("inventory.toml")).hosts) == ["web1"]
+    monkeypatch.setenv("OPSEXEC_INVENTORY", "inventory.toml")
+    assert list((await Inventory.load()).hosts) == ["web1"]
 
 
 @pytest.mark.anyio
