@@ -79,6 +79,11 @@ def check_safe(fd: int, path: Path) -> None:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise AuditUnavailable(f"the audit log {path} is not a regular file", hint="name a file in OPSEXEC_AUDIT")
+    if status.st_uid not in (0, os.geteuid()):
+        raise AuditUnavailable(
+            f"the audit log {path} is another user's (uid {status.st_uid})",
+            hint="name one of your own in OPSEXEC_AUDIT",
+        )
     if status.st_mode & 0o022:
         raise AuditUnavailable(
             f"the audit log {path} may be written by others (mode {stat.S_IMODE(status.st_mode):04o})",

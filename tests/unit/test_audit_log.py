@@ -175,6 +175,18 @@ def test_a_path_that_cannot_be_a_log_is_refused_with_the_reason(tmp_path):
         AuditLog.open(path)
 
 
+def test_a_log_of_another_users_is_refused(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root: another user's file")
+    path = tmp_path / "audit.jsonl"
+    write_log(path, 1)
+    before = path.read_bytes()
+    os.chown(path, 65534, 65534)
+    with pytest.raises(AuditUnavailable, match=r"is another user's \(uid 65534\)"):
+        AuditLog.open(path)
+    assert path.read_bytes() == before
+
+
 def test_a_lock_that_another_keeps_is_waited_for_with_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(segment, "LOCK_WAIT_S", 0.2)
     path = tmp_path / "audit.jsonl"
