@@ -111,7 +111,7 @@ class Samples:
             try:
                 sample = json.loads(line)
                 if self._json:
-                    text = json_text({"host": host, **sample})
+                    text = json_text({"host": host, **sample} | {"host": host})  # whatever host the sample names
                 else:
                     text = f"{f'{host} | ' if several else ''}{in_words(sample)}"
             except NO_SAMPLE as error:

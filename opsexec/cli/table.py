@@ -21,7 +21,8 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted name, text) of every leaf of plain JSON data; lists of plain values stay on one line."""
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            yield from flat(each, f"{name}.{key}" if name else str(key))
+            shown = printable(str(key))
+            yield from flat(each, f"{name}.{shown}" if name else shown)
     elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
         for at, each in enumerate(value):
             yield from flat(each, f"{name}[{at}]")

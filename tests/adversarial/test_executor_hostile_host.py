@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from opsexec.errors import CapabilityDenied, HostUnreachable, OpsError, Protocol
 from opsexec.hosts import ssh
 from opsexec.runbook.masking import Masker
 from opsexec.steps import Facts, Link, MakeDir, MoveFile, Observe, RemoveFile, ServiceStatus, SetMode
+from tests.integration.cli_runs import Cli, login
 from tests.integration.conftest import require_root
 from tests.parts.hostile_host import HostileHost, hostile_host
 from tests.parts.sshd import Sshd
@@ -200,3 +203,30 @@ async def test_a_failure_without_known_code_shows_what_the_host_said(hostile, vi
     attack = "greet()\nkind, ref, payload = asked(SPAWN)\nframe(FAILED, ref, message(b'os', b'odd'))\ntime.sleep(60)\n"
     villain.does(attack)
     assert isinstance(await error_of(hostile, ID), StepFailed)
+
+
+SAYS = """greet()
+while True:
+    kind, ref, payload = asked(CALL)
+    frame(ANSWER, ref, message({answer!r}))
+"""
+
+
+def test_the_name_of_a_fact_does_not_drive_the_terminal(sshd, villain, tmp_path: Path):
+    """OSC 52 writes the operator's clipboard; a newline makes up the line of another host."""
+    evil = "a\x1b]52;c;QUFB\x07\x9b2J\u202e\r\nweb2 | os.id  debian"
+    villain.does(SAYS.format(answer=json.dumps({"os": {evil: 1}, evil: [{evil: {}}]}).encode()))
+    end = sshd.endpoint(user=villain.user)
+    done = Cli(tmp_path).run("facts", end.url, *login(end))
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines), lines
+
+
+def test_a_sample_is_of_the_host_it_came_from_whatever_it_says(sshd, villain, tmp_path: Path):
+    villain.does(SAYS.format(answer=b'{"host": "web2", "ts": 1, "load": null}'))
+    end = sshd.endpoint(user=villain.user)
+    done = Cli(tmp_path).run("observe", end.url, *login(end), "load", "--count", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["host"] == end.url
