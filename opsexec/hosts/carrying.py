@@ -106,7 +106,7 @@ async def carry(plan: SyncPlan, host: str, module: str, open_far: OpenFar, end: 
         wire = await opening
         streams = await end.streams()
         if streams is not None:
-            details = await _join(plan, host, bridge, wire, streams)
+            details = await _join(plan, host, module, bridge, wire, streams)
             bridge.closed.add_done_callback(lambda closed: end.far_ended(closed.result()))
         await end.wait()
         if streams is not None:
@@ -117,7 +117,7 @@ async def carry(plan: SyncPlan, host: str, module: str, open_far: OpenFar, end: 
 
 
 async def _join(
-    plan: SyncPlan, host: str, bridge: Bridge, wire: Wire, streams: tuple[int, int, Sequence[bytes]]
+    plan: SyncPlan, host: str, module: str, bridge: Bridge, wire: Wire, streams: tuple[int, int, Sequence[bytes]]
 ) -> Sequence[bytes]:
     """Put the request to the host's end and, when it is granted, let the bytes flow; returns the answer's details."""
     from_process, to_process, words = streams
@@ -126,23 +126,23 @@ async def _join(
         await asyncio.wait([bridge.answer], timeout=READY_S)
         if not bridge.answer.done():
             raise HostUnsuitable(f"the host's end of the copy did not answer within {READY_S:g} s", host=host)
-        kind, *rest = bridge.answer.result()
-        if kind != b"ok":
-            raise refusal([as_text(item) for item in rest], host)
+        answer = bridge.answer.result()
+        if answer[:1] != [b"ok"]:
+            raise refusal([as_text(item) for item in answer[1:]], host, module)
     except BaseException:  # a cancellation as well: nobody else holds the pipes
         os.close(from_process)
         os.close(to_process)
         raise
     bridge.join(wire, from_process, to_process)
-    return rest
+    return answer[1:]
 
 
-def refusal(texts: Sequence[str], host: str) -> Exception:
-    """Return the exception for what the host's end answered instead of `ok`."""
+def refusal(texts: Sequence[str], host: str, module: str) -> Exception:
+    """Return the exception for what the host's end answered instead of `ok`; only rsync's can ask for tar."""
     if len(texts) < 2:
         return OpsError("the host's end of the copy gave no reason", host=host)
     code, text, *details = texts
-    if code == "take_tar":
+    if code == "take_tar" and module == "rsync_serve":
         return TarNeeded(text)
     return as_error(code, text, details, host=host)
 

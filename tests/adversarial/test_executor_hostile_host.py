@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import Exec, ReadFile, Stat, WriteFile
+from opsexec import Exec, Pull, Push, ReadFile, Stat, WriteFile
 from opsexec.errors import CapabilityDenied, HostUnreachable, OpsError, ProtocolError, StepFailed
 from opsexec.hosts import ssh
 from opsexec.runbook.masking import Masker
@@ -203,6 +203,14 @@ async def test_a_failure_without_known_code_shows_what_the_host_said(hostile, vi
     attack = "greet()\nkind, ref, payload = asked(SPAWN)\nframe(FAILED, ref, message(b'os', b'odd'))\ntime.sleep(60)\n"
     villain.does(attack)
     assert isinstance(await error_of(hostile, ID), StepFailed)
+
+
+@pytest.mark.parametrize("step", [Pull("/srv/a", "./a"), Push("/etc/hostname", "/srv/a")], ids=["pull", "push"])
+@pytest.mark.parametrize("answer", ["message()", "message(b'no')", "message(b'no', b'take_tar', b'take tar')"])
+async def test_no_answer_to_a_copy_is_more_than_an_error_of_that_host(hostile, villain, answer, step):
+    """The host says nothing at all, or asks for a tar stream instead of the tar stream."""
+    villain.does(f"say(nonce)\nm = {answer}\nsay(struct.pack('>I', len(m)) + m)\ntime.sleep(60)\n")
+    assert await error_of(hostile, step)
 
 
 SAYS = """greet()
