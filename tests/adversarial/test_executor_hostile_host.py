@@ -210,7 +210,7 @@ async def test_a_failure_without_known_code_shows_what_the_host_said(hostile, vi
 async def test_no_answer_to_a_copy_is_more_than_an_error_of_that_host(hostile, villain, answer, step):
     """The host says nothing at all, or asks for a tar stream instead of the tar stream."""
     villain.does(f"say(nonce)\nm = {answer}\nsay(struct.pack('>I', len(m)) + m)\ntime.sleep(60)\n")
-    assert await error_of(hostile, step)
+    assert isinstance(await error_of(hostile, step), OpsError)
 
 
 SAYS = """greet()
