@@ -229,10 +229,12 @@ def test_lc7_an_engine_that_keeps_containers_while_it_restarts_keeps_no_bottle(s
         (identity,) = running_in(bottles)
         engine.stop()
         assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) != []
+        assert launcher.stderr is not None
+        said = iter(launcher.stderr.readline, "")
+        assert any("the container engine went away: waiting" in line for line in said)
         engine.start()
-        _, stderr = launcher.communicate(timeout=60)
+        launcher.communicate(timeout=60)
         assert launcher.returncode not in (0, None)
-        assert "the container engine went away: waiting" in stderr
         assert processes_with(f"BOTTLE_IDENTITY={identity}".encode()) == []
         for kind in ("ps", "network"):
             assert engine.labelled(kind, f"bottle.identity={identity}") == []

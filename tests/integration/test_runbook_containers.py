@@ -83,7 +83,7 @@ def test_a_second_run_changes_nothing_and_another_image_replaces_the_container(c
     assert set(second.values()) == {"ok", "skipped"}
     assert len(second) == STEPS
     checked = statuses(run(cli, "--check"))
-    assert {name for name, status in checked.items() if status == "changed"} == {"ask it"}
+    assert set(checked.values()) == {"ok", "skipped"}
     assert ways.engine.inspect("greeter")[0]["Id"] == before["Id"]
 
     foreseen = statuses(run(cli, "--check", "--var", "greeting=moin"))
