@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,18 +131,30 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
 
 
 def newest_rows(names: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
-    """The newest full result of each row, in order, and one line about where and when."""
+    """The newest full result of each row, in order, and one line about where and when each was measured."""
     found: dict[str, dict[str, Any]] = {}
-    about = ""
+    places: dict[str, str] = {}
+    pins = ""
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
         if not result["full"]:
             continue
         for row in result["rows"]:
             found[row["name"]] = row
+            places[row["name"]] = f"{result['when'][:10]} on {result['machine']}"
         pins = ", ".join(f"{name} {version}" for name, version in result["peers"].items())
-        about = f"Measured {result['when'][:10]} on {result['machine']}; {pins}."
-    return [found[name] for name in names if name in found], about
+    chosen = [name for name in names if name in found]
+    return [found[name] for name in chosen], f"Measured {_told({name: places[name] for name in chosen})}; {pins}."
+
+
+def _told(places: Mapping[str, str]) -> str:
+    """Say when and where rows were measured: each place with its rows, where they are of several."""
+    rows: dict[str, list[str]] = {}
+    for name, place in places.items():
+        rows.setdefault(place, []).append(name)
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "; ".join(f"{place}: {', '.join(names)}" for place, names in sorted(rows.items(), reverse=True))
 
 
 def write_readme(names: Sequence[str]) -> bool:
