@@ -7,6 +7,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import time
 import zipfile
 import zlib
@@ -230,6 +231,32 @@ def test_layers_without_end_are_refused() -> None:
         text = base64.b64encode(text)
     with pytest.raises(Refused, match="times over"):
         examine(text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"3" * 34,
+        b"3" * 5000,
+        b",".join(b"0." + b"3" * count for count in range(20, 200)),
+        b"\n".join(b"3" * count for count in range(10, 400)),
+        zlib.compress(b"3" * 500),
+        b"MzMz" * 40,
+        b"3" * 400 + b"6",
+        b"3" * 20001 + b"6" + b"3" * 20000,
+        b"\n".join(b"3" * count + b"6" for count in range(20, 200)),
+    ],
+    ids=lambda data: f"{len(data)} bytes",
+)
+def test_a_row_of_threes_is_no_layer_on_layer_of_encoding(data: bytes) -> None:
+    """Hex of threes is threes: a few in a file, or in what chance unpacks to, refused a push of random bytes."""
+    assert examine(data) is None
+
+
+def test_random_bytes_are_pushed() -> None:
+    """One file of two megabytes in 400 was refused; these are two of those."""
+    for seed in (1204, 101351):
+        assert examine(random.Random(seed).randbytes(2 << 20)) is None
 
 
 def test_the_budget_is_one_for_all_that_a_push_unpacks() -> None:
