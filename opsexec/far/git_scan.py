@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 8
 """Layers of packing and encoding that are taken off; what still has one then is refused."""
 
+MAX_SPELLED = 64
+"""How often the writing of one layer is undone: a table of characters, with its rows of `=` and `%`, takes 33 times."""
+
 MAX_REASONS = 20
 UNPACKED_BYTES = 1 << 30
 UNPACKED_EACH = 128 << 20
@@ -39,10 +42,10 @@ class Examination:
     def examine(self, label: str, data: bytes) -> str | None:
         """Return what was found in `data`, None for nothing; raises Refused where it can't be looked into whole."""
         seen = set()  # type: set[int]
-        pending = [(data, 0, True)]
+        pending = [(data, 0, 0, True)]
         self._file, self._text = data, None
         while pending:
-            text, depth, whole = pending.pop()
+            text, depth, spelled, whole = pending.pop()
             key = hash(text)
             if key in seen:
                 continue
@@ -53,10 +56,11 @@ class Examination:
             for inner, is_whole in self._inside(text, whole):
                 if inner == text or not inner:
                     continue
-                if depth >= MAX_DEPTH:
+                is_spelled = not whole and not is_whole
+                if spelled >= MAX_SPELLED if is_spelled else depth >= MAX_DEPTH:
                     raise Refused(f"it is packed or encoded more than {MAX_DEPTH} times over")
                 self._viewed.take(len(inner))
-                pending.append((inner, depth + 1, is_whole))
+                pending.append((inner, depth + (not is_spelled), spelled + is_spelled, is_whole))
         return self._look_otherwise(data)
 
     def _text_of(self, data: bytes) -> bytes:

@@ -253,6 +253,22 @@ def test_a_row_of_threes_is_no_layer_on_layer_of_encoding(data: bytes) -> None:
     assert examine(data) is None
 
 
+def test_a_table_of_characters_is_no_layer_on_layer_of_encoding() -> None:
+    """As libglib and libunistring have one: each time that `=BB` is undone, there is another one."""
+    table = b"".join(bytes([each]) * 32 for each in range(32, 127))
+    assert examine(table) is None
+    assert examine(b"\0" + table) is None
+    assert "credential" in str(examine(table + quote_all(TOKEN, 12)))
+    with pytest.raises(Refused, match="times over"):
+        examine(b"=" * 99 + b"B" * 999)
+
+
+def quote_all(text: bytes, times: int) -> bytes:
+    """Return text with each character written as %XX, and each % of it again."""
+    quoted = b"".join(b"%%%02X" % each for each in text)
+    return quoted.replace(b"%", b"%" + b"25" * (times - 1))
+
+
 def test_random_bytes_are_pushed() -> None:
     """One file of two megabytes in 400 was refused; these are two of those."""
     for seed in (1204, 101351):
