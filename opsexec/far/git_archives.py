@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 
 MAX_MEMBERS = 20000
 MAX_STREAMS = 4096
+LZMA_MEMORY = 128 << 20
 CLOSED = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a rar archive",
     b"\x28\xb5\x2f\xfd": "zstd data",
     b"\x04\x22\x4d\x18": "lz4 data",
     b"LZIP\1": "lzip data",
-    b"]\0\0": "lzma data",
     b"MSCF\0\0\0\0": "a cab archive",
     b"-----BEGIN PGP MESSAGE-----": "an encrypted message",
     b"age-encryption.org/v1": "an encrypted file",
     b"Salted__": "an encrypted file",
 }
 """How data begins that holds more than the gate can read."""
+
+_LZMA = re.compile(rb"\]\0\0(?!\0\0)[\0-\xff]{2}(?:\xff{8}|(?!\0{5})[\0-\xff]{5}\0{3})\0")
+"""How what lzma(1) writes begins: its size is told in 5 bytes or not at all, and its first byte of data is 0 (LZMA SDK,
+lzma-specification.txt). It has no mark of its own, and a line of a program's base64 may begin so by chance."""
 
 _BEGINNING = re.compile(
     rb"\x1f\x8b\x08[\0-\x1f][\0-\xff]{4}[\0\2\4][\0-\x0d\xff]|BZh[1-9]1AY&SY|\xfd7zXZ\0|PK[\3\5][\4\6]"
@@ -64,7 +68,11 @@ def is_archive(data: bytes) -> bool:
     """True where data begins as something to unpack."""
     if len(data) > 8 and data[0] & 0x8F == 8 and (data[0] << 8 | data[1]) % 31 == 0:
         return True
-    return bool(_BEGINNING.match(data)) or data[257:262] == b"ustar" or data.startswith(tuple(CLOSED))
+    return (
+        bool(_BEGINNING.match(data))
+        or data[257:262] == b"ustar"
+        or bool(_LZMA.match(data) or data.startswith(tuple(CLOSED)))
+    )
 
 
 class Unreadable(Refused):
@@ -78,7 +86,7 @@ def members(data: bytes, budget: Budget, *, strict: bool = True) -> Iterator[tup
     reason to refuse it, as the stored form is looked at too.
     """
     read = _Read(data)
-    for reader in (_closed, _tar, _zip, _local_entries, _streams):
+    for reader in (_closed, _lzma, _tar, _zip, _local_entries, _streams):
         try:
             yield from reader(data, budget, read)
         except Unreadable:
@@ -102,6 +110,20 @@ def _closed(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, byt
         if data.startswith(magic):
             raise Unreadable(f"it is {what}, which the gate can't look into")
     yield from ()
+
+
+def _lzma(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
+    """Yield what comes out of it, to its end or not: behind what is damaged nobody reads on."""
+    import lzma
+
+    if not _LZMA.match(data):
+        return
+    if int.from_bytes(data[1:5], "little") > LZMA_MEMORY // 2:
+        raise Unreadable("it is lzma data that takes more memory than the gate has for it")
+    engine = lzma.LZMADecompressor(format=lzma.FORMAT_ALONE, memlimit=LZMA_MEMORY)
+    content, _, _ = _inflate(data, 0, engine, budget)
+    if content:
+        yield "stream", content
 
 
 def _tar(data: bytes, budget: Budget, read: _Read) -> Iterator[tuple[str, bytes]]:
@@ -249,7 +271,7 @@ def _engine(head: bytes) -> Any:
     if head.startswith(b"BZh"):
         return bz2.BZ2Decompressor()
     if head.startswith(b"\xfd7z"):
-        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=128 << 20)
+        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)
     return zlib.decompressobj(31 if head.startswith(b"\x1f") else 15)
 
 

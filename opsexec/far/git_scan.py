@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 MAX_DEPTH = 8
 """Layers of packing and encoding that are taken off; what still has one then is refused."""
 
-MAX_SPELLED = 64
-"""How often the writing of one layer is undone: a table of characters, with its rows of `=` and `%`, takes 33 times."""
+MAX_SPELLED = 8
+"""How often the writing of a text is undone with a look each time; what it comes to in the end is looked at as well.
+
+A table of characters or the pixels of a picture, with rows of `%` or `=` before hex digits, take as often as a row is
+long, and hold nothing.
+"""
 
 MAX_REASONS = 20
 UNPACKED_BYTES = 1 << 30
@@ -56,12 +60,23 @@ class Examination:
             for inner, is_whole in self._inside(text, whole):
                 if inner == text or not inner:
                     continue
-                is_spelled = not whole and not is_whole
-                if spelled >= MAX_SPELLED if is_spelled else depth >= MAX_DEPTH:
+                if not (whole or is_whole):
+                    pending.append((self._spelled_out(inner, spelled), depth, spelled + 1, is_whole))
+                    continue
+                if depth >= MAX_DEPTH:
                     raise Refused(f"it is packed or encoded more than {MAX_DEPTH} times over")
                 self._viewed.take(len(inner))
-                pending.append((inner, depth + (not is_spelled), spelled + is_spelled, is_whole))
+                pending.append((inner, depth + 1, spelled, is_whole))
         return self._look_otherwise(data)
+
+    def _spelled_out(self, text: bytes, times: int) -> bytes:
+        """Return a text whose writing was undone so many times; from MAX_SPELLED on with nothing left to undo."""
+        while True:
+            self._viewed.take(len(text))
+            again = git_views.plain(text) if times >= MAX_SPELLED else text
+            if again == text:
+                return text
+            text = again
 
     def _text_of(self, data: bytes) -> bytes:
         """Return data's text; that of a whole file is asked for thrice, and finding it is most of the time there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -96,13 +97,35 @@ def test_what_an_archive_does_not_tell_of_is_read_too(name: str) -> None:
     assert examine(HIDDEN[name]) == FOUND
 
 
-@pytest.mark.parametrize("beginning", [b"]\0\0", b"\x04\x22\x4d\x18", b"x" * 257 + b"ustar", b"BZh91AY&SY"])
+LZMA = lzma.compress(SAID, lzma.FORMAT_ALONE)
+
+
+def test_what_lzma_writes_is_read_and_a_chance_of_it_is_refused_nowhere() -> None:
+    told = LZMA[:5] + len(SAID).to_bytes(8, "little") + LZMA[13:]
+    for data in (LZMA, told, LZMA + b"more", told[:-3]):
+        assert examine(data) == FOUND
+        assert examine(base64.b64encode(data)) == FOUND
+    large = LZMA[:1] + (256 << 20).to_bytes(4, "little") + LZMA[5:]
+    with pytest.raises(Refused, match="memory"):
+        examine(large)
+    for chance in (b"]\0\0\3\0\0\0\x15" + bytes(6) + b"\6\xaa" * 20, b"]\0\0" + bytes(40), b"]\0\0"):
+        assert examine(chance + b"%PDF") is None
+        assert examine(base64.b64encode(chance)) is None
+
+
+@pytest.mark.parametrize("beginning", [b"\x04\x22\x4d\x18", b"x" * 257 + b"ustar", b"BZh91AY&SY"])
 def test_a_body_that_only_begins_as_an_archive_hides_no_stream(beginning: bytes) -> None:
     """Of a way to read something no beginning is refused; then what stands behind it is read as ever."""
     found = list(members(beginning + b"%PDF stream\n" + zlib.compress(SAID), Budget(1 << 20, 1 << 20), strict=False))
     assert any(SAID in content for _, content in found)
     with pytest.raises(Refused):
         examine(beginning + b"%PDF stream\n" + zlib.compress(SAID))
+
+
+@pytest.mark.parametrize("size", [14, 20, len(LZMA)])
+def test_lzma_data_hides_no_stream_behind_it(size: int) -> None:
+    beginning = lzma.compress(b"nothing", lzma.FORMAT_ALONE)[:size]
+    assert examine(beginning + b"%PDF stream\n" + zlib.compress(SAID)) == FOUND
 
 
 def test_the_same_holds_for_egress() -> None:
