@@ -63,9 +63,12 @@ class Examination:
                 if not (whole or is_whole):
                     pending.append((self._spelled_out(inner, spelled), depth, spelled + 1, is_whole))
                     continue
-                if depth >= MAX_DEPTH:
-                    raise Refused(f"it is packed or encoded more than {MAX_DEPTH} times over")
                 self._viewed.take(len(inner))
+                if depth >= MAX_DEPTH:
+                    found = self._look_at_threes(inner)
+                    if found is not None:
+                        return found
+                    continue
                 pending.append((inner, depth + 1, spelled, is_whole))
         return self._look_otherwise(data)
 
@@ -99,6 +102,17 @@ class Examination:
             return f"it holds a credential ({kind}), spread over lines"
         if text.strip():
             self._more(label, text)
+        return None
+
+    def _look_at_threes(self, text: bytes) -> str | None:
+        """Look through what MAX_DEPTH layers leave where that is rows of threes; raises Refused for all else."""
+        if not git_views.is_threes(text):
+            raise Refused(f"it is packed or encoded more than {MAX_DEPTH} times over")
+        for view in git_views.wrung(text):
+            self._viewed.take(len(view))
+            found = self._spot(view)
+            if found is not None:
+                return found
         return None
 
     def _spot(self, data: bytes) -> str | None:

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 _PRINTABLE = re.compile(rb"[\x20-\x7e\t\r\n]{10,}")
 """What is kept of a decoded run: shorter stretches are noise, and shorter than any credential."""
 
-_THREES = b"33333333"
-_ROW_OF_THREES = re.compile(_THREES + rb"3*")
-"""Hex of threes is threes: taken off again and again, a row of them would pass for layer on layer of encoding."""
+_THREES = re.compile(rb"3+")
 
 _BASE64 = re.compile(
     rb"[0-9A-Za-z+/_-]{14,}(?:(?:\\n|\\r|[\s\"',#*>;|])+[0-9A-Za-z+/_-]{14,})*(?:[\s\"',#*>;|]*[0-9A-Za-z+/_-]{1,14}=)?"
@@ -111,10 +109,27 @@ def plain(data: bytes) -> bytes:
     return _JUNCTION.sub(b"", text)
 
 
+def is_threes(text: bytes) -> bool:
+    """True for rows of threes with nothing to read between them, which hex of hex of anything looks like as well.
+
+    Hex of a row of threes is such a row: taken off again and again, it would pass for layer on layer of encoding.
+    """
+    return b"3" in text and _PRINTABLE.search(_THREES.sub(b"\0", text)) is None
+
+
+def wrung(text: bytes) -> Iterator[bytes]:
+    """Yield what the lines of a text are as hex, then what those are, until nothing is left: each is half as long."""
+    lines = set(text.split(b"\n"))
+    while lines:
+        lines = {part for line in lines for run in _hex(line) for part in _printable(run)}
+        if lines:
+            yield b"\n".join(sorted(lines))
+
+
 def decoded(text: bytes) -> Iterator[bytes]:
     """Yield what the encoded runs of a text hold."""
     for runs in (_base64(text), _base32(text), _hex(text), _numbers(text)):
-        yield from _readable(runs, text)
+        yield from _readable(runs)
 
 
 def _escaped(found: re.Match[bytes]) -> bytes:
@@ -125,18 +140,17 @@ def _escaped(found: re.Match[bytes]) -> bytes:
     return bytes([number]) if number < 256 else found[0]
 
 
-def _readable(runs: Iterator[bytes], text: bytes) -> Iterator[bytes]:
+def _readable(runs: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what reads as text of all runs together, and by itself each run that begins as an archive does."""
     from opsexec.far.git_archives import is_archive
 
     kept = []
-    has_threes = _THREES in text
     for run in runs:
         if is_archive(run):
             yield run
         if run.count(b"\0") * 3 > len(run):
             run = run.replace(b"\0", b"")
-        kept += _printable(_ROW_OF_THREES.sub(b"\1", run) if has_threes else run)
+        kept += _printable(run)
     if kept:
         yield b"\n".join(kept)
 

@@ -253,6 +253,16 @@ def test_a_row_of_threes_is_no_layer_on_layer_of_encoding(data: bytes) -> None:
     assert examine(data) is None
 
 
+def test_a_token_in_hex_of_hex_is_found_or_refused_and_never_passed() -> None:
+    text = TOKEN
+    for times in range(1, 13):
+        text = text.hex().encode()
+        try:
+            assert "credential" in str(examine(text)), times
+        except Refused:
+            assert times > 8
+
+
 def test_a_table_of_characters_is_no_layer_on_layer_of_encoding() -> None:
     """As libglib and libunistring have one: each time that `=BB` is undone, there is another one."""
     table = b"".join(bytes([each]) * 32 for each in range(32, 127))
@@ -270,6 +280,14 @@ def quote_all(text: bytes, times: int) -> bytes:
     """Return text with each character written as %XX, and each % of it again."""
     quoted = b"".join(b"%%%02X" % each for each in text)
     return quoted.replace(b"%", b"%" + b"25" * (times - 1))
+
+
+def test_pictures_with_gray_in_them_are_pushed() -> None:
+    """Pixels of 0x33, as dark drawings have them in rows, and what smooths their edges between."""
+    noise = random.Random(7)
+    for _ in range(4):
+        rows = [b"3" * noise.randrange(4, 90) + noise.randbytes(noise.randrange(4)) for _ in range(400)]
+        assert examine(b"\x89PNG\r\n\x1a\n\0\0IDAT" + zlib.compress(b"\0".join(rows))) is None
 
 
 def test_random_bytes_are_pushed() -> None:
