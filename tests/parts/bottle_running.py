@@ -109,6 +109,7 @@ class Bottles:
             self.start_argv(agent, program, *options),
             env=self.environ(), cwd=self.cwd, capture_output=True, text=True, timeout=START_S, check=False,
         )  # fmt: skip
+        print(done.returncode, done.stderr)  # shown where a test fails
         return Ended(done.returncode, done.stdout, done.stderr, identity_in(done.stderr))
 
     def script(self, agent: str, text: str, *options: str) -> Ended:
