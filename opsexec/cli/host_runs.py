@@ -41,10 +41,16 @@ def _row(run: dict[str, Any]) -> list[str]:
     from opsexec.cli.records import about
 
     name, state, who = (str(run.get(each) or "-") for each in ("run", "state", "principal"))
-    begun, step = run.get("begun"), run.get("step")
-    known = isinstance(begun, (int, float)) and 0 <= begun < 1e11
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun)) if known else "-"
-    return [name, state, when, who, f"{step.get('type')} {about(step, {})}" if isinstance(step, dict) else "-"]
+    step = run.get("step")
+    what = f"{step.get('type')} {about(step, {})}" if isinstance(step, dict) else "-"
+    return [name, state, _when(run.get("begun")), who, what]
+
+
+def _when(begun: object) -> str:
+    """Return an agent's time as this machine's clock shows it; "-" for what is none."""
+    if not isinstance(begun, (int, float)) or not 0 <= begun < 1e11:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun))
 
 
 def show_run(args: argparse.Namespace, host: str, run: str) -> int:
@@ -61,7 +67,7 @@ def show_run(args: argparse.Namespace, host: str, run: str) -> int:
         if args.json:
             print(json_text({"runs": found}))
         else:
-            print_details(found)
+            print_details([each | {"begun": _when(each.get("begun"))} for each in found])
         return OK
 
     return _ask(args, host, work)
