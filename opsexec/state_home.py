@@ -16,6 +16,12 @@ def state_home() -> Path:
     for place in (os.environ.get("XDG_STATE_HOME", ""), os.path.expanduser("~/.local/state")):
         if place.startswith("/"):
             return Path(place)
+    home = os.environ.get("HOME")
+    if home:
+        raise UsageError(
+            f"HOME is {home[:80]!r}, which is no absolute path",
+            hint="set HOME to one that begins with /, or XDG_STATE_HOME",
+        )
     raise UsageError(
         f"the user {os.getuid()} has no home directory to keep records in", hint="set HOME, or XDG_STATE_HOME"
     )

@@ -18,7 +18,8 @@ from opsexec.cli import ending, main
 from opsexec.cli.ending import printable, worst
 from opsexec.cli.extras import EXTRAS
 from opsexec.cli.results import error_json
-from opsexec.errors import BadRunbook, HostUnreachable, StepTimeout
+from opsexec.errors import BadRunbook, HostUnreachable, StepTimeout, UsageError
+from opsexec.state_home import state_home
 
 
 def test_an_unexpected_error_is_one_sentence_and_its_traceback_stands_in_a_private_file(
@@ -71,6 +72,13 @@ def test_without_a_thread_a_sentence_says_which_limit_is_reached(monkeypatch, ca
     sentence = f"{program}: no thread can be started: the limit of processes is reached"
     assert capsys.readouterr().err == f"{sentence}\n  hint: see `ulimit -u`\n"
     assert not list(tmp_path.rglob("crash-*"))
+
+
+def test_a_home_that_is_no_absolute_path_is_named(monkeypatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(UsageError, match="HOME is 'relative', which is no absolute path"):
+        state_home()
 
 
 @pytest.mark.parametrize(
