@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from opsexec.cli.command import count, seconds
@@ -76,7 +77,15 @@ def add_user(parser: Parser) -> None:
     """Add --sudo and --as."""
     user = parser.add_mutually_exclusive_group()
     user.add_argument("--sudo", dest="run_as", action="store_const", const="root", help="run as root")
-    user.add_argument("--as", dest="run_as", metavar="USER", help="run as this user")
+    user.add_argument("--as", dest="run_as", metavar="USER", type=_user, help="run as this user")
+
+
+def _user(text: str) -> str:
+    from opsexec.steps.base import is_user_name
+
+    if not is_user_name(text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a user name (letters, digits, _ . -)")
+    return text
 
 
 def add_timeout(parser: Parser) -> None:

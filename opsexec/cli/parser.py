@@ -105,7 +105,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         words, program = words[:at], words[at + 1 :]
     args, unknown = build(chosen).parse_known_args(words)
     if unknown:
-        _refuse(unknown[0], args)
+        _refuse(min(unknown, key=lambda word: words.index(word) if word in words else len(words)), args)
     if getattr(args, "handler", None) is None:
         raise UsageError("no command was given", hint="see `opsexec --help`")
     if chosen[0].takes_program:

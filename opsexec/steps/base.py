@@ -35,7 +35,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_def
         return ()
 
     def __post_init__(self) -> None:
-        if self.run_as is not None and not _USER.match(str(self.run_as)):
+        if self.run_as is not None and not is_user_name(str(self.run_as)):
             raise BadStep(f"run_as {str(self.run_as)[:40]!r} is not a user name", hint="letters, digits, _ . -")
         seconds: object = self.timeout_s
         if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < 10**9):
@@ -49,6 +49,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_def
         from opsexec.steps.process import Shell
 
         return Shell(action, script)
+
+
+def is_user_name(text: str) -> bool:
+    """True for what may be a user's name."""
+    return _USER.match(text) is not None
 
 
 def service_name(name: str) -> str:

@@ -61,6 +61,13 @@ def test_the_name_of_every_command_stands_in_the_module_that_is_loaded_for_it() 
             "'web2' is one argument too many",
             "a program goes after --: opsexec exec HOST -- ARGV",
         ),
+        (
+            ["exec", "web", "ls", "-l"],
+            "'ls' is one argument too many",
+            "a program goes after --: opsexec exec HOST -- ARGV",
+        ),
+        (["exec", "web", "--tiemout", "3", "ls"], "unknown option '--tiemout'", "did you mean `--timeout`?"),
+        (["exec", "web", "--as", "bad!name"], "argument --as: 'bad!name' is not a user name", None),
         (["exec", "web", "--forks", "0"], "'0' is not a whole number from 1 to 999999999", "see `opsexec exec --help`"),
         (["exec", "web", "--forks", "1000000000"], "'1000000000' is not a whole number from 1 to 999999999", None),
         (["exec", "web", "--forks", "9" * 5000], "9' is not a whole number from 1 to 999999999", None),
