@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import Match
 from itertools import accumulate, chain
 
+from opsexec.steering import STEERING
+
 MAX_DIFF_CHARACTERS = 64 << 10
 """A longer diff is cut, and says so."""
 
@@ -26,10 +28,10 @@ Opcode = tuple[str, int, int, int, int]
 
 UNSHOWN = {
     code: f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
-    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    for code in (*range(0x20), *STEERING)
     if chr(code) not in "\t\n"
 }
-"""Characters that steer a terminal, or turn the reading direction and so hide what a line says: shown escaped."""
+"""What steers a terminal or hides what a line says: shown escaped."""
 
 
 def content_diff(path: str, old: bytes | None, new: bytes) -> str:
@@ -39,7 +41,7 @@ def content_diff(path: str, old: bytes | None, new: bytes) -> str:
         return "(binary content differs)\n"
     before, after = (_lines(text) for text in texts if text is not None)
     if before == after:
-        return ""
+        return f"file {shown(path)} made, empty\n" if old is None else ""
     try:
         groups = _groups(before, after)
     except _TooLong:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opsexec.handlers.diffs import content_diff
+from opsexec.steering import STEERING
 
 LINES = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "\n"]), max_size=14)
 
@@ -51,6 +53,13 @@ def test_a_diff_within_lines_that_stay_says_what_was_written(
     diff = changed(*wholes)
     assert written(wholes[0], diff) == wholes[1]
     assert all(f"\n {at}\n" not in diff for at in range(head - 4))
+
+
+@pytest.mark.parametrize("character", [chr(code) for code in STEERING] + ["\x1b", "\r"])
+def test_nothing_hides_what_a_line_says(character: str) -> None:
+    for diff in (content_diff(f"/f{character}", None, b""), content_diff("/f", b"", f"a{character}b\n".encode())):
+        assert character not in diff
+        assert f"{ord(character):02x}" in diff
 
 
 def test_lines_that_each_stand_in_many_places_are_not_compared_for_long() -> None:
