@@ -18,7 +18,7 @@ import msgspec
 from opsexec.capability import Capability, CapabilitySet
 from opsexec.errors import BadInventory, OpsError
 from opsexec.host_sources import ssh_config_hosts, tailnet_hosts
-from opsexec.patterns import ALL, Pattern
+from opsexec.patterns import ALL, Pattern, is_plain
 from opsexec.secret_source import SecretSource, secret_source
 from opsexec.toml_lines import line_of
 
@@ -78,6 +78,10 @@ class Inventory:
     def __init__(self, hosts: Iterable[InventoryHost] = (), *, file: str | None = None) -> None:
         self.hosts: dict[str, InventoryHost] = {}
         for host in hosts:
+            if host.name != host.url and (is_url(host.name) or not is_plain(host.name)):
+                raise BadInventory(
+                    f"{host.name[:60]!r} can't be a host's name", hint="a pattern would take it for something else"
+                )
             if self.hosts.setdefault(host.name, host) is not host:
                 raise BadInventory(f"two hosts are named {host.name!r}", hint="give each a name of its own")
         self.file = file

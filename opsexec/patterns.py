@@ -15,6 +15,12 @@ MAX_PATTERN = 4096
 """Longest pattern taken, in characters."""
 
 
+def is_plain(name: str) -> bool:
+    """True for a name that a pattern can name, and means nothing else by."""
+    special = name == ALL or name.startswith(("!", "&")) or not _GLOB.isdisjoint(name) or "," in name
+    return bool(name) and not special and name == name.strip() and name.isprintable()
+
+
 class NoHostMatches(UsageError):
     """A pattern, or one term of it, selects no host."""
 

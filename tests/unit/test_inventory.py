@@ -189,6 +189,19 @@ def test_two_hosts_of_one_name_are_refused_not_one_of_them_forgotten():
         Inventory([InventoryHost(name="web1", url="ssh://a"), InventoryHost(name="web1", url="ssh://b")])
 
 
+@pytest.mark.parametrize("name", ["all", "a,b", "!a", "&a", "web*", "", " a", "a\n", "ssh://other"])
+def test_a_name_that_a_pattern_takes_for_something_else_is_refused(name):
+    with pytest.raises(BadInventory, match="can't be a host's name"):
+        Inventory([InventoryHost(name="b", url="ssh://b"), InventoryHost(name=name, url="ssh://a")])
+
+
+@pytest.mark.parametrize("name", ["10.0.0.5:2201", "web 1", "fe80::1", "ssh://a"])
+def test_a_name_that_a_pattern_can_name_selects_that_host_alone(name):
+    hosts = Inventory([InventoryHost(name="b", url="ssh://b"), InventoryHost(name=name, url="ssh://a")])
+    (host,) = hosts.select(name)
+    assert (host.name, host.url) == (name, "ssh://a")
+
+
 @pytest.mark.anyio
 async def test_a_byte_order_mark_is_no_part_of_an_inventory(tmp_path):
     (tmp_path / "i.toml").write_bytes(b'\xef\xbb\xbf[hosts.web1]\r\nurl = "local:"\r\n')

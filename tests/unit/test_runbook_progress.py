@@ -32,7 +32,7 @@ def test_a_terminal_gets_the_table_a_pipe_gets_lines_and_json_gets_silence():
 
 async def shown(out: io.StringIO) -> str:
     book = Runbook.parse("name: t\nhosts: all\nsteps: [{exec: [id]}, {exec: [bad]}]\n")
-    hosts = Inventory([InventoryHost(name="web[1]", url="local:"), InventoryHost(name="b", url="local:")])
+    hosts = Inventory([InventoryHost(name="web1", url="local:"), InventoryHost(name="b", url="local:")])
     answers = {"id": 0, "bad": Answer(exit_code=1, stderr=HOSTILE.encode())}
 
     def connect(host, capabilities):
@@ -46,7 +46,7 @@ async def shown(out: io.StringIO) -> str:
 async def test_the_live_table_ends_with_a_summary_and_names_every_host():
     text = await shown(FakeTerminal())
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert "web[1] | exec id: changed" in plain
+    assert "web1 | exec id: changed" in plain
     assert "[bold]not markup[/]" in plain
     assert re.search(r"│ b +│ failed", plain)
 
