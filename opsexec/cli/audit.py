@@ -188,12 +188,9 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
         if each is None or stream != "stdout":
             return
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ProtocolError("the agent's answer holds a line that is not JSON") from error
-        if not isinstance(record, dict):
-            raise ProtocolError("the agent's answer holds a line that is no record")
-        each(record)
+            each(_record(line))
+        except RecursionError as error:
+            raise ProtocolError("the agent's answer holds a line that is nested too deep") from error
 
     async def work() -> int:
         async with await open_agent(args, args.log) as agent:
@@ -204,6 +201,16 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
     if code != OK:
         raise OpsError("the audit was not read to its end")
     return answer[0]
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ProtocolError("the agent's answer holds a line that is not JSON") from error
+    if not isinstance(record, dict):
+        raise ProtocolError("the agent's answer holds a line that is no record")
+    return record
 
 
 def _head(text: str | None) -> AuditEntry | None:

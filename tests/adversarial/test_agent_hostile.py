@@ -14,6 +14,7 @@ import pytest
 from agent.cli import main as ops_agent
 from opsexec import Facts, Inventory, Runbook
 from opsexec.cli import main as opsexec
+from opsexec.digest import StreamDigest
 from opsexec.inventory import InventoryHost
 from opsexec.runbook import RunbookStep
 from opsexec.wire import ERROR, NOTE, OUT, RESULT, SCREEN, STARTED, Result, encode_result, frame
@@ -29,6 +30,14 @@ SLOW_S = 5.0
 def failed(code: str, **more: object) -> bytes:
     said = {"code": code, "message": ESCAPES, "hint": ESCAPES, **more}
     return http(frame(ERROR, msgspec.msgpack.encode(said)), "403 Forbidden")
+
+
+def told(line: bytes) -> bytes:
+    """A step's whole answer with this line of output."""
+    digest = StreamDigest()
+    digest.update(line + b"\n")
+    whole = Result(run="a", exit_code=0, value={"ok": True}, stdout_bytes=len(line) + 1, digest=str(digest))
+    return http(frame(OUT, line + b"\n") + encode_result(whole))
 
 
 def question(**changes: object) -> dict[str, object]:
@@ -104,6 +113,7 @@ ANSWERS: dict[str, bytes] = (
             frame(NOTE, ESCAPES.encode()) * 5 + encode_result(Result(run="a", exit_code=0, value={"status": 3}))
         ),
         "output that was not made": http(frame(OUT, b"{}\n[\n\xff") + encode_result(Result(run="a", exit_code=0))),
+        **{f"a record {levels} deep": told(b'{"step":' * levels + b"1" + b"}" * levels) for levels in (100, 900, 9000)},
         **{
             f"a log that begins at {offset!r}": http(
                 frame(OUT, b"x") + encode_result(Result(run="a", exit_code=0)), offset=offset
