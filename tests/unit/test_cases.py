@@ -37,6 +37,17 @@ class Expect(msgspec.Struct, forbid_unknown_fields=True):
     layer: str | None = None
 
 
+class Link(msgspec.Struct, forbid_unknown_fields=True):
+    link: str
+
+
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    content: str = ""
+    mode: str | None = None
+    owner: str = "root"
+    group: str = "root"
+
+
 class Case(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     step: dict[str, Any]
@@ -66,10 +77,10 @@ def node_of(value: Any) -> FakeNode | str:
     if isinstance(value, str):
         return value
     if "link" in value:
-        return FakeNode("link", target=value["link"])
-    mode = int(value["mode"], 8) if "mode" in value else None
-    owners = {name: value[name] for name in ("owner", "group") if name in value}
-    return FakeNode("file", data=value.get("content", "").encode(), mode=mode, **owners)
+        return FakeNode("link", target=msgspec.convert(value, Link).link)
+    file = msgspec.convert(value, File)
+    mode = None if file.mode is None else int(file.mode, 8)
+    return FakeNode("file", data=file.content.encode(), mode=mode, owner=file.owner, group=file.group)
 
 
 def secrets_of(step: Any) -> list[str]:
@@ -167,6 +178,12 @@ def test_there_are_cases_of_every_family():
 
 def good_cases() -> list[Any]:
     return [param for param in load() if param.values[0]["expect"].get("error") != "bad_step"]
+
+
+@pytest.mark.parametrize("node", [{"contents": "x"}, {"mod": "0600"}, {"mode": 600}, {"link": "/a", "mode": "0600"}])
+def test_a_mistyped_file_of_a_case_is_no_file_without_it(node):
+    with pytest.raises(msgspec.ValidationError):
+        node_of(node)
 
 
 def test_a_secret_is_one_in_a_case_too():
