@@ -17,6 +17,13 @@ MIN_HELD = 4
 """Characters from which on a secret that is found in another text is taken for itself."""
 
 
+MIN_NAMED = 8
+"""Characters from which on a secret is masked in the name of a member: a shorter one may be a field's name by chance.
+
+A field that lost its name couldn't be read after a resume.
+"""
+
+
 class Masker:
     """Replaces each known secret value by `***`.
 
@@ -50,16 +57,30 @@ class Masker:
         return text
 
     def data(self, value: Any) -> Any:
-        """Return JSON data with every text in it masked, but not the names of its members: those are never secret."""
+        """Return JSON data with every text in it masked.
+
+        The names of its own members stay; those of what they hold (labels, say) may be a host's words.
+        """
+        if isinstance(value, Mapping) and self._values:
+            return {str(key): self._inner(each) for key, each in value.items()}
+        return self._inner(value)
+
+    def _inner(self, value: Any) -> Any:
         if not self._values:
             return value
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {str(key): self.data(each) for key, each in value.items()}
+            return {self._name(str(key)): self._inner(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.data(each) for each in value]
+            return [self._inner(each) for each in value]
         return value
+
+    def _name(self, name: str) -> str:
+        for value in self._values:
+            if len(value) >= MIN_NAMED:
+                name = name.replace(value, MASK)
+        return name
 
 
 def _without_cut_head(text: str, value: str) -> str:

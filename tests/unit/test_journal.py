@@ -16,6 +16,8 @@ from opsexec.inventory import Inventory, InventoryHost
 from opsexec.runbook import Journal, Runbook, RunOptions, execute
 from opsexec.runbook.journal import JournalUnavailable, journal_dir, new_run_id
 from opsexec.runbook.masking import Masker
+from opsexec.runbook.report import StepReport
+from opsexec.runbook.results import registered
 from opsexec.runbook.resume import BadJournal, read_journal
 from opsexec.testing import FakeHost, fake_executor
 
@@ -245,6 +247,25 @@ def test_a_short_secret_spoils_no_journal(secret, tmp_path):
     last = json.loads(file.read_text().splitlines()[-1])
     assert (last["host"], last["step"], last["status"]) == ("web1", "0", "ok")
     assert secret not in last["stdout_tail"].replace("***", "")
+
+
+def test_a_secret_that_a_host_names_something_by_is_not_kept(tmp_path):
+    secrets = ["s3cret-token", "value", "exit_code"]
+    journal = Journal(tmp_path)
+    journal.masker = Masker(secrets)
+    run = new_run_id()
+    journal.start(run, {"digest": "d" * 64, "hosts": {"web1": "local:"}})
+    row = {"name": "web", "labels": {"by s3cret-token": "yes", "value": "kept by its name"}}
+    result = registered(None) | {"value": [row]}
+    report = StepReport(name="one", status="ok").as_json()
+    journal.record("finished", host="web1", step="0", **report, registered=result)
+    journal.close()
+    (file,) = tmp_path.iterdir()
+    assert "s3cret-token" not in file.read_text()
+    kept = read_journal(file.read_bytes(), "j").hosts["web1"].finished["0"].registered
+    assert kept is not None
+    assert kept.keys() == result.keys()
+    assert kept["value"] == [{"name": "web", "labels": {"by ***": "yes", "value": "kept by its name"}}]
 
 
 def test_a_directory_that_can_not_be_made_is_said_with_what_helps(tmp_path):
