@@ -11,7 +11,7 @@ from pathlib import Path
 from bottle.errors import NoSuchBottle
 from bottle.workspace.changes import MAX_FILE, Change, Compared, Held, compare
 from bottle.workspace.copy_in import MAX_ENTRIES, OBJECTS, Kept, list_tree
-from bottle.workspace.git_names import CONFIG, named, persons_files, read_config
+from bottle.workspace.git_names import CONFIG, included, into, named, persons_files, read_config
 from bottle.workspace.ignore import rules_of
 from bottle.workspace.lines import Effort
 from bottle.workspace.patch import as_bytes, patch_of
@@ -45,8 +45,20 @@ class Base:
         places = {self.source, os.path.realpath(self.source)} if self.source else set()
         own = self.tree.entries.get(CONFIG)
         config = self.content(own) if own is not None and own.kind == "file" else b""
-        persons = (named(read_config(each), places, home, persons=True) for each in persons_files(environment, home))
-        return named(config, places, home).union(*persons)
+        files = [(f"{self.source or self.root}/{CONFIG}", config)]
+        files += [(str(each), read_config(each)) for each in persons_files(environment, home)]
+        found: set[str] = set()
+        for at, (file, config) in enumerate(files):
+            found |= named(config, places, home, persons=at > 0)
+            for path, inner in included(config, file, home, lambda path: self._config(path, places)):
+                whole = into(path, places)
+                found |= named(inner, places, home, persons=whole is None) | ({whole} if whole else set())
+        return found
+
+    def _config(self, path: str, places: Collection[str]) -> bytes:
+        """Return a configuration's content; of one in the source, as it was at start."""
+        whole = into(path, places)
+        return (whole and read_config(self.root / whole)) or read_config(Path(path))
 
 
 @dataclass

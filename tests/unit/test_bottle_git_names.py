@@ -10,7 +10,7 @@ import pytest
 
 from bottle.workspace.changes import Compared, compare
 from bottle.workspace.copy_in import list_tree
-from bottle.workspace.git_names import named, persons_files, read_config
+from bottle.workspace.git_names import MAX_INCLUDED, included, named, persons_files, read_config
 from bottle.workspace.review import Base, needs, review
 from bottle.workspace.tree import Entry, Tree
 from opsexec.capability import CapabilitySet
@@ -88,6 +88,33 @@ def test_of_a_person_s_configuration_a_bare_word_is_a_program() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("[include] path = more", "/home/ann/git/more"),
+        ("[Include]\nPath=../more ; shared", "/home/ann/more"),
+        ('[include]\n\tpath = "a \\"b\\" #c" # not this', '/home/ann/git/a "b" #c'),
+        ("[include]\npath = mo\\\nre", "/home/ann/git/more"),
+        ('[includeIf "gitdir:~/[work]/"]\r\n\tpath = ~/work', "/home/ann/work"),
+        ('[includeIf "onbranch:x"] path = /etc/more', "/etc/more"),
+        ('[include "x"]\npath = config', None),
+        ("[include]\npath =\n[core]\npath = more", None),
+        ("[include" + " " * 100_000 + "x]\npath = more", None),
+    ],
+)
+def test_what_a_configuration_includes_is_read_as_git_finds_it(line: str, path: str | None) -> None:
+    found = included(line.encode(), "/home/ann/git/config", "/home/ann", lambda path: b"")
+    assert [each for each, _ in found] == ([path] if path else [])
+
+
+def test_files_that_include_each_other_are_read_once_and_their_number_is_bounded() -> None:
+    circle = {"/a": b"[include]\npath = b", "/b": b"[include]\npath = a\npath = c", "/c": b"[include] path = b"}
+    assert [*included(circle["/a"], "/a", "", lambda path: circle[path])] == [(at, circle[at]) for at in ("/b", "/c")]
+    endless = included(b"[include] path = x", "/a", "", lambda path: f"[include] path = {path}x".encode())
+    assert len([*endless]) == MAX_INCLUDED
+    assert len([*included(b"[include] path = x", "/a", "", lambda path: b"[include] path = y%d\n" * 10**6)]) == 1
+
+
+@pytest.mark.parametrize(
     ("environment", "files"),
     [
         ({}, ["/etc/gitconfig", "/home/ann/.config/git/config", "/home/ann/.gitconfig"]),
@@ -121,6 +148,21 @@ async def test_a_review_reads_the_person_s_configuration_too(tmp_path: Path, mon
         found = await review(ex, str(left), base)
     assert {held.path for held in found.compared.held} == {"tools/one", "tools/two"}
     assert found.contents == {"tools/three": b"evil\n"}
+
+
+def test_what_git_s_configuration_includes_names_what_git_runs_too(tmp_path: Path) -> None:
+    start, source, home = tmp_path / "base", tmp_path / "shop", tmp_path / "home"
+    for directory, hook in ((start, "one"), (source, "changed-since")):
+        (directory / ".git").mkdir(parents=True)
+        (directory / "shared").write_text(f"[core]\nhooksPath = tools/{hook}\n[include]\npath = {home}/all\n")
+    (start / ".git" / "config").write_text("[include]\npath = ../shared\n")
+    home.mkdir()
+    (home / "all").write_text("[core]\npager = less\neditor = tools/two\n")
+    (home / ".gitconfig").write_text('[includeIf "gitdir:~/work/"]\npath = work\n')
+    (home / "work").write_text(f"[core]\nhooksPath = {source}/tools/three\n")
+    base = Base(start, Tree({".git/config": Entry(".git/config", "file", 0o644, 1)}), str(source))
+    found = base.run_by_git({"GIT_CONFIG_SYSTEM": ""}, str(home))
+    assert {each for each in found if not each.startswith("..")} == {"shared", "tools/one", "tools/two", "tools/three"}
 
 
 @pytest.mark.anyio
