@@ -98,6 +98,11 @@ def add_timeout(parser: Parser) -> None:
 def add_process(parser: Parser) -> None:
     """Add what every process step has: environment, directory, user, deadline, check."""
     parser.add_argument("--check", action="store_true", help="say what would be done, do nothing")
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="leave it running on the host, print its run's id (needs ops-agent there)",
+    )
     add_timeout(parser)
     add_user(parser)
     parser.add_argument(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
     from opsexec.cli.command import Parser
+    from opsexec.steps import Step
 
 
 def _exec_arguments(parser: Parser) -> None:
@@ -25,12 +26,22 @@ def _exec(args: argparse.Namespace) -> int:
     if not args.program:
         raise UsageError("no program was given", hint="write it after --, like: opsexec exec HOST -- uptime")
 
-    async def work() -> int:
-        from opsexec.cli.steps import process_fields, run_and_conclude
-        from opsexec.steps import Exec
+    from opsexec.cli.steps import process_fields
+    from opsexec.steps import Exec
 
-        step = Exec(tuple(args.program), **process_fields(args))
-        return await run_and_conclude(args, lambda *_: step, reads_stdin=not args.no_stdin, check=args.check)
+    return _do(args, Exec(tuple(args.program), **process_fields(args)), reads_stdin=not args.no_stdin)
+
+
+def _do(args: argparse.Namespace, step: Step, *, reads_stdin: bool) -> int:
+    if args.detach:
+        from opsexec.cli.detach import start_detached
+
+        return start_detached(args, step, reads_stdin=reads_stdin)
+
+    async def work() -> int:
+        from opsexec.cli.steps import run_and_conclude
+
+        return await run_and_conclude(args, lambda *_: step, reads_stdin=reads_stdin, check=args.check)
 
     return drive(work)
 
@@ -46,23 +57,17 @@ def _shell_arguments(parser: Parser) -> None:
 
 
 def _shell(args: argparse.Namespace) -> int:
-    script = _script(args)
+    from opsexec.cli.steps import process_fields
+    from opsexec.steps import Shell
 
-    async def work() -> int:
-        from opsexec.cli.steps import process_fields, run_and_conclude
-        from opsexec.steps import Shell
-
-        step = Shell(
-            action=args.action,
-            script=script,
-            sha256=args.sha256,
-            interpreter="/bin/bash" if args.bash else "/bin/sh",
-            **process_fields(args),
-        )
-        reads_stdin = (args.is_text or args.script != "-") and not args.no_stdin
-        return await run_and_conclude(args, lambda *_: step, reads_stdin=reads_stdin, check=args.check)
-
-    return drive(work)
+    step = Shell(
+        action=args.action,
+        script=_script(args),
+        sha256=args.sha256,
+        interpreter="/bin/bash" if args.bash else "/bin/sh",
+        **process_fields(args),
+    )
+    return _do(args, step, reads_stdin=(args.is_text or args.script != "-") and not args.no_stdin)
 
 
 def _script(args: argparse.Namespace) -> str:
@@ -96,7 +101,8 @@ COMMANDS = (
         No shell stands in between: ARGV reaches the program as it is. One host: its output is this command's
         own, byte for byte, and what is piped in is streamed to it. Several hosts: each line comes as
         `host | line`, and nothing is piped in. The exit code is 1 when the program failed; its own status is
-        on stderr and in --json.""",
+        on stderr and in --json. With --detach the program lives on, also without this command: its run's id is
+        what is printed, for `opsexec runs attach`.""",
         arguments=_exec_arguments,
         run=_exec,
         takes_program=True,
@@ -106,6 +112,7 @@ COMMANDS = (
             "opsexec exec db1 --as postgres -- pg_dump app > app.sql",
             "opsexec exec ssh://deploy@10.0.0.5:2222 --timeout 30 -- /srv/app/bin/migrate",
             "DB_PASSWORD=... opsexec exec db1 --env-secret DB_PASSWORD -- /srv/app/bin/check-db",
+            "opsexec exec web1 --detach -- /srv/app/bin/reindex",
             "opsexec exec local: --cap 'exec:/usr/bin/df **' --json -- df -h",
         ),
     ),
