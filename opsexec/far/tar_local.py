@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from struct import error as struct_error
 
 from opsexec.far import copy_pipe
 from opsexec.far.copy_pipe import Pipe, Told, heed_signals, send_failure
 from opsexec.far.copy_request import CopyRequest
 from opsexec.far.exclude import Excludes
 from opsexec.far.faults import fault
-from opsexec.far.message import FarError
+from opsexec.far.message import FarError, unpack_message
 from opsexec.far.walk import SEARCH, encode
 
 TYPE_CHECKING = False
@@ -36,6 +37,8 @@ def main() -> None:
         send_failure(results, error, "here")
     except OSError as error:
         send_failure(results, fault(error, "copy " + os.fsdecode(error.filename or request.path)), "here")
+    except (ValueError, struct_error) as error:  # what was asked for here is checked before: the host's words aren't
+        send_failure(results, FarError("protocol", f"the host's end of the copy makes no sense: {error}"), "here")
 
 
 def _copy(request: CopyRequest, pipe: Pipe, results: Pipe) -> None:
@@ -68,16 +71,25 @@ def _send(path: bytes, pipe: Pipe, results: Pipe, excludes: Excludes) -> None:
     _offer(Sender(pipe, top, name, excludes), results)
     while True:
         kind, payload = pipe.receive()
-        results.send(kind, payload)
+        _relay(results, kind, payload)
         if kind == copy_pipe.DONE:
             results.flush()
             return
 
 
+def _relay(results: Pipe, kind: int, payload: bytes) -> None:
+    """Hand on what the host's end tells. Raises ValueError, FarError for what it can't mean."""
+    if kind in (copy_pipe.CHANGES, copy_pipe.SKIPPED, copy_pipe.PROBLEM):
+        unpack_message(payload)
+    elif len(payload) != {copy_pipe.TOTAL: 8, copy_pipe.DONE: 0}.get(kind, -1):
+        raise FarError("protocol", "the host's end of the copy told something else than what it did")
+    results.send(kind, payload)
+
+
 def _offer(sender: Sender, results: Pipe) -> None:
     try:
         sender.send_list()
-        sender.stream(sender.wanted(results.send))
+        sender.stream(sender.wanted(lambda kind, payload: _relay(results, kind, payload)))
     except BrokenPipeError:
         return  # the host's end gave up: what it said last says why, and is read next
 

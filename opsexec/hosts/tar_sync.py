@@ -150,6 +150,6 @@ def _failure(failure: Sequence[str], carried: Carried, host: str) -> OpsError:
             return ended_early(host)
         text = f"the host's end of the copy ended early: {carried.said or text}"
         return StepFailed(text, host=host, hint="copy again")
-    if side == "here":
+    if side == "here" and code != "protocol":
         text = f"on this machine: {text}"
     return as_error(code, text, details, host=host)
