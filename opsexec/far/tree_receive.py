@@ -104,6 +104,7 @@ class Receiver:
             if kind == copy_pipe.ENTRIES:
                 for entry in unpack_entries(payload):
                     acceptance.check(entry)
+                    self._require_asked_for(entry)
                     self.entries.append(entry)
                 self._show_life()
             elif kind in (copy_pipe.USERS, copy_pipe.GROUPS):
@@ -121,6 +122,14 @@ class Receiver:
                 return
             else:
                 raise FarError("protocol", "the sending side sent something else than its list")
+
+    def _require_asked_for(self, entry: Entry) -> None:
+        """Raise FarError for an excluded entry of a host: what stands here under that name is to stay as it is."""
+        if self.pushing or not self.excludes.patterns or entry.name == b".":
+            return
+        if self.excludes.excludes(entry.name, entry.kind == DIRECTORY):
+            shown = repr(entry.name[:200].decode("utf-8", "replace"))
+            raise FarError("protocol", f"the sending side's entry {shown} is excluded")
 
     def _destination(self) -> tuple[Directories | None, bool]:
         """Return the directory the entries go into, None when it has to be made first; a single entry may be renamed.

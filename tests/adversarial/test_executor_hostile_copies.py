@@ -94,3 +94,18 @@ async def test_what_a_pull_is_told_without_sense_is_the_hosts_protocol_error(hos
     villain.does(TAR_END + NONSENSE_OF_A_SENDER[attack])
     error = await outcome(hostile, Pull("/srv/a/", f"{tmp_path}/"))
     assert isinstance(error, ProtocolError), error
+
+
+async def test_a_host_does_not_replace_what_a_pull_excludes(hostile, villain, tmp_path: Path):
+    """It lists it all the same, as a file, below a directory, or as a link in the place of one."""
+    for name in ("keep", "etc"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "keep" / "a.key").write_text("mine")
+    for listed in ("entry(b'keep', 2) + entry(b'keep/a.key', 3, target=b'x')", "entry(b'etc', 3, target=b'keep')"):
+        villain.does(TAR_END + f"piece(ENTRIES, entry(b'.', 2) + {listed}); piece(LISTED); say(bytes(1024))\n")
+        error = await outcome(hostile, Pull("/srv/a/", f"{tmp_path}/", delete=True, excludes=("*.key", "/etc")))
+        assert isinstance(error, ProtocolError), error
+        assert "excluded" in str(error)
+        assert (tmp_path / "keep" / "a.key").read_text() == "mine"
+        assert (tmp_path / "etc").is_dir()
+        assert not (tmp_path / "etc").is_symlink()
