@@ -18,6 +18,8 @@ FILE, DIRECTORY, LINK = 1, 2, 3
 KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
 HEAD = Struct(">BHIIQqHH")
 MAX_ENTRIES = 1000000
+MAX_NAMES = 256 << 20
+"""Bytes of all names and targets of one list together; the receiving end holds them all."""
 MAX_NAME = 4095
 """Linux's PATH_MAX without its NUL; one name takes at most 255 bytes (limits.h)."""
 MAX_DEPTH = 200
@@ -83,6 +85,7 @@ class Acceptance:
         self.only = only
         self.seen = set()  # type: set[bytes]
         self.directories = {b""}
+        self._room = MAX_NAMES
 
     def check(self, entry: Entry) -> None:
         """Raise FarError `protocol` for a name that is unsafe or was not asked for."""
@@ -102,8 +105,11 @@ class Acceptance:
         self.seen.add(name)
         if entry.kind == DIRECTORY:
             self.directories.add(name)
+        self._room -= len(name) + len(entry.target)
         if len(self.seen) > MAX_ENTRIES:
             raise FarError("too_many", f"more than {MAX_ENTRIES} entries")
+        if self._room < 0:
+            raise FarError("too_many", f"more than {MAX_NAMES >> 20} MiB of names")
 
     def _wrong(self, name: bytes) -> str:
         parts = name.split(b"/")

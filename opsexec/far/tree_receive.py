@@ -31,6 +31,8 @@ MAX_LINES = 10000
 """How many itemised lines are sent on; all are counted."""
 MAX_TEXTS = 100
 """How many problems and left-out entries are told one by one."""
+MAX_TEXT = 10000
+"""How many bytes of each: a link's name and target are 4095 each at most."""
 
 
 class Receiver:
@@ -226,6 +228,6 @@ class Receiver:
 def _keep(kept: list[bytes], texts: list[bytes]) -> None:
     """Keep the first texts of many, and say that there were more."""
     room = MAX_TEXTS - len(kept)
-    kept += texts[:room] if room > 0 else []
+    kept += [text[:MAX_TEXT] for text in texts[:room]] if room > 0 else []
     if 0 <= room < len(texts):
         kept.append(b"and more")

@@ -9,8 +9,12 @@ from opsexec.hosts.port import SyncResult
 
 LISTED = 10_000
 """How many changed entries are listed; all are counted."""
+LISTED_CHARACTERS = 4 << 20
+"""How much text those entries may be: a host chooses their names."""
 SKIPPED = 100
-_UNSEEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udcff]")
+MAX_LINE = 10_000
+"""Bytes of one line that are kept: a link's name and target are 4095 each at most."""
+_UNSEEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\udc80-\udcff]+")
 
 
 class CopyReport:
@@ -21,22 +25,25 @@ class CopyReport:
         self.count = 0
         self.skipped: list[str] = []
         self.problems: list[str] = []
+        self._room = LISTED_CHARACTERS
 
     def change(self, line: bytes) -> None:
         """Take one itemised line."""
         self.count += 1
-        if len(self.changes) < LISTED:
-            self.changes.append(shown(line))
+        if len(self.changes) < LISTED and self._room > 0:
+            text = shown(line[:MAX_LINE])
+            self._room -= len(text)
+            self.changes.append(text)
 
     def skip(self, line: bytes) -> None:
         """Take a sentence about an entry that was left out on purpose."""
         if len(self.skipped) < SKIPPED:
-            self.skipped.append(shown(line))
+            self.skipped.append(shown(line[:MAX_LINE]))
 
     def problem(self, line: bytes) -> None:
         """Take a sentence about an entry that could not be copied."""
         if len(self.problems) < SKIPPED:
-            self.problems.append(shown(line))
+            self.problems.append(shown(line[:MAX_LINE]))
 
     def made_top(self) -> None:
         """The destination was made before rsync saw it: say so, as rsync would have."""

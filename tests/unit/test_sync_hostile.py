@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opsexec.far import copy_pipe
+from opsexec.far import copy_pipe, tree_entry
 from opsexec.far.copy_pipe import Pipe, Told
 from opsexec.far.exclude import Excludes
 from opsexec.far.message import FarError, pack_message
@@ -31,6 +31,7 @@ from opsexec.far.tree_entry import (
 from opsexec.far.tree_receive import Receiver
 from opsexec.far.tree_send import _header
 from opsexec.far.tree_stream import members
+from opsexec.hosts.copy_report import CopyReport
 
 
 def entry(name: bytes, kind: int = FILE, target: bytes = b"", size: int = 0) -> Entry:
@@ -338,6 +339,36 @@ def test_too_many_owners_and_frames_over_the_limit_are_refused(tmp_path: Path) -
             pipe.receive()
     finally:
         os.close(pipe.reading)
+
+
+def test_a_list_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million names of 4 KiB would take this machine's memory."""
+    monkeypatch.setattr(tree_entry, "MAX_NAMES", 1 << 20)
+    acceptance = Acceptance()
+    for n in range(256):
+        acceptance.check(entry(b"%04d" % n, LINK, b"x" * 4092))
+    with pytest.raises(FarError, match="more than 1 MiB of names"):
+        acceptance.check(entry(b"last"))
+
+
+def test_what_a_host_says_of_an_entry_is_cut(tmp_path: Path) -> None:
+    texts = [b"x" * 1000000] * 3
+    said = receive(
+        tmp_path, [(copy_pipe.PROBLEM, pack_message(texts)), (copy_pipe.SKIPPED, pack_message(texts)), LISTED]
+    )
+    assert sum(len(payload) for _, payload in said) < 100000
+    assert {copy_pipe.PROBLEM, copy_pipe.SKIPPED} <= {kind for kind, _ in said}
+
+
+def test_what_a_host_reports_is_counted_and_kept_in_part() -> None:
+    report = CopyReport()
+    for _ in range(1000):
+        report.change(b"\x01" * 200000)
+        report.skip(b"\x01" * 200000)
+        report.problem(b"\x01" * 200000)
+    assert report.count == 1000
+    assert sum(map(len, report.changes)) < 5 << 20
+    assert sum(map(len, report.skipped + report.problems)) < 10 << 20
 
 
 def test_a_failure_told_by_the_other_end_is_known_as_its_own() -> None:
