@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from opsexec.digest import StreamDigest
 from opsexec.executor import TAIL_BYTES, LogSink, Stream
 
 HIGH_WATER = 1 << 20
 """Bytes waiting for a slow sink above which the host stops reading the program's output."""
+
+MANY = 4096
+"""Blocks waiting for a slow sink above which they are packed: a block of one byte takes a hundred in a queue."""
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
@@ -35,6 +39,7 @@ class Recorder:
         self._tails: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
         self._kept = [0, 0]
         self._queue: deque[tuple[int, bytes]] = deque()
+        self._packed: deque[tuple[array[int], bytes]] = deque()  # what came before that, see _pack
         self._waiting = 0
         self._pump: asyncio.Task[None] | None = None
 
@@ -54,6 +59,9 @@ class Recorder:
             return True
         self._queue.append((stream, data))
         self._waiting += size
+        if len(self._queue) > MANY:
+            self._packed.append(_pack(self._queue))
+            self._queue.clear()
         if self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._drain(self.sink))
         return self._waiting < HIGH_WATER
@@ -66,8 +74,7 @@ class Recorder:
     async def _drain(self, sink: LogSink) -> None:
         """Hand queued blocks to the sink; a sink that raises ends the run with its error."""
         try:
-            while self._queue:
-                stream, data = self._queue.popleft()
+            for stream, data in self._blocks():
                 await sink.write(STREAMS[stream], data)
                 above = self._waiting >= HIGH_WATER
                 self._waiting -= len(data)
@@ -78,12 +85,21 @@ class Recorder:
         except BaseException as error:  # noqa: BLE001 - the sink is the caller's code: whatever it raises is raised again in finish()
             self.failure = error
             self._queue.clear()
+            self._packed.clear()
             self._waiting = 0
             self.sink = None
             if self.on_failure is not None:
                 self.on_failure()
         finally:
             self._pump = None
+
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Take what waits off the queue, also what comes meanwhile."""
+        while self._packed or self._queue:
+            if self._packed:
+                yield from _unpack(*self._packed.popleft())
+            else:
+                yield self._queue.popleft()
 
     @property
     def behind(self) -> bool:
@@ -107,6 +123,7 @@ class Recorder:
         if self._pump is not None:
             self._pump.cancel()
         self._queue.clear()
+        self._packed.clear()
 
     def tail(self, stream: int) -> bytes:
         """Return the last TAIL_BYTES of a stream."""
@@ -121,3 +138,17 @@ class Recorder:
     def truncated(self) -> bool:
         """True when a tail is shorter than its stream."""
         return max(self.counts) > TAIL_BYTES
+
+
+def _pack(blocks: deque[tuple[int, bytes]]) -> tuple[array[int], bytes]:
+    """Return blocks as one: their sizes, those of stderr as `~size`, and all of their bytes."""
+    sizes = array("i", [~len(data) if stream else len(data) for stream, data in blocks])
+    return sizes, b"".join([data for _, data in blocks])
+
+
+def _unpack(sizes: array[int], data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    for size in sizes:
+        stream, end = (1, at + ~size) if size < 0 else (0, at + size)
+        yield stream, data[at:end]
+        at = end

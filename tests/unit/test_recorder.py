@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsexec.executor import TAIL_BYTES, Stream
-from opsexec.recorder import HIGH_WATER, Recorder
+from opsexec.recorder import HIGH_WATER, MANY, Recorder
 from opsexec.sinks import MAX_LINE, LineSink
 
 pytestmark = pytest.mark.anyio
@@ -29,14 +30,14 @@ class SlowSink:
 
     def __init__(self) -> None:
         self.taken: list[tuple[Stream, bytes]] = []
-        self._steps = asyncio.Semaphore(0)
+        self.steps = asyncio.Semaphore(0)
 
     async def write(self, stream: Stream, data: bytes) -> None:
-        await self._steps.acquire()
+        await self.steps.acquire()
         self.taken.append((stream, data))
 
     async def step(self) -> None:
-        self._steps.release()
+        self.steps.release()
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -98,6 +99,24 @@ async def test_a_sink_that_is_behind_says_stop_and_then_go_once() -> None:
         await sink.step()
         assert going == wanted
     await recorder.finish()
+
+
+async def test_tiny_blocks_that_wait_take_little_more_than_their_bytes_and_keep_their_order() -> None:
+    """A window of output in blocks of one byte is millions of them."""
+    sink = SlowSink()
+    recorder = Recorder(sink)
+    blocks = [(at % 3 % 2, b"%c%c" % (at & 127, at >> 7 & 127)) for at in range(100 * MANY)]
+    tracemalloc.start()
+    try:
+        for stream, data in blocks:
+            recorder.feed(stream, bytes(bytearray(data)))
+        assert tracemalloc.get_traced_memory()[0] < 16 * sum(len(data) for _, data in blocks)
+    finally:
+        tracemalloc.stop()
+    for _ in blocks:
+        sink.steps.release()
+    await recorder.finish()
+    assert [(int(stream == "stderr"), data) for stream, data in sink.taken] == blocks
 
 
 async def test_a_sink_that_raises_is_asked_no_more_and_its_error_is_raised() -> None:
