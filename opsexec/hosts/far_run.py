@@ -43,6 +43,8 @@ class FarRun:
         owed = self.owed = self.owed + len(data)
         if owed > frames.OUTPUT_WINDOW:
             raise ValueError("sent more output than it was granted")
+        if self.why is not None and self.recorder.over_limit:
+            return  # its tree is being ended: what it says until then goes nowhere, and it is granted no more
         if self.recorder.feed(stream, data) and owed >= _GRANT_AT:
             self.grant()
         if self.recorder.limit_bytes is not None and self.recorder.over_limit and self.why is None:

@@ -87,6 +87,22 @@ async def test_output_that_was_not_granted_is_not_kept(hostile, villain):
     assert peak() - before < 64 * MEGABYTE
 
 
+async def test_what_comes_after_the_limit_goes_nowhere(hostile, villain):
+    """It neither ends the program nor stops talking: a sink that writes a file would fill the disk."""
+    villain.does("greet()\nkind, ref, payload = asked(SPAWN)\nwhile True: frame(OUTPUT, ref, bytes(1 << 16))\n")
+    taken = 0
+
+    class Counting:
+        async def write(self, stream, data):
+            nonlocal taken
+            taken += len(data)
+
+    async with asyncio.timeout(20), hostile.connect(max_output_bytes=1000) as ex:
+        with pytest.raises(OpsError):
+            await ex.run(ID, Counting())
+    assert taken < MEGABYTE
+
+
 async def test_input_that_the_host_says_it_took_but_never_read_is_not_piled_up_here(hostile, villain):
     villain.does(
         "greet()\nkind, ref, payload = asked(SPAWN)\n"
