@@ -171,6 +171,18 @@ async def test_facts_nested_deeper_than_can_be_masked_are_an_error_of_that_host(
             Masker(["a secret"]).data((await ex.run(Facts())).value)
 
 
+@pytest.mark.parametrize("answer", ["b'[],' * 2_500_000 + b'[]'", "b'1.5,' * 1_500_000 + b'1.5'"])
+async def test_facts_of_millions_of_values_are_an_error_of_that_host(hostile, villain, answer):
+    """They take twenty times the memory of the text that they come as, and a run keeps them for every host."""
+    villain.does(
+        f"greet()\nanswer = b'{{\"a\": [' + {answer} + b']}}'\nkind, ref, payload = asked(CALL)\n"
+        "frame(ANSWER, ref, message(answer))\ntime.sleep(60)\n"
+    )
+    async with asyncio.timeout(30), hostile.connect() as ex:
+        with pytest.raises(ProtocolError, match="over 500000 values"):
+            await ex.run(Facts())
+
+
 @pytest.mark.parametrize("answer", BAD_JSON)
 async def test_an_answer_of_the_wrong_shape_is_an_error_of_that_host_alone(hostile, villain, answer):
     """An error that isn't ours would end a whole run, on every host."""
