@@ -50,6 +50,10 @@ ANSWER_LIMIT = 8 << 20
 """Bytes of an answer, beside a file's content that was asked for: facts of a large host are some 100 KiB."""
 
 
+MAX_TEXT = 10_000
+"""Characters of an error's sentence or detail that are kept: two paths are 8190 at most."""
+
+
 def answer_limit(operation: str, args: Sequence[bytes]) -> int:
     """Return the longest answer an operation with these arguments may have, in bytes."""
     return ANSWER_LIMIT + (int(args[3]) if operation == "read_file" else 0)
@@ -59,8 +63,11 @@ def as_error(code: str, text: str, details: Sequence[str] = (), host: str | None
     """Return the error for a FarError's code, sentence and details; an unknown code is a ProtocolError.
 
     `denied` carries the need (or a program) and then what was held as its details; `not_found` of a program,
-    where it was looked for.
+    where it was looked for. What is longer than any of ours is cut: a host's error would fill screen and journal.
     """
+    code, text, *details = (
+        each if len(each) <= MAX_TEXT else f"{each[:MAX_TEXT]}..." for each in (code, text, *details)
+    )
     if code == "denied":
         needed = details[0] if details else text
         if needed.startswith("/"):

@@ -233,6 +233,17 @@ async def test_a_failure_without_known_code_shows_what_the_host_said(hostile, vi
     assert isinstance(await error_of(hostile, ID), StepFailed)
 
 
+@pytest.mark.parametrize("code", ["os", "unsuitable", "denied", "not_found", "unheard of"])
+async def test_an_error_of_a_megabyte_is_cut(hostile, villain, code):
+    """Told for each of many hosts it would push everything else off the screen, and fill the journal."""
+    villain.does(
+        "greet()\nkind, ref, payload = asked(SPAWN)\nlong = b'/' + b'x' * 300_000\n"
+        f"frame(FAILED, ref, message({code.encode()!r}, long, long, long))\ntime.sleep(60)\n"
+    )
+    error = await error_of(hostile, ID)
+    assert len(f"{error} {error.hint}") < 50_000
+
+
 @pytest.mark.parametrize("step", [Pull("/srv/a", "./a"), Push("/etc/hostname", "/srv/a")], ids=["pull", "push"])
 @pytest.mark.parametrize("answer", ["message()", "message(b'no')", "message(b'no', b'take_tar', b'take tar')"])
 async def test_no_answer_to_a_copy_is_more_than_an_error_of_that_host(hostile, villain, answer, step):
