@@ -87,6 +87,19 @@ def test_arguments_are_held_to_the_schema_that_is_listed(tool: dict[str, Any]) -
             fitting(wrong, schema, "arguments")
 
 
+def test_a_key_that_no_tool_has_is_named_and_draws_nothing() -> None:
+    (tool,) = [each for each in listed(KINDS) if each["name"] == "propose_route"]
+    with pytest.raises(BadCall, match="arguments has the unknown key 'path'; there are: host, path_allowlist, why"):
+        fitting({"host": "a.test", "path": ["/a"], "why": "w"}, tool["inputSchema"], "arguments")
+    with pytest.raises(BadCall) as caught:
+        fitting({"\x1b[2J\ud800" + "x" * 5000: 1}, tool["inputSchema"], "arguments")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+    (tool,) = [each for each in listed(KINDS) if each["name"] == "list_routes"]
+    with pytest.raises(BadCall, match="'all'; there are: none"):
+        fitting({"all": True}, tool["inputSchema"], "arguments")
+
+
 def test_a_decision_wakes_the_call_that_waits_and_only_for_its_own_proposal() -> None:
     async def run() -> tuple[dict[str, Any], dict[str, Any]]:
         desk = Desk(5.0, ())

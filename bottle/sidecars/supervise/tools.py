@@ -10,6 +10,8 @@ from bottle.sidecars.supervise.desk import Desk
 MAX_WHY = 2000
 MAX_TEXT = 1000
 MAX_LIST = 16
+MAX_KEY = 60
+"""Characters of a key there isn't that its refusal names."""
 
 _WHY = {"type": "string", "minLength": 1, "maxLength": MAX_WHY, "description": "Why it is needed, for a person."}
 _HOST = {"type": "string", "maxLength": MAX_TEXT, "description": "One exact host name: no wildcard, address or port."}
@@ -129,9 +131,12 @@ def fitting(value: Any, schema: dict[str, Any], where: str) -> Any:
             fitting(each, schema["items"], f"{where}[{at}]")
     elif isinstance(value, dict):
         unknown = sorted(set(value) - set(schema["properties"]))
+        if unknown:
+            known = ", ".join(schema["properties"]) or "none"
+            raise BadCall(f"{where} has the unknown key {unknown[0][:MAX_KEY]!a}; there are: {known}")
         missing = [name for name in schema["required"] if name not in value]
-        if unknown or missing:
-            raise BadCall(f"{where} has unknown keys" if unknown else f"{where} lacks {', '.join(missing)}")
+        if missing:
+            raise BadCall(f"{where} lacks {', '.join(missing)}")
         for name, each in value.items():
             fitting(each, schema["properties"][name], f"{where}.{name}")
     elif isinstance(value, int) and "minimum" in schema and value < schema["minimum"]:
