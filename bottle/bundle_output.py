@@ -45,7 +45,7 @@ class BundleOutput:
         listening: Mapping[str, Callable[[dict[str, Any]], None]] | None = None,
     ) -> None:
         self._listening = dict(listening or {})
-        self._identity = identity
+        self.identity = identity
         self._waiting = set(daemons)
         self._audit = audit
         self._log = log
@@ -71,11 +71,11 @@ class BundleOutput:
         kind = event.get("event") if event else None
         record = AUDITED.get((daemon, str(kind)))
         if event is not None and record is not None:
-            made = record(self._identity, event)
+            made = record(self.identity, event)
             self._audit_room -= len(json.dumps(made)) + CHAIN  # several times the line that says it
             if self._audit_room < 0:
                 raise AuditUnavailable(
-                    f"this bottle's decisions are over {MAX_AUDIT >> 20} MiB", hint=f"bottle resume {self._identity}"
+                    f"this bottle's decisions are over {MAX_AUDIT >> 20} MiB", hint=f"bottle resume {self.identity}"
                 )
             self._audit.append(made)
             if kind != "step":
@@ -95,13 +95,13 @@ class BundleOutput:
             self._waiting.discard(daemon)
             if not self._waiting:
                 self.ready.set()
-        self._note(shown(line) + "\n")
+        self.note(shown(line) + "\n")
 
     def _tell(self, who: str, event: dict[str, Any]) -> None:
         if who in self._listening and not self._waiting:
             self._listening[who](event)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """Write to the log, until it is full: what an agent can make a daemon say has a bound."""
         if self._room <= 0:
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bottle.authority import Authority
 from bottle.backends.base import Backend, Phase, Place, all_steps
 from bottle.backends.by_name import backend
+from bottle.building import built
 from bottle.bundle_output import BundleOutput
 from bottle.credentials import Credentials
 from bottle.errors import LaunchFailed
@@ -136,7 +137,7 @@ async def _run(
         if launch.resume:
             await clear_the_way(ex, place, filling, launch.say)
         for phase in filling:
-            await _steps(ex, phase.steps)
+            await (built(ex, phase.steps, said, launch.say) if phase.name == "image" else _steps(ex, phase.steps))
         guest = how.guest_run(plan, place)
         if guest is not None:
             stood = _Spoke()
