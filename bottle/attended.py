@@ -105,7 +105,7 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
         command = terminal.on_a_terminal(plan.command, screen.size())
         made = dataclasses.replace(made, command=command, stdin=whole.screen.frames)
     async with hosting.executor(whole.host, granted, audit, plan.identity) as ex:
-        beside = Beside(plan, whole.place, whole.secrets, ex, restarting)
+        beside = Beside(plan, whole.place, whole.secrets, ex, restarting, lambda: _is_to_be_rebuilt(attendant))
         try:
             for step in arriving:
                 await ex.run(step)
@@ -123,6 +123,10 @@ async def _once(whole: Attended, audit: AuditSink, log: TextIO, attendant: Atten
             if arriving and not beside.ready and not whole.resume:
                 await asyncio.shield(hosting.departure(ex, whole.place, whole.say))
             raise
+
+
+def _is_to_be_rebuilt(attendant: Attendant | None) -> bool:
+    return attendant is not None and attendant.rebuild is not None
 
 
 def _end_on_signals(identity: str, say: Callable[[str], None]) -> list[signal.Signals]:

@@ -21,7 +21,7 @@ import msgspec
 
 from bottle.backends.base import Place
 from bottle.backends.by_name import backend
-from bottle.control_wire import MAX_FRAME, NAME, frame, read_frame
+from bottle.control_wire import MAX_FRAME, NAME, frame, read_frame, still_starting
 from bottle.credentials import Credentials
 from bottle.plan import BottlePlan
 from bottle.restarting import Restarting
@@ -53,19 +53,28 @@ Runner = Callable[[Asked, LogSink, AsyncIterator[bytes]], Awaitable[RunOutput]]
 
 
 class Beside:
-    """Runs programs in the agent's place, once it is `ready`, and restarts daemons."""
+    """Runs programs in the agent's place, once it is `ready`, and restarts daemons.
+
+    `rebuilt`: tells when the place is about to go, for another one.
+    """
 
     def __init__(
-        self, plan: BottlePlan, place: Place, secrets: Credentials, ex: Executor, restarting: Restarting
+        self,
+        plan: BottlePlan,
+        place: Place,
+        secrets: Credentials,
+        ex: Executor,
+        restarting: Restarting,
+        rebuilt: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan, self._place, self._secrets, self._ex = plan, place, secrets, ex
-        self._restarting = restarting
+        self._restarting, self._rebuilt = restarting, rebuilt
         self.ready = False
 
     async def run(self, asked: Asked, sink: LogSink, stdin: AsyncIterator[bytes]) -> RunOutput:
         """Run one program to its end."""
-        if not self.ready:
-            raise OpsError(f"{self._plan.identity} is still being started", hint="try again in a moment")
+        if not self.ready or self._rebuilt():
+            raise still_starting(self._plan.identity)
         if asked.restart:
             await self._restarting.restart(asked.restart)
             return RunOutput(run="", host=self._plan.identity, exit_code=0)

@@ -10,10 +10,13 @@ import asyncio
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottle.errors import HostUnready, NoSuchBottle
 from opsexec.errors import OpsError, UsageError
+
+if TYPE_CHECKING:
+    from bottle.state import State
 
 NAME = "control.sock"
 MAX_FRAME = 1 << 20
@@ -49,6 +52,23 @@ async def connect(directory: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
         raise NoSuchBottle(f"{directory.name} isn't running", hint=hint) from error
     finally:
         os.close(fd)
+
+
+async def connect_to(state: State, identity: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection to the launcher of a bottle; raises NoSuchBottle where none runs, OpsError where one will."""
+    state.read(identity)
+    try:
+        return await connect(state.directory(identity))
+    except NoSuchBottle:
+        if not state.alive(identity):
+            raise
+        message = f"nothing can be run in {identity} now: it is being started, rebuilt or ended"
+        raise OpsError(message, hint="try again in a moment") from None
+
+
+def still_starting(identity: str) -> OpsError:
+    """Return what is said of a bottle that isn't there yet: at its start, and while it is rebuilt."""
+    return OpsError(f"{identity} is still being started", hint="try again in a moment")
 
 
 def failure(told: dict[str, Any]) -> OpsError:

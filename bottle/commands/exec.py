@@ -15,7 +15,7 @@ from bottle import screen
 from bottle.attended import Through
 from bottle.commands.outcome import Outcome
 from bottle.commands.told import print_json
-from bottle.control_wire import connect, failure, frame, read_frame
+from bottle.control_wire import connect_to, failure, frame, read_frame
 from bottle.errors import LaunchFailed
 from bottle.manifest.store import home_root
 from bottle.state import State
@@ -71,9 +71,7 @@ async def _ended(
     identity: str, argv: tuple[str, ...], sink: LogSink, stdin: AsyncIterator[bytes], size: Any = None
 ) -> dict[str, Any]:
     """Have it run; returns what the launcher says of its end."""
-    state = State(home_root().resolve())
-    state.read(identity)
-    reader, writer = await connect(state.directory(identity))
+    reader, writer = await connect_to(State(home_root().resolve()), identity)
     asked: dict[str, Any] = {"argv": argv}
     if size is not None:
         asked |= {"columns": size.columns, "rows": size.rows, "term": size.term}

@@ -7,7 +7,7 @@ import asyncio
 import json
 
 from bottle.commands.told import print_json
-from bottle.control_wire import connect, failure, frame, read_frame
+from bottle.control_wire import connect_to, failure, frame, read_frame
 from bottle.errors import LaunchFailed
 from bottle.manifest.store import home_root
 from bottle.state import State
@@ -24,9 +24,7 @@ def restart(arguments: argparse.Namespace) -> int:
 
 
 async def _ask(identity: str, name: str) -> None:
-    state = State(home_root().resolve())
-    state.read(identity)
-    reader, writer = await connect(state.directory(identity))
+    reader, writer = await connect_to(State(home_root().resolve()), identity)
     try:
         writer.write(frame(b"?", json.dumps({"restart": name}).encode()))
         found = await read_frame(reader)

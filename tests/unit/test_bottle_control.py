@@ -6,12 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from bottle.control import Asked, Runner, served
-from bottle.control_wire import connect, frame, read_frame
-from opsexec.errors import UsageError
+from bottle import attended
+from bottle.control import Asked, Beside, Runner, served
+from bottle.control_wire import connect, connect_to, frame, read_frame
+from bottle.errors import NoSuchBottle
+from bottle.state import Metadata, State
+from opsexec.errors import OpsError, UsageError
 from opsexec.executor import LogSink, RunOutput
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +67,25 @@ async def test_what_was_said_arrives_also_at_a_caller_who_is_still_sending(
         writer.close()
     assert told == last or told["message"] == last
     assert len(said) == (SAID if run is says else 0)
+
+
+async def test_a_place_that_is_about_to_go_takes_no_program(tmp_path: Path) -> None:
+    """From the approval to the new place: the old one is being taken away, or is gone already."""
+    attendant = SimpleNamespace(rebuild=None)
+    none = cast("Any", None)
+    plan = cast("Any", SimpleNamespace(identity="worker-00000001", backend="docker"))
+    beside = Beside(plan, none, none, none, none, lambda: attended._is_to_be_rebuilt(cast("Any", attendant)))
+    beside.ready = True
+    attendant.rebuild = object()
+    with pytest.raises(OpsError, match="worker-00000001 is still being started") as caught:
+        await beside.run(Asked(argv=("true",)), none, none)
+    assert caught.value.hint == "try again in a moment"
+
+
+async def test_between_two_places_a_bottle_is_not_told_as_one_that_ended(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.make(Metadata("worker-00000001", "worker", "/", False, 1.0, "bwrap", phase="running"))
+    with state.held("worker-00000001"), pytest.raises(OpsError, match="being started, rebuilt or ended"):
+        await connect_to(state, "worker-00000001")
+    with pytest.raises(NoSuchBottle, match="isn't running"):
+        await connect_to(state, "worker-00000001")
