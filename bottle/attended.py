@@ -32,7 +32,7 @@ from opsexec.safe_screen import SafeScreen
 if TYPE_CHECKING:
     from bottle.operator.attendant import Attendant
 
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,8 @@ def _end_on_signals(identity: str, say: Callable[[str], None]) -> list[signal.Si
             say(f"{identity} is ending; Ctrl-\\ breaks that off, and `bottle cleanup` takes what is left then")
 
     for number in SIGNALS:
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:  # nohup asks for that
+            continue
         asyncio.get_running_loop().add_signal_handler(number, end, number)
     return stopped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -145,6 +146,20 @@ def test_an_image_is_built_once_for_every_bottle_that_begins_with_it(stage: Scen
         assert ended.code == 0, ended.stderr[-2000:]
         seen.append(sorted(stage.engine.docker("images", "-a", "-q", "--no-trunc").split()))
     assert seen[0] == seen[1]
+
+
+def test_a_terminal_that_is_closed_ends_a_bottle_and_leaves_no_network(stage: Scene, tmp_path: Path) -> None:
+    assert stage.engine is not None
+    bottles = stage.bottles(tmp_path / "home", dev=ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    launcher = bottles.begin("worker", ["/bin/sleep", "600"])
+    assert stage.engine.labelled("network", "bottle.identity") != []
+    launcher.send_signal(signal.SIGHUP)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 129
+    assert "stopped (SIGHUP)" in said
+    for kind in ("ps", "network"):
+        assert stage.engine.labelled(kind, "bottle.identity") == []
 
 
 def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:
