@@ -16,6 +16,7 @@ from opsexec.cli.asking import ASK, add_completion, complete
 from opsexec.cli.ending import all_written, await_children, ended
 from opsexec.cli.printed_help import HelpingParser
 from opsexec.closed_streams import stand_in
+from opsexec.early_interrupt import told
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complete(words[2:], parser, values)
     await_children()
     try:
+        told()
         with all_written():
             return _run(parser, parser.parse_args(words))
     except KeyboardInterrupt:

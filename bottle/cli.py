@@ -44,10 +44,15 @@ LAUNCHING = ("start", "resume")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    if argv is None:
+        from opsexec.early_interrupt import silent
+
+        silent()
     from bottle.arguments import parser
     from bottle.commands.completion import values
     from opsexec.cli.asking import ASK, complete
     from opsexec.closed_streams import stand_in
+    from opsexec.early_interrupt import told
     from opsexec.utf8 import speak
 
     if argv is None:
@@ -62,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     await_children()
     try:
+        told()
         with all_written():
             return _run(whole, own, rest)
     except KeyboardInterrupt:

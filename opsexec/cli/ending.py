@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opsexec.closed_streams import stand_in
+from opsexec.early_interrupt import told
 from opsexec.errors import BadRunbook, OpsError, UsageError
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def await_children() -> None:
 
 
 def _run(argv: Sequence[str]) -> int:
-    from opsexec.cli.parser import parse
-
     try:
+        told()
+        from opsexec.cli.parser import parse
+
         args = parse(argv)
         return int(args.handler(args))
     except OpsError as error:
