@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from importlib.resources import files
+from typing import TextIO
 
 import msgspec
 
@@ -32,15 +34,35 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Said:
-    """A sink that keeps what the battery says; raises LaunchFailed for too much."""
+    """A sink that keeps what the battery says; raises LaunchFailed for too much.
 
-    def __init__(self) -> None:
+    `screen`: a terminal whose person is told how far it has come, in one line that is gone at the `end`.
+    """
+
+    def __init__(self, screen: TextIO | None = None) -> None:
         self.data = bytearray()
+        self._screen = screen
+        self._line = ""
+
+    def show(self) -> None:
+        """Tell how many attempts were made."""
+        if self._screen is not None:
+            made = self.data.count(b"\n")
+            self._line = f"bottle: {made} of {len(expected())} attempts made"
+            self._screen.write(f"\r{self._line}")
+            self._screen.flush()
+
+    def end(self) -> None:
+        """Take that line away."""
+        if self._screen is not None and self._line:
+            self._screen.write(f"\r{' ' * len(self._line)}\r")
+            self._screen.flush()
 
     async def write(self, stream: Stream, data: bytes) -> None:
         """Keep a block of stdout."""
         if stream == "stdout":
             self.data += data
+            self.show()
             if len(self.data) > MAX_SAID:
                 raise LaunchFailed(f"the battery said over {MAX_SAID >> 10} KiB", hint=NOT_ALONE)
 
@@ -54,9 +76,13 @@ def verify(arguments: argparse.Namespace) -> int:
 
     state = State(home_root().resolve())
     script = files("bottle.sidecars").joinpath("battery.py").read_text("utf-8")
-    kept = Said()
+    kept = Said(sys.stderr if sys.stderr.isatty() and not arguments.json else None)
     argv = (PYTHON, "-I", "-S", "-c", script)
-    status = asyncio.run(run(arguments.identity, argv, kept, _nothing()))
+    kept.show()
+    try:
+        status = asyncio.run(run(arguments.identity, argv, kept, _nothing()))
+    finally:
+        kept.end()
     tried = attempts(bytes(kept.data))
     if status != 0:
         raise LaunchFailed(

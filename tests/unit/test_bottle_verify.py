@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -42,3 +43,18 @@ async def test_who_speaks_in_its_place_fills_no_memory() -> None:
         await said.write("stdout", b"x" * 65536)
     with pytest.raises(LaunchFailed, match="over 256 KiB"):
         await said.write("stdout", b"x")
+
+
+@pytest.mark.anyio
+async def test_a_person_is_told_how_far_it_has_come_in_a_line_that_goes() -> None:
+    screen, all_there_are = io.StringIO(), len(verify.expected())
+    said = verify.Said(screen)
+    said.show()
+    for block in (b"{", b"}\n{}\n"):
+        await said.write("stdout", block)
+    said.end()
+    first, *_, last, gone, rest = screen.getvalue().split("\r")[1:]
+    assert first == f"bottle: 0 of {all_there_are} attempts made"
+    assert last == f"bottle: 2 of {all_there_are} attempts made"
+    assert (gone, rest) == (" " * len(last), "")
+    assert bytes(said.data) == b"{}\n{}\n"
