@@ -13,7 +13,7 @@ from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Header, Input, Static
 
@@ -27,28 +27,74 @@ from opsexec.errors import OpsError
 
 REFRESH_S = 1.0
 YES = "yes"
+FRAME = 3
+"""Lines of a question that aren't its text: two of the border, and the one for the word."""
 
 
 class Question(ModalScreen[str | None]):
-    """Shows one proposal whole, and takes one word: nothing is decided by a single key."""
+    """Shows one proposal whole, and takes one word: nothing is decided by a single key.
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "back")]
-    CSS = """
-    Question { align: center middle; }
-    Question > Vertical { width: 90%; height: auto; max-height: 90%; border: thick $primary; padding: 1 2; }
-    Question Static { height: auto; }
+    What doesn't fit is scrolled through. `to_its_end`: no word is taken before that was done.
     """
 
-    def __init__(self, text: str, asked: str) -> None:
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "back"),
+        Binding("up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+    ]
+    CSS = """
+    Question { align: center middle; }
+    Question > Vertical { width: 90%; height: auto; border: thick $primary; padding: 0 1; }
+    Question VerticalScroll { height: auto; }
+    Question Static { height: auto; }
+    Question Input { height: 1; border: none; }
+    """
+
+    def __init__(self, text: str, asked: str, *, to_its_end: bool) -> None:
         super().__init__()
-        self._text, self._asked = text, asked
+        self._text = VerticalScroll(Static(Text(text)), can_focus=False)
+        self._frame = Vertical(self._text, Input(placeholder=asked))
+        self._unseen = to_its_end
+        self._room = 1
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
-        yield Vertical(Static(Text(self._text)), Input(placeholder=self._asked))
+        yield self._frame
+
+    def on_mount(self) -> None:
+        """Look along with the person."""
+        self.watch(self._text, "scroll_y", self._look, init=False)
+
+    def on_resize(self) -> None:
+        """Leave the text what the frame and the line for the word don't need."""
+        self._room = max(self.size.height - FRAME, 1)
+        self._text.styles.max_height = self._room
+        self.call_after_refresh(self._look)
+
+    def _look(self) -> None:
+        """Say whether there is more below, and note that the end was seen."""
+        if not 0 < self._text.size.height <= self._room:
+            return  # it isn't drawn as it will be
+        more = self._text.max_scroll_y - self._text.scroll_y >= 1
+        self._unseen = self._unseen and more
+        self._frame.border_subtitle = "more below: page down" if more else ""
+
+    def action_move(self, lines: int) -> None:
+        """Scroll by lines."""
+        self._text.scroll_relative(y=lines, animate=False)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll by as much as is seen, but for a line."""
+        self.action_move(pages * max(self._text.size.height - 1, 1))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Take the word."""
+        self._look()
+        if self._unseen:
+            self.notify("page down to its end first", severity="warning")
+            return
         self.dismiss(event.value)
 
 
@@ -153,7 +199,7 @@ class Dashboard(App[None]):
             elif answer is not None:
                 self.notify("nothing is approved", severity="warning")
 
-        self.push_screen(Question(text, asked), take)
+        self.push_screen(Question(text, asked, to_its_end=True), take)
 
     def action_reject(self) -> None:
         """Ask for the reason, and reject."""
@@ -165,8 +211,8 @@ class Dashboard(App[None]):
             if answer is not None:
                 self.decide(chosen, answer)
 
-        text = self._said(chosen)
-        self.push_screen(Question(text, "the reason, which the agent is told; enter rejects it"), take)
+        asked = "the reason, which the agent is told; enter rejects it"
+        self.push_screen(Question(self._said(chosen), asked, to_its_end=False), take)
 
     @work(thread=True)
     def decide(self, shown: Shown, rejected: str | None) -> None:
