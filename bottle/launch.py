@@ -19,7 +19,7 @@ from bottle.plan import BottlePlan
 from bottle.reloading import Reloading
 from bottle.restarting import Restarting
 from bottle.resuming import clear_the_way
-from bottle.taking_away import gone, patience, waited_for
+from bottle.taking_away import once, undone, waited_for
 from opsexec.capability import CapabilitySet, least
 from opsexec.errors import CapabilityDenied, HostUnsuitable, OpsError, PathNotFound, StepFailed
 from opsexec.executor import AuditSink, Executor, LogSink, RunOutput
@@ -91,16 +91,17 @@ async def run(launch: Launch, ex: Executor, output: LogSink, on_running: Callabl
     """
     undo: list[Phase] = []
     ending: list[Phase] = []
+    say = once(lambda line: launch.say(f"warning: {launch.plan.identity}: {line}"))
     try:
         return await _run(launch, ex, output, on_running, undo, ending)
     except BaseException:  # a signal as well, which cancels
         if not launch.resume:
-            await asyncio.shield(_undo(launch, ex, [(phase.name, phase.teardown) for phase in reversed(undo)]))
+            await asyncio.shield(undone([(phase.name, phase.teardown) for phase in reversed(undo)], ex.run, say))
         raise
     finally:
         # Where the agent ran there is nothing to undo, and an engine had been there.
         left = [(phase.name, phase.ending) for phase in reversed(ending)]
-        await asyncio.shield(_undo(launch, ex, left, ex.run if undo else waited_for(ex.run, launch.say)))
+        await asyncio.shield(undone(left, ex.run if undo else waited_for(ex.run, launch.say), say))
 
 
 async def _run(
@@ -381,18 +382,3 @@ async def _end(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task], timeout=LEAVE_S)
     if task.done() and not task.cancelled():
         task.exception()  # the first error is the one that is raised: another is looked at, so that nobody prints it
-
-
-async def _undo(
-    launch: Launch,
-    ex: Executor,
-    work: Sequence[tuple[str, Sequence[Step]]],
-    run: Callable[[Step], Awaitable[object]] | None = None,
-) -> None:
-    pauses = patience()
-    for name, steps in work:
-        for step in steps:
-            try:
-                await gone(run or ex.run, step, pauses)
-            except OpsError as error:
-                launch.say(f"warning: {launch.plan.identity}: undoing {name} failed: {error}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from opsexec.errors import HostUnsuitable, StepFailed
+from opsexec.errors import HostUnsuitable, OpsError, StepFailed
 from opsexec.steps import ContainerRemove, NetworkRemove, Step
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -35,6 +35,33 @@ async def gone(run: Callable[[Step], Awaitable[object]], step: Step, pauses: Ite
             else:
                 return
     await run(step)
+
+
+async def undone(
+    work: Sequence[tuple[str, Sequence[Step]]],
+    run: Callable[[Step], Awaitable[object]],
+    say: Callable[[str], None],
+) -> None:
+    """Take all of it away, under the names of what was made; what can't be is told, and the rest goes on."""
+    pauses = patience()
+    for name, steps in work:
+        for step in steps:
+            try:
+                await gone(run, step, pauses)
+            except OpsError as error:
+                say(f"undoing {name} failed: {error}")
+
+
+def once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return `say` as it tells no line twice: an engine that isn't there fails everything in the same words."""
+    told: set[str] = set()
+
+    def first(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    return first
 
 
 def waited_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -160,6 +161,19 @@ def test_a_terminal_that_is_closed_ends_a_bottle_and_leaves_no_network(stage: Sc
     assert "stopped (SIGHUP)" in said
     for kind in ("ps", "network"):
         assert stage.engine.labelled(kind, "bottle.identity") == []
+
+
+def test_an_engine_that_is_not_there_is_told_and_what_cannot_be_undone_once(stage: Scene, tmp_path: Path) -> None:
+    bottles = stage.bottles(tmp_path / "home", dev=ROUTES)
+    bottles.root.agent("worker", "bottle: dev\n")
+    there = {**bottles.environ(), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    argv = bottles.start_argv("worker", ["/bin/true"])
+    done = subprocess.run(argv, env=there, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    assert done.returncode == 3
+    *_, said, hint = done.stderr.splitlines()
+    assert "no container engine at" in said
+    assert "DOCKER_HOST" in hint
+    assert done.stderr.count("undoing") == 1
 
 
 def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -300,9 +299,8 @@ async def test_the_end_of_a_bottle_leaves_no_network_that_is_in_use_a_moment_lon
     monkeypatch.setattr(taking_away, "PAUSES_S", (0.0,) * 6)
     said: list[str] = []
     engine = FakeBusyEngine(busy)
-    ended = cast(Any, SimpleNamespace(plan=SimpleNamespace(identity=IDENTITY), say=said.append))
     steps = (NETWORK,) if told == 0 else (NETWORK, NETWORK)  # the pauses are for all of them together
-    await launch._undo(ended, cast(Any, engine), [("outer network", steps)])
+    await taking_away.undone([("outer network", steps)], engine.run, said.append)
     assert (len(engine.asked), len(said)) == (tried, told)
 
 
