@@ -95,6 +95,8 @@ class Examination:
             return found
         text = self._text_of(data)
         name = self._known.find_scattered(text)
+        if name is None and text is not data:
+            name = self._known.find_scattered(data)  # also of stretches that are too short to be text
         if name is not None:
             return f"it holds {name} of this bottle, spread out"
         kind = git_tokens.find(git_views.joined(text))

@@ -96,6 +96,21 @@ def test_half_of_a_long_value_is_seen() -> None:
     assert examine(f"part = '{LONG[10:32]}'".encode()) is not None
 
 
+@pytest.mark.parametrize("between", [b"\1", b"\xff", b"\n\0\1"])
+def test_a_value_with_other_characters_between_is_seen_behind_a_nul_too(between: bytes) -> None:
+    """Of what isn't text, stretches too short to be some were left out before a value was put together."""
+    pieces = between.join(SECRET.encode()[at : at + 7] for at in range(0, len(SECRET), 7))
+    assert "spread out" in str(examine(b"say " + pieces))
+    assert "spread out" in str(examine(b"\0say " + pieces))
+
+
+def test_a_value_with_some_threes_of_its_own_is_seen_in_hex_of_hex() -> None:
+    value = "kX9-Qr3333tZp-w"
+    hidden = value.encode().hex().encode().hex().encode()
+    for others in (b"", b"3" * 30, b"3" * 400):
+        assert "it holds V" in str(examine(others + b"\n" + hidden + b"\n" + others, {"V": value}))
+
+
 @pytest.mark.parametrize("spelling", sorted(SPELLED.keys() - {"spaced"}))
 def test_a_credential_that_nobody_told_of_is_seen_in_every_spelling_but_one(spelling: str) -> None:
     found = examine(SPELLED[spelling](TOKEN), values={})
