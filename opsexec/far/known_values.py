@@ -129,6 +129,10 @@ class KnownValues:
         self.longest = max((len(each) for each, _ in spellings_of), default=0)
         self.whole = sorted((each for each, _ in spellings_of), key=len, reverse=True)
         """Every spelling of whole values, longest first."""
+        self._by_start = {}  # type: dict[bytes, list[bytes]]
+        for each in self.whole:
+            self._by_start.setdefault(each[:MIN_BYTES], []).append(each)
+        self._starts = frozenset(start[:size] for start in self._by_start for size in range(1, MIN_BYTES))
 
     def __bool__(self) -> bool:
         return bool(self._spelled)
@@ -143,6 +147,16 @@ class KnownValues:
             return None
         tight = text.translate(None, _NOT_ALNUM).lower()
         return self._squeezed.first_in(tight)
+
+    def beginning(self, data: bytes) -> int:
+        """Return how many bytes at the end of `data` could be the beginning of a value."""
+        window = data[-self.longest :] if self.longest else b""
+        size = len(window)
+        for at in range(size - MIN_BYTES + 1):
+            for needle in self._by_start.get(window[at : at + MIN_BYTES], ()):
+                if needle.startswith(window[at:]):
+                    return size - at
+        return next((each for each in range(min(size, MIN_BYTES - 1), 0, -1) if window[-each:] in self._starts), 0)
 
 
 class Stream:
@@ -173,23 +187,10 @@ class Stream:
                 return b""
         if not block:
             return data
-        keep = self._beginning(data)
+        keep = self._values.beginning(data)
         if keep:
             self._held = data[-keep:]
             data = data[:-keep]
         if not self._mask:
             self._passed = (self._passed + data)[-OVERLAP:]
         return data
-
-    def _beginning(self, data: bytes) -> int:
-        """Return how many bytes at the end could be the beginning of a value."""
-        window = data[-self._values.longest :] if self._values.longest else b""
-        longest = 0
-        for needle in self._values.whole:
-            at = window.find(needle[:1])
-            while at >= 0 and len(window) - at > longest:
-                if needle.startswith(window[at:]):
-                    longest = len(window) - at
-                    break
-                at = window.find(needle[:1], at + 1)
-        return longest
