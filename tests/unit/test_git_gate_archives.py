@@ -10,10 +10,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 
 import pytest
 
 from bottle.sidecars.egress.search import find_in_body
+from opsexec.far import git_archives
 from opsexec.far.git_archives import Budget, members
 from opsexec.far.git_run import Refused
 from opsexec.far.git_scan import Examination
@@ -153,3 +155,50 @@ def test_of_a_zip_that_is_stored_in_a_zip_the_entries_are_read_as_its_own() -> N
     names = [name for name, _ in members(out.getvalue(), Budget(1 << 20, 1 << 20))]
     assert names == ["zip comment", "inner.jar", "other.jar"]
     assert examine(out.getvalue()) == FOUND
+
+
+def many(entries: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for each in range(entries):
+            archive.writestr(f"{each}", b"content")
+    return out.getvalue()
+
+
+def named_often(entries: int) -> bytes:
+    """A zip of one entry, which its directory names so often."""
+    data = many(1)
+    directory, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    row = data[directory:end]
+    size = struct.pack("<HHII", entries, entries, entries * len(row), directory)
+    return data[:directory] + row * entries + data[end : end + 8] + size + b"\0\0"
+
+
+def tars(entries: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for each in range(entries):
+            archive.addfile(tarfile.TarInfo(f"{each}"))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [named_often, lambda entries: b"behind " + many(entries).partition(b"PK\x01\x02")[0], tars],
+    ids=["a zip's directory", "a zip's entries without a directory", "a tar"],
+)
+def test_an_archive_has_so_many_entries_and_no_more(
+    made: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_archives, "MAX_MEMBERS", 10)
+    assert len(list(members(made(10), Budget(1 << 20, 1 << 20)))) >= 10
+    with pytest.raises(Refused, match="over 10 entries"):
+        list(members(made(11), Budget(1 << 20, 1 << 20)))
+
+
+def test_chance_beginnings_of_streams_are_counted_in_a_small_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_archives, "MAX_STREAMS", 4)
+    beginnings = b"\x78\x9c\xff\xff " * 5
+    assert examine(beginnings + b" " * 4096 + PACKED) == FOUND
+    with pytest.raises(Refused, match="over 4 compressed streams"):
+        examine(beginnings)
