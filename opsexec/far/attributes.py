@@ -111,10 +111,41 @@ class Wanted:
         """Apply to a name that may be unreadable, a link, a device or a socket; a link is never followed."""
         uid = -1 if self.uid is None or self.uid == info.st_uid else self.uid
         gid = -1 if self.gid is None or self.gid == info.st_gid else self.gid
+        change_at(name, dir_fd, info, uid, gid, self.mode)
+
+
+def change_at(name: bytes, dir_fd: int, info: os.stat_result, uid: int, gid: int, mode: int | None) -> None:
+    """Give what this metadata is about, and stands under a name, an owner, group (-1: as it is) and mode.
+
+    Raises FarError `raced` when something else stands there by now: who may write the directory could put a program
+    of his own where a set-id mode was meant for a directory.
+    """
+    if mode == stat.S_IMODE(info.st_mode) and (uid, gid) == (-1, -1):
+        mode = None  # a chown clears the set-id bits, so a wanted mode is put on again after it
+    if not hasattr(os, "O_PATH"):
         if (uid, gid) != (-1, -1):
             os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-        if self.mode is not None and (self.mode != stat.S_IMODE(info.st_mode) or (uid, gid) != (-1, -1)):
-            chmod_at(name, dir_fd, self.mode)
+        if mode is not None:
+            os.chmod(name, mode, dir_fd=dir_fd, follow_symlinks=False)
+        return
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        now = os.fstat(fd)
+        was = (info.st_dev, info.st_ino, stat.S_IFMT(info.st_mode))  # a new file may get the number of one that went
+        if (now.st_dev, now.st_ino, stat.S_IFMT(now.st_mode)) != was:
+            raise FarError("raced", "it became something else while its owner or mode was set")
+        link = stat.S_ISLNK(now.st_mode)
+        if (uid, gid) != (-1, -1):
+            if link:
+                os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+            else:
+                os.chown(b"/proc/self/fd/%d" % fd, uid, gid)
+        if mode is not None:
+            if link:
+                raise FarError("raced", "it became a link while its mode was set")
+            os.chmod(b"/proc/self/fd/%d" % fd, mode)
+    finally:
+        os.close(fd)
 
 
 def chmod_at(name: bytes, dir_fd: int, mode: int) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WILD = b"*?["
 SLASH = 0x2F
+EVERY = bytes(range(256))
 _STAR, _STARS, _ANY = "*", "**", "?"
 MAX_PATTERN, MAX_PATTERNS = 4096, 1 << 15  # bytes of one, as of a path, and of all: an agent's loop waits for them
 
@@ -91,11 +92,11 @@ def tokens_of(body: bytes) -> list[object]:
     return tokens
 
 
-def _class(body: bytes, at: int) -> tuple[frozenset[int], int]:
-    """Return the bytes that a `[...]` stands for, and where it ends. A slash is never among them."""
+def _class(body: bytes, at: int) -> tuple[bytes, int]:
+    """Return the bytes that a `[...]` stands for, each once, and where it ends. A slash is never among them."""
     negated = body[at : at + 1] in (b"!", b"^")
     at += negated
-    members = set()  # type: set[int]
+    members = bytearray(b"/")
     start = at
     while True:
         if at >= len(body):
@@ -116,12 +117,12 @@ def _class(body: bytes, at: int) -> tuple[frozenset[int], int]:
                 at += 1
             if body[at] == SLASH:
                 raise ValueError("has a slash in [...]")
-            members.update(range(byte, body[at] + 1))
+            members += EVERY[byte : body[at] + 1]
         else:
-            members.add(byte)
+            members.append(byte)
         at += 1
-    chosen = frozenset(range(256)) - members if negated else frozenset(members)
-    return chosen - {SLASH}, at + 1
+    others = EVERY.translate(None, members)
+    return (others if negated else EVERY.translate(None, others + b"/")), at + 1
 
 
 def accepts(tokens: Sequence[object], text: bytes) -> bool:
@@ -136,7 +137,7 @@ def accepts(tokens: Sequence[object], text: bytes) -> bool:
             token = tokens[state]
             if token == _STARS or (token == _STAR and byte != SLASH):
                 following.add(state)
-            elif token == byte or (token == _ANY and byte != SLASH) or (isinstance(token, frozenset) and byte in token):
+            elif token == byte or (token == _ANY and byte != SLASH) or (isinstance(token, bytes) and byte in token):
                 following.add(state + 1)
         if not following:
             return False

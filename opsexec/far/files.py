@@ -177,7 +177,10 @@ def make_dir(args: list[bytes]) -> list[bytes]:
 
 def _settle_directory(place: Place, wanted: Wanted) -> None:
     """Apply attributes to the directory that stands here now, and make its entry survive a power loss."""
-    wanted.apply_at(place.name, place.fd, os.stat(place.name, dir_fd=place.fd, follow_symlinks=False))
+    info = os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+    if not st.S_ISDIR(info.st_mode):
+        raise FarError("raced", f"{place.asked} became a {kind_of(info)} while it was made")
+    wanted.apply_at(place.name, place.fd, info)
     sync_directory(place.fd)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from opsexec.far.attributes import chmod_at
+from opsexec.far.attributes import change_at, chmod_at
 from opsexec.far.faults import fault
 from opsexec.far.message import FarError, as_bytes
 from opsexec.far.tree_entry import DIRECTORY, KINDS, LINK
@@ -195,10 +195,7 @@ class TreePut:
         if KINDS.get(stat.S_IFMT(info.st_mode)) != entry.kind:
             raise FarError("raced", "became something else while it was copied")
         uid, gid = self._owner(entry, info)
-        if (uid, gid) != (-1, -1):
-            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
-        if entry.kind != LINK and (entry.mode != stat.S_IMODE(info.st_mode) or (uid, gid) != (-1, -1)):
-            chmod_at(name, fd, entry.mode)
+        change_at(name, fd, info, uid, gid, None if entry.kind == LINK else entry.mode)
         if entry.mtime != info.st_mtime_ns:
             os.utime(name, ns=(info.st_atime_ns, entry.mtime), dir_fd=fd, follow_symlinks=False)
 

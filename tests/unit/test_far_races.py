@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from opsexec.far.exclude import Excludes
 from opsexec.far.message import FarError
+from opsexec.far.owners import Owners
+from opsexec.far.tree_dirs import Directories
+from opsexec.far.tree_entry import DIRECTORY, Entry
+from opsexec.far.tree_plan import TreePlan
+from opsexec.far.tree_put import TreePut
 from tests.parts.far_calls import FarCalls
 from tests.parts.swapper import Swapper
 
@@ -160,3 +166,84 @@ def test_a_parent_that_becomes_a_link_as_it_is_entered_is_walked_again(base, bef
 
     before_open(b"real", os.O_DIRECTORY, swap)
     assert far.write(base / "in/real/new", b"x")[2]["path"] == f"{base}/in/moved/new"
+
+
+@pytest.fixture
+def before_chmod(monkeypatch):
+    """Do something right before the owner or the mode under a name is set: the worst moment for a swap."""
+
+    def arrange(name: bytes, swap) -> None:
+        real_open, real_chown = os.open, os.chown
+
+        def swap_once() -> None:
+            monkeypatch.setattr(os, "open", real_open)
+            monkeypatch.setattr(os, "chown", real_chown)
+            swap()
+
+        def fake_open(path, flags, mode=0o777, *, dir_fd=None):
+            if path == name and flags & os.O_PATH and not flags & os.O_DIRECTORY:
+                swap_once()
+            return real_open(path, flags, mode, dir_fd=dir_fd)
+
+        def fake_chown(path, *args, **named):
+            if path == name:
+                swap_once()
+            return real_chown(path, *args, **named)
+
+        monkeypatch.setattr(os, "open", fake_open)
+        monkeypatch.setattr(os, "chown", fake_chown)
+
+    return arrange
+
+
+def put_program(base) -> None:
+    """What whoever may write a directory does to get a set-id program: its own in the place of a new directory."""
+    (base / "in/d").rmdir()
+    (base / "in/d").write_bytes(b"#!/bin/sh\n")
+
+
+def test_a_new_directory_that_becomes_a_program_gets_no_set_id_mode(base, before_chmod):
+    far = FarCalls(f"{base}/in/**")
+    before_chmod(b"d", lambda: put_program(base))
+    with pytest.raises(FarError) as caught:
+        far.make_dir(base / "in/d", mode="2775")
+    assert caught.value.code in ("raced", "exists")  # it is tried again, and then a program stands there
+    assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
+
+
+def test_a_new_directory_that_is_a_program_when_it_is_looked_at_gets_no_set_id_mode(base, monkeypatch):
+    far = FarCalls(f"{base}/in/**")
+    real_mkdir = os.mkdir
+
+    def mkdir_and_swap(*args, **named):
+        real_mkdir(*args, **named)
+        put_program(base)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_and_swap)
+    with pytest.raises(FarError) as caught:
+        far.make_dir(base / "in/d", mode="2775")
+    assert caught.value.code in ("raced", "exists")  # it is tried again, and then a program stands there
+    assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
+
+
+def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, before_chmod):
+    (base / "in/d").mkdir()
+    info = os.lstat(base / "in/d")
+    entry = Entry(b"d", DIRECTORY, 0o2775, info.st_uid, info.st_gid, 0, 0)
+    directories = Directories(os.open(base / "in", os.O_RDONLY))
+    plan = TreePlan(
+        *([entry], directories, Owners(), Excludes([])),
+        delete=False,
+        pushing=True,
+        distrust=False,
+        admit=None,
+        alive=lambda: None,
+    )
+    put = TreePut(plan, directories, -1, b"")
+    before_chmod(b"d", lambda: put_program(base))
+    try:
+        put._try(b"d", put._finish_directory, entry)
+    finally:
+        directories.close()
+    assert b"became" in put.problems[0]
+    assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
