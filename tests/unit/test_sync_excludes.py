@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,16 @@ def test_no_pattern_is_slow() -> None:
     Pattern(b"**a**a**a**a**a**a**a**a**b").matches(b"a" * 4000, False)
     Pattern(b"*a*a*a*a*a*a*a*a*a*a*a*b").matches(b"a" * 255, False)
     assert time.process_time() - begun < 2
+
+
+def test_no_patterns_that_are_taken_fill_memory() -> None:
+    """8,192 of `[!x]` took 69 MB and a quarter of a second each time an agent read them on its loop."""
+    tracemalloc.start()
+    try:
+        assert Excludes([b"[!x]" * 1024] * 8).excludes(b"y" * 1024, False)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
