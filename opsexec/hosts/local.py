@@ -20,7 +20,7 @@ from opsexec.far.tree_end import TreeEnd
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.aside import Aside
 from opsexec.hosts.local_process import LocalProcess
-from opsexec.hosts.local_start import Start, Started
+from opsexec.hosts.local_start import SYSTEM_PLACES, Start, Started
 from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
 from opsexec.hosts.session import as_exit, as_launch, closed, survived
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from opsexec.far.launch import Launch
     from opsexec.hosts.session import FarSession
     from opsexec.recorder import Recorder
-
-
-SYSTEM_PLACES = ("/usr/", "/bin/", "/sbin/")
-"""Where programs stand without which this machine would do nothing else either."""
 
 
 class LocalHost:

@@ -1,8 +1,8 @@
-"""Starting one local process: the C library's `posix_spawn` where it can do all that is needed, else `subprocess`.
+"""Starting one local process: by vfork where nothing may hang, by the C library's `posix_spawn`, or by `subprocess`.
 
-`subprocess.Popen` adds a pipe, a read and a close to each start, a tenth of a short command's time, and Python's own
-`os.posix_spawn` can't change the working directory. glibc >= 2.34 can, and can close what the child must not inherit
-(posix_spawn_file_actions_addchdir_np, posix_spawn_file_actions_addclosefrom_np).
+`posix_spawn` lets the interpreter go on meanwhile. Python's own `os.posix_spawn` can't change the working directory;
+glibc >= 2.34 can, and can close what the child must not inherit (posix_spawn_file_actions_addchdir_np,
+posix_spawn_file_actions_addclosefrom_np). `subprocess.Popen` takes as long, and tells which step of a start failed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import cache
 from typing import Protocol
 
 from opsexec.far.message import as_bytes, as_text
+from opsexec.hosts.local_vfork import vfork_exec
 
 _SETSIGDEF = 0x04
 _SETSID = 0x80
@@ -73,26 +74,41 @@ class SpawnedChild:
         return self._status
 
 
-def start(program: str, argv: Sequence[str], environment: Mapping[str, str], cwd: str, streams: Streams) -> Child:
+def start(
+    program: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: str,
+    streams: Streams,
+    *,
+    may_hang: bool = True,
+) -> Child:
     """Start a program in a session of its own, with these three descriptors and no others.
 
-    Raises OSError, whose filename is the working directory when that is what can't be entered, and ValueError for a
-    word with a NUL in it.
+    `may_hang`: its file or directory may be one that the kernel waits for, as of a server that is away; where they
+    aren't, the start takes half as long. Raises OSError, whose filename is the working directory when that is what
+    can't be entered, and ValueError for a word with a NUL in it.
     """
+    path, directory = as_bytes(program), as_bytes(cwd)
+    words = [as_bytes(word) for word in argv]
+    settings = [as_bytes(f"{name}={value}") for name, value in environment.items()]
+    if "=" in "".join(environment):
+        raise ValueError("illegal environment variable name")
+    if b"\0" in b"".join((path, directory, *words, *settings)):  # C would take what stands before it
+        raise ValueError("embedded null byte")
     if min(streams) > 2:
-        library = _library()
-        if library is not None:
-            pid = library.spawn(program, argv, environment, cwd, streams)
+        for way in (None if may_hang else vfork_exec(), _library()):
+            pid = 0 if way is None else way.start(path, words, settings, directory, streams)
             if pid:
                 return SpawnedChild(pid)
     try:
-        process = subprocess.Popen(  # it also tells which step of a start failed: posix_spawn gives one number for all
-            [as_bytes(word) for word in argv],
-            executable=as_bytes(program),
+        process = subprocess.Popen(  # it also tells which step of a start failed: the others give one number for all
+            words,
+            executable=path,
             stdin=streams[0],
             stdout=streams[1],
             stderr=streams[2],
-            cwd=as_bytes(cwd),
+            cwd=directory,
             env={as_bytes(name): as_bytes(value) for name, value in environment.items()},
             start_new_session=True,
             bufsize=0,
@@ -136,28 +152,22 @@ class _Library:
         if failed:
             raise OSError(failed, os.strerror(failed))
 
-    def spawn(
-        self, program: str, argv: Sequence[str], environment: Mapping[str, str], cwd: str, streams: Streams
+    def start(
+        self, program: bytes, words: Sequence[bytes], settings: Sequence[bytes], cwd: bytes, streams: Streams
     ) -> int:
-        """Return the new process's id; 0 when it could not be started, and then nothing was. Raises ValueError."""
-        words = [as_bytes(word) for word in argv]
-        settings = [b"%b=%b" % (_name(name), as_bytes(value)) for name, value in environment.items()]
-        path, directory = as_bytes(program), as_bytes(cwd)
-        for text in (path, directory, *words, *settings):
-            if b"\0" in text:  # C would take what stands before it
-                raise ValueError("embedded null byte")
+        """Return the new process's id; 0 when it could not be started, and then nothing was."""
         actions = ctypes.create_string_buffer(_OPAQUE)
         pid = ctypes.c_int()
         if self._init(actions):
             return 0
         try:
             if (
-                self._chdir(actions, directory)
+                self._chdir(actions, cwd)
                 or self._dup2(actions, streams[0], 0)
                 or self._dup2(actions, streams[1], 1)
                 or self._dup2(actions, streams[2], 2)
                 or self._close_from(actions, 3)
-                or self._spawn(ctypes.byref(pid), path, actions, self._attributes, _vector(words), _vector(settings))
+                or self._spawn(ctypes.byref(pid), program, actions, self._attributes, _vector(words), _vector(settings))
             ):
                 return 0
         finally:
@@ -165,14 +175,7 @@ class _Library:
         return pid.value
 
 
-def _name(name: str) -> bytes:
-    encoded = as_bytes(name)
-    if b"=" in encoded:
-        raise ValueError("illegal environment variable name")
-    return encoded
-
-
-def _vector(texts: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+def _vector(texts: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
 
 

@@ -15,6 +15,9 @@ from opsexec.far.spawn import pipes
 from opsexec.far.tree_end import end_now
 from opsexec.hosts.local_spawn import Child, Streams, start
 
+SYSTEM_PLACES = ("/usr/", "/bin/", "/sbin/")
+"""Where programs stand without which this machine would do nothing else either."""
+
 BLOCK = 64 << 10
 """What a pipe holds (pipe(7)): asking for more only allocates more."""
 WIDE_BLOCK = 256 << 10
@@ -57,8 +60,9 @@ class Start:
         launch = self._launch
         environment = launch.environment(self._kept)
         home = self._kept.get("HOME") or "/"
+        may_hang = bool(launch.cwd) or not self._program.startswith(SYSTEM_PLACES)
         try:
-            return start(self._program, launch.argv, environment, launch.cwd or home, self._streams)
+            return start(self._program, launch.argv, environment, launch.cwd or home, self._streams, may_hang=may_hang)
         except OSError as error:
             if launch.cwd or home == "/" or error.filename != home:
                 raise

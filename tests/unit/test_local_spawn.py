@@ -1,4 +1,4 @@
-"""Starting one process: what the C library's posix_spawn does must be what `subprocess` would have done."""
+"""Starting one process: what vfork and the C library's posix_spawn do must be what `subprocess` would have done."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from opsexec.hosts import local_spawn
-from opsexec.hosts.local_spawn import SpawnedChild, Streams, start
+from opsexec.hosts import local_spawn, local_vfork
+from opsexec.hosts.local_spawn import Child, SpawnedChild, Streams
 
 Open = Callable[[], tuple[int, Streams]]
 
 
-@pytest.fixture(params=["posix_spawn", "subprocess"])
+start = partial(local_spawn.start, may_hang=False)
+
+
+@pytest.fixture(params=["vfork", "posix_spawn", "subprocess"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two ways; the second as on a machine whose C library can't."""
+    """Each of the three ways; the last as on a machine whose C library and Python can't."""
+    if request.param != "vfork":
+        monkeypatch.setattr(local_spawn, "vfork_exec", lambda: None)
+    elif local_vfork.vfork_exec() is None:
+        pytest.skip("the arguments of this Python's own starter aren't known")
     if request.param == "subprocess":
         monkeypatch.setattr(local_spawn, "_library", lambda: None)
     elif local_spawn._library() is None:
@@ -156,3 +165,119 @@ def test_this_machine_uses_posix_spawn_where_glibc_can(streams: Open) -> None:
     child = start("/bin/true", ["true"], {}, "/", three)
     assert child.wait() == 0
     assert isinstance(child, SpawnedChild)
+
+
+@pytest.fixture
+def vfork(monkeypatch: pytest.MonkeyPatch) -> local_vfork.VforkExec:
+    """This thread's starter by vfork, with no other way beside it."""
+    starter = local_vfork.vfork_exec()
+    if starter is None:
+        pytest.skip("the arguments of this Python's own starter aren't known")
+    monkeypatch.setattr(local_spawn, "_library", lambda: None)
+    return starter
+
+
+def true_by(starter: local_vfork.VforkExec, three: Streams, program: bytes = b"/bin/true", cwd: bytes = b"/") -> int:
+    return starter.start(program, [b"true"], [], cwd, three)
+
+
+def reaped(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_start_that_failed_leaves_no_child_and_no_word_to_the_next(
+    vfork: local_vfork.VforkExec, streams: Open, tmp_path: Path
+) -> None:
+    _, three = streams()
+    text = tmp_path / "text"
+    text.write_text("not a program\n")
+    text.chmod(0o755)
+    for _ in range(3):
+        assert true_by(vfork, three, program=os.fsencode(text)) == 0
+        assert true_by(vfork, three, cwd=os.fsencode(tmp_path / "gone")) == 0
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        pid = true_by(vfork, three)
+        assert pid
+        assert reaped(pid) == 0
+
+
+def test_a_signal_ignored_here_is_not_ignored_in_the_program(streams: Open) -> None:
+    """As under nohup, or in the background of a shell without job control."""
+    reading, three = streams()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        child: Child = start("/bin/grep", ["grep", "SigIgn", "/proc/self/status"], {}, "/", three)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert child.wait() == 0
+    assert not int(os.read(reading, 4096).split()[1], 16) & 1 << signal.SIGHUP - 1
+
+
+def test_each_thread_has_a_starter_that_goes_with_it(vfork: local_vfork.VforkExec, streams: Open) -> None:
+    _, three = streams()
+    seen: list[int] = []
+
+    def begin() -> None:
+        starter = local_vfork.vfork_exec()
+        assert starter is not None
+        assert starter is not vfork
+        seen.append(reaped(true_by(starter, three)))
+
+    before = len(os.listdir("/proc/self/fd"))
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [0] * 8
+    del threads
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_threads_know_their_own_failures_only(vfork: local_vfork.VforkExec, streams: Open) -> None:
+    _, three = streams()
+    wrong: list[str] = []
+
+    def begin(good: bool) -> None:
+        starter = local_vfork.vfork_exec()
+        assert starter is not None
+        for _ in range(100):
+            pid = true_by(starter, three, cwd=b"/" if good else b"/gone")
+            if bool(pid) is not good or (pid and reaped(pid)):
+                wrong.append(f"{good} {pid}")
+
+    threads = [threading.Thread(target=begin, args=(at % 2 == 0,)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_forked_child_has_a_starter_of_its_own(vfork: local_vfork.VforkExec) -> None:
+    pid = os.fork()
+    if not pid:
+        other = local_vfork.vfork_exec()
+        os._exit(0 if other is not None and other is not vfork else 1)
+    assert reaped(pid) == 0
+    assert local_vfork.vfork_exec() is vfork
+
+
+def test_what_may_hang_is_not_started_by_vfork(monkeypatch: pytest.MonkeyPatch, streams: Open) -> None:
+    """The interpreter stands still meanwhile, and with it every deadline."""
+
+    def never() -> None:
+        raise AssertionError("asked for vfork")
+
+    monkeypatch.setattr(local_spawn, "vfork_exec", never)
+    _, three = streams()
+    assert local_spawn.start("/bin/true", ["true"], {}, "/", three, may_hang=True).wait() == 0
+    with pytest.raises(AssertionError, match="asked for vfork"):
+        start("/bin/true", ["true"], {}, "/", three)
+
+
+def test_the_arguments_are_known_for_this_python() -> None:
+    if sys.platform != "linux" or sys.version_info[:2] not in local_vfork.KNOWN:
+        pytest.skip("a Python whose starter isn't used")
+    assert local_vfork.vfork_exec() is not None

@@ -181,17 +181,17 @@ async def test_a_cancellation_just_as_it_has_failed_closes_its_pipes_once() -> N
 async def test_a_start_that_takes_too_long_is_ended_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawning, "LATE_S", 0.05)
     spawner = Spawner()
-    before = open_fds()
+    before = pipes()
     start = HeldStart("/bin/sleep", "60")
     asked = asyncio.create_task(spawner.spawn(start))
     await until(start.begun.is_set)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    assert len(open_fds()) > len(before), "its pipes stay open: the program is about to be given them"
+    assert len(pipes()) > len(before), "its pipes stay open: the program is about to be given them"
     start.let.set()
     await until(lambda: start.child is not None and is_gone(start.child))
-    await until(lambda: len(open_fds()) == len(before))
+    await until(lambda: pipes() == before)
     spawner.close()
 
 
@@ -329,6 +329,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
     host = LocalHost()
     keeps_busy = asyncio.create_task(host.run_process(spec("/bin/sleep", "600", run=f"{RUN}-busy"), Recorder()))
     await until(lambda: host._processes)
+    await host.run_process(spec("/bin/true", run=f"{RUN}-first"), Recorder())  # the thread has what it starts with
     before = open_fds()
     for turns in range(40):
         task = asyncio.create_task(host.run_process(spec("/bin/sleep", "601", run=f"{RUN}-{turns}"), Recorder()))
