@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM
 from typing import TYPE_CHECKING, Any
 
@@ -29,28 +30,20 @@ STAY_IGNORED = tuple(map(int, (SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGCHLD)))
 
 
 class VforkExec:
-    """Starts programs, in one thread. What fails in a child is written to memory that both see: reading it from a pipe
+    """Starts programs; any thread may. What fails in a child is written to memory that both see: reading it from a pipe
     would hand the interpreter to another thread at every start, and wait to have it back.
     """
 
     def __init__(self, fork_exec: Callable[..., Any]) -> None:
         self._fork_exec = fork_exec
+        self._taken = threading.Lock()
         low = os.memfd_create("opsexec-start", os.MFD_CLOEXEC)
         try:
             os.ftruncate(low, mmap.PAGESIZE)
             self._told = mmap.mmap(low, mmap.PAGESIZE, prot=mmap.PROT_READ)
             self._telling = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 3)
-            self._spare = fcntl.fcntl(
-                low, fcntl.F_DUPFD_CLOEXEC, 3
-            )  # the child closes it, as its parent's end of a pipe
         finally:
             os.close(low)
-
-    def __del__(self) -> None:
-        """Let go of the memory, with the thread whose it is."""
-        for name in ("_telling", "_spare"):
-            if name in self.__dict__:
-                os.close(self.__dict__[name])
 
     def start(
         self, program: bytes, words: Sequence[bytes], settings: Sequence[bytes], cwd: bytes, streams: Sequence[int]
@@ -63,30 +56,37 @@ class VforkExec:
         """
         if SIG_IGN in map(getsignal, STAY_IGNORED):
             return 0
-        pid: int = self._fork_exec(
-            words, (program,), True, (self._telling,), cwd, settings,
-            streams[0], -1, -1, streams[1], -1, streams[2], self._spare, self._telling,
-            True, True, -1, None, None, None, -1, None, True,
-        )  # fmt: skip
-        if not self._told[0]:  # by vfork the child has become its program by now, or is gone
-            return pid
-        os.pwrite(self._telling, bytes(mmap.PAGESIZE), 0)
-        os.lseek(self._telling, 0, os.SEEK_SET)
+        if not self._taken.acquire(
+            blocking=False
+        ):  # another thread's start: waiting for it is no faster than another way
+            return 0
+        try:
+            pid = self._start(program, words, settings, cwd, streams)
+            if not self._told[0]:  # by vfork the child has become its program by now, or is gone
+                return pid
+            os.pwrite(self._telling, bytes(mmap.PAGESIZE), 0)
+            os.lseek(self._telling, 0, os.SEEK_SET)
+        finally:
+            self._taken.release()
         with suppress(ChildProcessError):  # another part of this process took its status
             os.waitpid(pid, 0)
         return 0
 
+    def _start(
+        self, program: bytes, words: Sequence[bytes], settings: Sequence[bytes], cwd: bytes, streams: Sequence[int]
+    ) -> int:
+        """Give the arguments in their order; a pipe for errors has no reading end here, so the child closes its stderr."""
+        pid: int = self._fork_exec(
+            words, (program,), True, (self._telling,), cwd, settings,
+            streams[0], -1, -1, streams[1], -1, streams[2], 2, self._telling,
+            True, True, -1, None, None, None, -1, None, True,
+        )  # fmt: skip
+        return pid
 
+
+@cache
 def vfork_exec() -> VforkExec | None:
-    """Return this thread's starter; None where the arguments of CPython's own aren't known."""
-    try:
-        found: VforkExec | None = _here.starter
-    except AttributeError:
-        found = _here.starter = _make()
-    return found
-
-
-def _make() -> VforkExec | None:
+    """Return this process's starter; None where the arguments of CPython's own aren't known."""
     if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.version_info[:2] not in KNOWN:
         return None
     from _posixsubprocess import fork_exec
@@ -97,5 +97,4 @@ def _make() -> VforkExec | None:
         return None
 
 
-_here = threading.local()
-os.register_at_fork(after_in_child=lambda: _here.__dict__.clear())  # the memory is its parent's
+os.register_at_fork(after_in_child=vfork_exec.cache_clear)  # the memory is its parent's, the lock may be held for ever
