@@ -21,6 +21,7 @@ from opsexec.hosts.answers import as_error
 from opsexec.hosts.aside import Aside
 from opsexec.hosts.local_process import LocalProcess
 from opsexec.hosts.local_start import SYSTEM_PLACES, Start, Started
+from opsexec.hosts.local_vfork import vfork_exec
 from opsexec.hosts.poller import Poller
 from opsexec.hosts.port import ProcessExit, ProcessSpec, SyncPlan, SyncResult
 from opsexec.hosts.session import as_exit, as_launch, closed, survived
@@ -46,6 +47,7 @@ class LocalHost:
         self._closings = 0
         self._spawner: Spawner | None = None
         self._kept = kept_environment()
+        vfork_exec()  # now, while there are descriptors to be had
         self._poller: Poller | None = None
         self._aside = Aside()
         self._idle: asyncio.Event | None = None

@@ -75,7 +75,7 @@ class VforkExec:
     def _start(
         self, program: bytes, words: Sequence[bytes], settings: Sequence[bytes], cwd: bytes, streams: Sequence[int]
     ) -> int:
-        """Give the arguments in their order; a pipe for errors has no reading end here, so the child closes its stderr."""
+        """Give the arguments in their order. The child has no end of a pipe to close: stderr is closed instead."""
         pid: int = self._fork_exec(
             words, (program,), True, (self._telling,), cwd, settings,
             streams[0], -1, -1, streams[1], -1, streams[2], 2, self._telling,
