@@ -97,7 +97,8 @@ def start(
     if b"\0" in b"".join((path, directory, *words, *settings)):  # C would take what stands before it
         raise ValueError("embedded null byte")
     if min(streams) > 2:
-        for way in (None if may_hang else vfork_exec(), _library()):
+        for find in (_library,) if may_hang else (vfork_exec, _library):
+            way = find()
             pid = 0 if way is None else way.start(path, words, settings, directory, streams)
             if pid:
                 return SpawnedChild(pid)

@@ -56,10 +56,8 @@ class VforkExec:
         """
         if SIG_IGN in map(getsignal, STAY_IGNORED):
             return 0
-        if not self._taken.acquire(
-            blocking=False
-        ):  # another thread's start: waiting for it is no faster than another way
-            return 0
+        if not self._taken.acquire(blocking=False):
+            return 0  # another thread's start is under way: waiting for its end takes longer than another way
         try:
             pid = self._start(program, words, settings, cwd, streams)
             if not self._told[0]:  # by vfork the child has become its program by now, or is gone

@@ -142,19 +142,35 @@ def test_nothing_is_cut_short_at_a_nul(
         start(program, argv, env, cwd, three)
 
 
-def test_low_descriptors_are_not_trampled_on(tmp_path: Path) -> None:
-    """With stdin closed the child's stdout may be descriptor 0, which becoming stdin would close."""
+def echoed_without(closed: int, out: Path, how: str) -> str:
+    """What a program wrote to a file, started by a process that has closed one of its own three descriptors."""
     code = (
         "import os, sys\n"
-        "os.close(0)\n"
-        "assert os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT) == 0\n"
+        f"os.close({closed})\n"
+        "out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
+        f"assert out == {closed}\n"
         "from opsexec.hosts.local_spawn import start\n"
         "null = os.open('/dev/null', os.O_RDWR)\n"
-        "assert start('/bin/echo', ['echo', 'hi'], {}, '/', (null, 0, null)).wait() == 0\n"
+        f"{how}\n"
+        "assert child.wait() == 0\n"
     )
-    out = tmp_path / "out"
     assert subprocess.run([sys.executable, "-c", code, str(out)], check=False).returncode == 0
-    assert out.read_text() == "hi\n"
+    return out.read_text()
+
+
+def test_low_descriptors_are_not_trampled_on(tmp_path: Path) -> None:
+    """With stdin closed the child's stdout may be descriptor 0, which becoming stdin would close."""
+    how = "child = start('/bin/echo', ['echo', 'hi'], {}, '/', (null, out, null))"
+    assert echoed_without(0, tmp_path / "out", how) == "hi\n"
+
+
+def test_a_start_without_a_stderr_of_its_own_goes_another_way(tmp_path: Path) -> None:
+    how = (
+        "high = os.dup(out)\n"
+        "os.close(2)\n"
+        "child = start('/bin/echo', ['echo', 'hi'], {}, '/', (null, high, null), may_hang=False)"
+    )
+    assert echoed_without(2, tmp_path / "out", how) == "hi\n"
 
 
 def test_this_machine_uses_posix_spawn_where_glibc_can(streams: Open) -> None:
@@ -221,29 +237,18 @@ def test_a_start_during_another_threads_goes_another_way(vfork: local_vfork.Vfor
     assert reaped(true_by(vfork, three)) == 0
 
 
-def test_a_start_without_a_stderr_of_its_own_goes_another_way(tmp_path: Path) -> None:
-    code = (
-        "import os, sys\n"
-        "from opsexec.hosts.local_spawn import start\n"
-        "null = os.open('/dev/null', os.O_RDWR)\n"
-        "out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)\n"
-        "os.close(2)\n"
-        "assert start('/bin/echo', ['echo', 'hi'], {}, '/', (null, out, null), may_hang=False).wait() == 0\n"
-    )
-    out = tmp_path / "out"
-    assert subprocess.run([sys.executable, "-c", code, str(out)], check=False).returncode == 0
-    assert out.read_text() == "hi\n"
-
-
 def test_many_threads_know_their_own_failures_only(vfork: local_vfork.VforkExec, streams: Open) -> None:
     _, three = streams()
     wrong: list[str] = []
+    began: list[int] = []
 
     def begin(good: bool) -> None:
         starter = local_vfork.vfork_exec()
         assert starter is not None
         for _ in range(100):
             pid = true_by(starter, three, cwd=b"/" if good else b"/gone")  # 0, too, while another thread starts one
+            if pid:
+                began.append(pid)
             if pid and (not good or reaped(pid)):
                 wrong.append(f"{good} {pid}")
 
@@ -253,6 +258,7 @@ def test_many_threads_know_their_own_failures_only(vfork: local_vfork.VforkExec,
     for thread in threads:
         thread.join()
     assert wrong == []
+    assert began, "none was started this way"
 
 
 def test_a_forked_child_has_a_starter_of_its_own(vfork: local_vfork.VforkExec) -> None:
