@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from itertools import repeat
 from typing import BinaryIO
 
 from opsexec.executor import Stream
@@ -81,8 +80,10 @@ class LineSink:
             self._in_pieces.remove(stream)
             if not lines[0]:
                 lines.pop(0)  # the newline after the last piece, not an empty line
-        for pending in filter(None, map(on_line, repeat(stream), lines)):  # a third less a line than a loop over them
-            await pending
+        for line in lines:
+            pending = on_line(stream, line)
+            if pending is not None:
+                await pending
 
     async def _one(self, stream: Stream, line: bytes) -> None:
         pending = self._on_line(stream, line)
