@@ -31,6 +31,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TOP_KEYS = ("hosts", "sources")
 _SOURCE_KEYS = ("ssh_config", "tailnet")
+HERE = Path("inventory.toml")
+"""Read when nobody named another, and so also in a directory that somebody else filled: a clone, an archive."""
 
 Problem = Callable[[str, tuple[str, ...], str | None], NoReturn]
 
@@ -92,7 +94,8 @@ class Inventory:
 
         Looks at `path`, else `$OPSEXEC_INVENTORY`, else `./inventory.toml`, else
         `~/.config/opsexec/inventory.toml`; with none of them the inventory is empty. Raises BadInventory,
-        also for a file that nobody named and that another user may write.
+        also for a file that nobody named and that another user may write, and for a `./inventory.toml` that nobody
+        named and that names an ssh_config file.
         """
         found = find_inventory(path)
         if found is None:
@@ -109,6 +112,8 @@ class Inventory:
         except UnicodeDecodeError as error:
             raise BadInventory(f"{found}: not UTF-8 at byte {error.start}", hint="save it as UTF-8") from error
         tables, sources, problem = _tables(text, str(found))
+        if not _named(path) and found == HERE:
+            _require_no_commands(tables, sources, problem)
         return cls(_hosts(await _with_sources(tables, sources, problem), problem), file=str(found))
 
     @classmethod
@@ -136,7 +141,7 @@ def find_inventory(path: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the inventory file to use, or None when none was named and none stands in the usual places."""
     if named := _named(path):
         return Path(os.path.expanduser(named))
-    for usual in (Path("inventory.toml"), Path(os.path.expanduser("~/.config/opsexec/inventory.toml"))):
+    for usual in (HERE, Path(os.path.expanduser("~/.config/opsexec/inventory.toml"))):
         if usual.is_file():
             return usual
     return None
@@ -155,6 +160,20 @@ def _require_own(found: Path, opened: os.stat_result) -> None:
         raise BadInventory(
             f"{found.absolute()} is another user's or writable for all", hint=f"if you trust it: -i {found}"
         )
+
+
+def _require_no_commands(tables: Mapping[str, Any], sources: Mapping[str, Any], problem: Problem) -> None:
+    """Raise BadInventory for an ssh_config file: it names commands to run here (ProxyCommand, Match exec)."""
+    named = [("hosts", name, "config_files") for name, table in tables.items() if _names_config(table)]
+    if isinstance(sources.get("ssh_config"), str):
+        named.insert(0, ("sources", "ssh_config"))
+    for at in named:
+        text = "it names an ssh_config file, which may run commands here, and nobody named this inventory"
+        problem(text, at, f"if you trust it: -i {HERE}")
+
+
+def _names_config(table: Any) -> bool:
+    return isinstance(table, dict) and bool(table.get("config_files"))
 
 
 def is_url(text: str) -> bool:

@@ -159,7 +159,7 @@ async def test_an_inventory_of_another_users_is_used_only_where_it_is_named(tmp_
     monkeypatch.delenv("OPSEXEC_INVENTORY", raising=False)
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "inventory.toml"
-    file.write_text('[hosts.web1]\nurl = "ssh://web1"\nconfig_files = ["/tmp/theirs"]\n')
+    file.write_text('[hosts.web1]\nurl = "ssh://web1"\n')
     file.chmod(0o644)
     assert list((await Inventory.load()).hosts) == ["web1"]
     if whose == "writable for all":
@@ -176,6 +176,44 @@ async def test_an_inventory_of_another_users_is_used_only_where_it_is_named(tmp_
     assert list((await Inventory.load("inventory.toml")).hosts) == ["web1"]
     monkeypatch.setenv("OPSEXEC_INVENTORY", "inventory.toml")
     assert list((await Inventory.load()).hosts) == ["web1"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        ('[hosts.web1]\nurl = "ssh://web1"\nconfig_files = ["config"]\n', 3),
+        ('[hosts.web1]\nurl = "ssh://web1"\n[sources]\nssh_config = "config"\n', 4),
+    ],
+)
+@pytest.mark.anyio
+async def test_an_ssh_config_is_named_only_by_an_inventory_that_is_named_itself(tmp_path, monkeypatch, lines, line):
+    monkeypatch.delenv("OPSEXEC_INVENTORY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").write_text("Host web1\n  ProxyCommand touch ran\n")
+    usual = tmp_path / "home/.config/opsexec"
+    usual.mkdir(parents=True)
+    (usual / "inventory.toml").write_text(lines)
+    assert list((await Inventory.load()).hosts) == ["web1"]
+    (tmp_path / "inventory.toml").write_text(lines)
+    with pytest.raises(BadInventory, match=rf"^inventory\.toml:{line}: it names an ssh_config file") as caught:
+        await Inventory.load()
+    assert caught.value.hint == "if you trust it: -i inventory.toml"
+    assert list((await Inventory.load("inventory.toml")).hosts) == ["web1"]
+    monkeypatch.setenv("OPSEXEC_INVENTORY", "inventory.toml")
+    assert list((await Inventory.load()).hosts) == ["web1"]
+
+
+@pytest.mark.anyio
+async def test_reading_no_ssh_config_or_ones_own_names_no_command(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPSEXEC_INVENTORY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home/.ssh").mkdir(parents=True)
+    (tmp_path / "home/.ssh/config").write_text("Host db1\n")
+    host = '[hosts.web1]\nurl = "ssh://web1"\nconfig_files = []\n'
+    (tmp_path / "inventory.toml").write_text(host + "[sources]\nssh_config = true\n")
+    assert list((await Inventory.load()).hosts) == ["db1", "web1"]
 
 
 @pytest.mark.anyio
