@@ -16,7 +16,7 @@ from opsexec.cli.asking import ASK, add_completion, complete
 from opsexec.cli.ending import all_written, await_children, ended
 from opsexec.cli.printed_help import HelpingParser
 from opsexec.closed_streams import stand_in
-from opsexec.early_interrupt import told
+from opsexec.early_interrupt import silent, told
 
 T = TypeVar("T")
 
@@ -125,8 +125,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
     told_early.hold()
     check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
+    silent()  # a KeyboardInterrupt in the middle of a compiled module's start has crashed the interpreter
     from agent.server import serve
 
+    told()
     _drive(serve(Path(arguments.config), check))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_while_it_is_loaded_it_ends_without_a_traceback(entry: str, where: str) 
     code, said, errors = ended(entry, where, "--version", ignored="yes")
     assert (code, errors) == (0, "")
     assert said
+
+
+def test_an_agent_that_is_about_to_serve_ends_so_too(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[agent]\nlisten = ["unix:{tmp_path}/agent.sock"]\nstate_dir = "{tmp_path}/state"\n')
+    assert ended("agent.__main__", "agent.server", "--config", str(config)) == (-2, "", "")
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize(
