@@ -182,18 +182,23 @@ def tars(entries: int) -> bytes:
     return out.getvalue()
 
 
+def headless(entries: int) -> bytes:
+    """A zip's entries without a directory, behind something else."""
+    return b"behind " + many(entries).partition(b"PK\x01\x02")[0]
+
+
 @pytest.mark.parametrize(
-    "made",
-    [named_often, lambda entries: b"behind " + many(entries).partition(b"PK\x01\x02")[0], tars],
+    ("fits", "over"),
+    [(many, named_often), (headless, headless), (tars, tars)],  # Python 3.13 reads no entry that is named twice
     ids=["a zip's directory", "a zip's entries without a directory", "a tar"],
 )
 def test_an_archive_has_so_many_entries_and_no_more(
-    made: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+    fits: Callable[[int], bytes], over: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_archives, "MAX_MEMBERS", 10)
-    assert len(list(members(made(10), Budget(1 << 20, 1 << 20)))) >= 10
+    assert len(list(members(fits(10), Budget(1 << 20, 1 << 20)))) >= 10
     with pytest.raises(Refused, match="over 10 entries"):
-        list(members(made(11), Budget(1 << 20, 1 << 20)))
+        list(members(over(11), Budget(1 << 20, 1 << 20)))
 
 
 def test_chance_beginnings_of_streams_are_counted_in_a_small_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
