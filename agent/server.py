@@ -106,6 +106,7 @@ class Agent:
 
     def __init__(self, file: Path, desk: Desk, signer: HeadSigner | None = None) -> None:
         self._reloading: asyncio.Task[None] | None = None
+        self._serving = False
         self._outdated = False
         self._failed = ""
         self._file = file
@@ -118,6 +119,7 @@ class Agent:
     async def run(self) -> None:
         """Listen, say so, serve until told to stop, and end in order."""
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         sockets: list[tuple[socket.socket, str, os.stat_result]] = []
@@ -161,8 +163,8 @@ class Agent:
             gc.freeze()  # what is loaded by now stays: looking through it again and again costs a step 5 % of its time
             say(f"serving {count} grants on {', '.join(agent.listen)}{more}")
             notify("READY=1", f"STATUS=serving {count} grants")
-            loop.add_signal_handler(signal.SIGHUP, self.reload)
-            if told_early.taken():  # its config may have changed since it was read
+            self._serving = True
+            if told_early.taken() or self._outdated:  # its config may have changed since it was read
                 self.reload()
             await self._stop.wait()
             notify("STOPPING=1")
@@ -219,9 +221,11 @@ class Agent:
         await self._gate.aclose()
 
     def reload(self) -> None:
-        """Read the config again, and once more when told to meanwhile."""
-        notify(reloading())
+        """Read the config again, and once more when told to meanwhile; before it serves, as soon as it does."""
         self._outdated = True
+        if not self._serving:
+            return
+        notify(reloading())
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.create_task(self._reload_all())
 

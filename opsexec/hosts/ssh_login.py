@@ -182,7 +182,8 @@ def _settings(address: SshAddress, options: SshOptions, name: str) -> asyncssh.S
     try:
         return _read_settings(address, config_files(options))
     except (ValueError, OSError) as error:
-        if not isinstance(error, (asyncssh.ConfigParseError, OSError)):  # what it says of a user without a name
+        of_a_file = isinstance(error, asyncssh.ConfigParseError) or getattr(error, "errno", None) is not None
+        if not of_a_file:  # it is what is said of a user without a name: an OSError, too, from Python 3.13 on
             raise UsageError(str(error), host=name, hint="set USER, and HOME") from error
         hint = "ssh -G HOST shows how ssh reads it"
         if "Extra data at end: #" in str(error):
