@@ -164,9 +164,10 @@ def _require_own(found: Path, opened: os.stat_result) -> None:
 
 def _require_no_commands(tables: Mapping[str, Any], sources: Mapping[str, Any], problem: Problem) -> None:
     """Raise BadInventory for an ssh_config file: it names commands to run here (ProxyCommand, Match exec)."""
-    named = [("hosts", name, "config_files") for name, table in tables.items() if _names_config(table)]
+    named: list[tuple[str, ...]] = []
     if isinstance(sources.get("ssh_config"), str):
-        named.insert(0, ("sources", "ssh_config"))
+        named.append(("sources", "ssh_config"))
+    named += [("hosts", name, "config_files") for name, table in tables.items() if _names_config(table)]
     for at in named:
         text = "it names an ssh_config file, which may run commands here, and nobody named this inventory"
         problem(text, at, f"if you trust it: -i {HERE}")
