@@ -14,7 +14,16 @@ from opsexec.audit import torn
 from opsexec.audit.durability import Durability, Policy
 from opsexec.audit.record import GENESIS, AuditBroken, AuditEntry, maintenance, plain, seal
 from opsexec.audit.rotation import rotate
-from opsexec.audit.segment import check_safe, closed_segments, find_head, lock, open_active, write_all
+from opsexec.audit.segment import (
+    HELD_WAIT_S,
+    LockHeld,
+    check_safe,
+    closed_segments,
+    find_head,
+    lock,
+    open_active,
+    write_all,
+)
 from opsexec.errors import AuditUnavailable
 from opsexec.state_home import state_home
 
@@ -51,6 +60,8 @@ class AuditLog:
         self._next_seq = 0
         self._prev = GENESIS
         self._end = _UNKNOWN
+        self._held = False
+        """Whether another process kept the lock when it was last waited for."""
 
     @classmethod
     def open(
@@ -174,6 +185,7 @@ class AuditLog:
         """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held = False
             status = os.stat(self._name)
         except OSError:
             return False
@@ -182,7 +194,12 @@ class AuditLog:
     def _lock(self) -> None:
         """Lock the file that is the log now, and know its end. Raises AuditUnavailable, unlocked."""
         while True:
-            lock(self._fd, self.path, fcntl.LOCK_EX)
+            try:
+                lock(self._fd, self.path, fcntl.LOCK_EX, HELD_WAIT_S if self._held else None)
+            except LockHeld:
+                self._held = True
+                raise
+            self._held = False
             try:
                 if self._is_current():
                     return

@@ -16,6 +16,8 @@ from opsexec.audit.record import GENESIS, MAX_LINE_BYTES, AuditBroken, Line, com
 from opsexec.errors import AuditUnavailable
 
 LOCK_WAIT_S = 5.0
+HELD_WAIT_S = 0.05
+"""The same, while it is known that another keeps it: who waits for each line in turn does nothing else meanwhile."""
 # What a crash can leave after the last good line is bounded by what was being written; more is damage of
 # another kind.
 MAX_TORN_BYTES = 8 * MAX_LINE_BYTES
@@ -91,8 +93,13 @@ def check_safe(fd: int, path: Path) -> None:
         )
 
 
-def lock(fd: int, path: Path, operation: int) -> None:
-    """Take the lock, waiting at most LOCK_WAIT_S seconds; raises AuditUnavailable when another keeps it."""
+class LockHeld(AuditUnavailable):
+    """Another process keeps the lock."""
+
+
+def lock(fd: int, path: Path, operation: int, wait_s: float | None = None) -> None:
+    """Take the lock, waiting at most `wait_s` seconds, else LOCK_WAIT_S; raises LockHeld when another keeps it."""
+    wait_s = LOCK_WAIT_S if wait_s is None else wait_s
     deadline = None
     pause = 0.0002
     while True:
@@ -101,9 +108,9 @@ def lock(fd: int, path: Path, operation: int) -> None:
             return
         except BlockingIOError:
             now = time.monotonic()
-            deadline = deadline or now + LOCK_WAIT_S
+            deadline = deadline or now + wait_s
             if now >= deadline:
-                raise AuditUnavailable(
+                raise LockHeld(
                     f"another process has held the audit log {path} for {LOCK_WAIT_S:g} s",
                     hint=f"see who holds it: fuser {path}",
                 ) from None

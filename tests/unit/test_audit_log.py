@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -198,6 +199,28 @@ def test_a_lock_that_another_keeps_is_waited_for_with_an_end(tmp_path, monkeypat
             verify(path)
         fcntl.flock(other, fcntl.LOCK_UN)
         assert log.append(an_allow()).seq == 0
+
+
+def test_a_lock_that_another_keeps_for_ever_is_waited_for_once_and_not_for_each_line(tmp_path, monkeypatch):
+    """An agent does nothing else meanwhile: whoever it serves would take it for gone."""
+    monkeypatch.setattr(segment, "LOCK_WAIT_S", 1.0)
+    path = tmp_path / "audit.jsonl"
+    with AuditLog.open(path) as log, path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(AuditUnavailable, match="another process has held"):
+                log.append(an_allow())
+        assert time.monotonic() - begun < 10
+        fcntl.flock(other, fcntl.LOCK_UN)
+        log.append(an_allow())
+        fcntl.flock(other, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        with pytest.raises(AuditUnavailable, match="another process has held"):
+            log.append(an_allow())
+        assert time.monotonic() - begun >= 1.0  # whoever has let it go since is waited for again
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert log.append(an_allow()).seq == 1
 
 
 @pytest.mark.parametrize("options", [{"max_bytes": 0}, {"keep": -1}])
