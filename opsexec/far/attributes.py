@@ -21,7 +21,8 @@ KINDS = {
     stat.S_IFBLK: "device",
 }
 
-KEPT_XATTRS = ("system.posix_acl_access", "security.selinux")
+ACCESS_LIST = "system.posix_acl_access"
+KEPT_XATTRS = (ACCESS_LIST, "security.selinux")
 """Extended attributes a replaced file keeps, beside `user.*`: they decide who may read it."""
 
 LAST_ID = (1 << 32) - 2
@@ -177,8 +178,8 @@ def umask() -> int:
     return old
 
 
-def copy_xattrs(source: int, target: int) -> None:
-    """Give a replacing file the access list, label and user attributes of the one it replaces."""
+def copy_xattrs(source: int, target: int, *, access_list: bool = True) -> None:
+    """Give a replacing file the label, user attributes and access list, if that is to stay, of the one it replaces."""
     import errno
 
     if not hasattr(os, "listxattr"):
@@ -190,6 +191,8 @@ def copy_xattrs(source: int, target: int) -> None:
             return
         raise
     for name in names:
+        if name == ACCESS_LIST and not access_list:
+            continue
         if name in KEPT_XATTRS or name.startswith("user."):
             value = os.getxattr(source, name)
             if _xattr(target, name) != value:

@@ -37,7 +37,8 @@ def write_file(args: list[bytes]) -> list[bytes]:
             may_tell = bool(readers) and admits_path(unpack_layers(readers), place.path)
             same, body = (False, b"") if old is None else compare(old, data, tell=may_tell)
             changes = {} if info is None else wanted.changes(info)
-            if check != b"1" and not same:
+            # Who owned it may hold it open or by another name, and would go on writing to what is no longer theirs.
+            if check != b"1" and (not same or "owner" in changes):
                 replace(place, data, wanted, info, old, 0o600 if private == b"1" else 0o644 & ~umask())
             elif check != b"1" and changes and old is not None and info is not None:
                 wanted.apply(old, info)
@@ -120,9 +121,10 @@ def _fill(fd: int, data: bytes) -> None:
 
 
 def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None, fresh: int) -> None:
-    """Give the new file the attributes asked for, else those of the old file, else the mode `fresh`."""
-    if old is not None:
-        copy_xattrs(old, fd)
+    """Give the new file the attributes asked for, else those of the old file, else the mode `fresh`.
+
+    A new owner's file has nothing of the old owner's access list: whom they let in is not the new one's word.
+    """
     mine = os.fstat(fd)
     uid, gid = mine.st_uid, mine.st_gid
     mode = fresh
@@ -132,6 +134,8 @@ def _dress(fd: int, wanted: Wanted, info: os.stat_result | None, old: int | None
     uid = uid if wanted.uid is None else wanted.uid
     gid = gid if wanted.gid is None else wanted.gid
     mode = mode if wanted.mode is None else wanted.mode
+    if old is not None:
+        copy_xattrs(old, fd, access_list=info is not None and uid == info.st_uid)
     if (uid, gid) != (mine.st_uid, mine.st_gid):
         try:
             os.fchown(fd, uid, gid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -165,6 +167,39 @@ def test_an_owner_is_kept_and_a_wanted_one_given(base, far):
     assert (os.stat(base / "f").st_uid, os.stat(base / "f").st_gid) == (1, 1)
     far.write(base / "g", b"new", mode="0640", owner="daemon", group="daemon")
     assert (far.stat(base / "g")["owner"], far.stat(base / "g")["mode"]) == ("daemon", "0640")
+
+
+def test_who_held_a_file_open_or_by_another_name_has_nothing_of_the_one_its_new_owner_gets(base, far):
+    """Also where the content is what was asked for already: else they would write a set-id program of root's."""
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    (base / "f").write_bytes(b"asked for")
+    os.chown(base / "f", 1, 1)
+    os.link(base / "f", base / "kept")
+    with (base / "f").open("r+b") as held, mmap.mmap(held.fileno(), 0) as mapped:
+        assert far.write(base / "f", b"asked for", mode="4755", owner="root", group="root")[0] is True
+        mapped[:5] = b"other"
+        mapped.flush()
+    assert (base / "f").read_bytes() == b"asked for"
+    assert (os.stat(base / "f").st_uid, os.stat(base / "f").st_mode & 0o7777) == (0, 0o4755)
+    assert (os.stat(base / "kept").st_uid, os.stat(base / "kept").st_mode & 0o7000) == (1, 0)
+
+
+@pytest.mark.parametrize("content", [b"new", b"old"])
+def test_whom_the_old_owner_let_in_is_not_let_in_by_the_new_one(base, far, content):
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    (base / "f").write_bytes(b"old")
+    os.chown(base / "f", 1, 1)
+    own, user, group, mask, others, nobody = 1, 2, 4, 16, 32, 0xFFFFFFFF  # linux/posix_acl.h
+    entries = ((own, 6, nobody), (user, 6, 1234), (group, 4, nobody), (mask, 6, nobody), (others, 4, nobody))
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(base / "f", "system.posix_acl_access", packed)
+    except OSError:
+        pytest.skip("this file system has no access lists")
+    far.write(base / "f", content, mode="0640", owner="root", group="root")
+    assert "system.posix_acl_access" not in os.listxattr(base / "f")
 
 
 @pytest.fixture
