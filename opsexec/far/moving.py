@@ -144,8 +144,10 @@ def _copy(here: Place, info: os.stat_result, there: Place) -> None:
 def _copy_file(here: Place, info: os.stat_result, there: Place, aside: bytes) -> None:
     old = open_regular(here)
     try:
-        if not _same(os.fstat(old), info):
+        opened = os.fstat(old)
+        if not _same(opened, info):
             raise FarError("raced", f"{here.asked} became another file while it was moved")
+        info = opened  # a new file may have got the number of one that went, and is not to get its owner and mode
         new = os.open(aside, NEW_FLAGS, 0o600, dir_fd=there.fd)
         try:
             while True:

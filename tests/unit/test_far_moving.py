@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec.far import moving
+from opsexec.far import files, moving
 from opsexec.far.message import FarError
 from tests.parts.far_calls import FarCalls
 
@@ -139,6 +139,31 @@ def test_a_directory_that_takes_the_files_place_is_put_back(places, far, monkeyp
     assert code_of(far.move, old / "f", new / "f") in ("is_directory", "raced")
     assert (sorted(os.listdir(old)), os.listdir(new)) == (["aside", "f"], [])
     assert (old / "f").is_dir()
+
+
+def test_a_file_that_got_the_number_of_one_that_went_gets_neither_its_owner_nor_its_mode(tmp_path, monkeypatch):
+    """Whoever may write the directory puts a program in the place of root's set-id one, and it gets the same inode."""
+    if os.geteuid() != 0:
+        pytest.skip("an owner is given by root alone")
+    theirs = tmp_path.resolve() / "f"
+    theirs.write_text("root's")
+    theirs.chmod(0o4755)
+    looked = os.lstat(theirs)
+    opened = files.open_regular
+
+    def swap(place):
+        theirs.write_text("theirs"[: looked.st_size])  # as if it were another file of that number, size and time
+        os.chown(theirs, 1234, 1234)
+        theirs.chmod(0o755)
+        os.utime(theirs, ns=(looked.st_atime_ns, looked.st_mtime_ns))
+        return opened(place)
+
+    monkeypatch.setattr(moving, "open_regular", swap)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
+        new = Path(made).resolve() / "f"
+        FarCalls(f"{theirs}", f"{new}").move(theirs, new)
+        assert traits(new)[1:] == (1234, 1234, b"theirs")
+        assert os.lstat(new).st_mode & 0o7777 == 0o755
 
 
 def test_neither_place_or_a_missing_directory_is_an_error_and_check_touches_nothing(places, far):
