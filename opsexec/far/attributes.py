@@ -137,10 +137,7 @@ def change_at(name: bytes, dir_fd: int, info: os.stat_result, uid: int, gid: int
             raise FarError("raced", "it became something else while its owner or mode was set")
         link = stat.S_ISLNK(now.st_mode)
         if (uid, gid) != (-1, -1):
-            if link:
-                os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-            else:
-                os.chown(b"/proc/self/fd/%d" % fd, uid, gid)
+            os.chown(b"/proc/self/fd/%d" % fd, uid, gid)  # of a link held this way, the link's own
         if mode is not None:
             if link:
                 raise FarError("raced", "it became a link while its mode was set")

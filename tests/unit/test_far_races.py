@@ -247,3 +247,20 @@ def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, bef
         directories.close()
     assert b"became" in put.problems[0]
     assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
+
+
+def test_a_link_that_becomes_a_file_as_it_is_given_away_leaves_the_file_its_owner(base, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    (base / "in/l").symlink_to("nowhere")
+    real_chown = os.chown
+
+    def chown(path, *args, **named):
+        os.unlink(base / "in/l")
+        (base / "in/l").write_bytes(b"another's")
+        real_chown(base / "in/l", 1234, 1234)
+        real_chown(path, *args, **named)
+
+    monkeypatch.setattr(os, "chown", chown)
+    FarCalls(f"{base}/in/**").set_mode(base / "in/l", owner="1")
+    assert os.lstat(base / "in/l").st_uid == 1234
