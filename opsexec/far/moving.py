@@ -11,6 +11,7 @@ from opsexec.far.files import BLOCK, aside_name, flag, open_regular, packed, rea
 from opsexec.far.match import admits_path
 from opsexec.far.message import FarError, unpack_layers
 from opsexec.far.walk import Place, decode, denial, located
+from opsexec.far.wanted import require_wanted
 from opsexec.far.writing import NEW_FLAGS
 
 TYPE_CHECKING = False
@@ -151,6 +152,7 @@ def _copy_file(here: Place, info: os.stat_result, there: Place, aside: bytes) ->
         new = os.open(aside, NEW_FLAGS, 0o600, dir_fd=there.fd)
         try:
             while True:
+                require_wanted()
                 view = memoryview(os.read(old, BLOCK))
                 if not view:
                     break

@@ -11,6 +11,7 @@ from opsexec.far.files import flag, packed, sync_directory
 from opsexec.far.match import path_matches
 from opsexec.far.message import FarError, unpack_layers
 from opsexec.far.walk import Place, decode, denial, located
+from opsexec.far.wanted import require_wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class _Tree:
         try:
             self._enter(self.place.fd, self.place.name)
             while self.stack:
+                require_wanted()
                 self._step()
         finally:
             for fd, _, _ in self.stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from opsexec.far.launch import kept_environment
 from opsexec.far.message import FarError, as_bytes, as_text, unpack_message
 from opsexec.far.perform import perform
 from opsexec.far.tree_end import TreeEnd
+from opsexec.far.wanted import ask_for
 from opsexec.hosts.answers import as_error
 from opsexec.hosts.aside import Aside
 from opsexec.hosts.local_process import LocalProcess
@@ -186,7 +188,17 @@ class LocalHost:
         """As `Host.call`."""
         if run_as is not None:
             return await (await self._session(run_as)).call(operation, args)
-        answer = await self._aside.do(lambda: perform([operation.encode(), *args]))
+        gone = threading.Event()
+
+        def do() -> bytes:
+            ask_for(gone.is_set)
+            return perform([operation.encode(), *args])
+
+        try:
+            answer = await self._aside.do(do)
+        except asyncio.CancelledError:
+            gone.set()  # the thread can't be ended: what takes long there leaves off by itself
+            raise
         items = unpack_message(answer[1:])
         if answer[:1] == b"a":
             return items

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import threading
 
 import pytest
 
+from opsexec import CapabilitySet, LocalExec
 from opsexec.far.message import FarError
+from opsexec.far.perform import perform
 from opsexec.far.removal import MAX_DEPTH
+from opsexec.hosts import local
+from opsexec.steps import RemoveFile
 from tests.conftest import require
 from tests.parts.far_calls import FarCalls
 
@@ -117,3 +123,36 @@ def test_another_file_system_in_a_tree_is_not_entered(base, far):
         assert (base / "in/d/disk/f").read_bytes() == b"kept"
     finally:
         subprocess.run(["umount", str(base / "in/d/disk")], check=True)
+
+
+@pytest.mark.anyio
+async def test_a_removal_that_is_cancelled_takes_no_more(base, monkeypatch):
+    """It is done in a thread, which nothing ends: it has to leave off by itself."""
+    (base / "in/tree").mkdir()
+    for number in range(50):
+        (base / "in/tree" / f"f{number}").touch()
+    begun, told, over = threading.Event(), threading.Event(), threading.Event()
+    real_unlink = os.unlink
+
+    def unlink_and_wait(*args, **named):
+        real_unlink(*args, **named)
+        begun.set()
+        assert told.wait(30)
+
+    def perform_and_tell(*items):
+        try:
+            return perform(*items)
+        finally:
+            over.set()
+
+    async with LocalExec(capabilities=CapabilitySet.of(f"fs.remove:{base}/in/**")) as ex:
+        monkeypatch.setattr(os, "unlink", unlink_and_wait)
+        monkeypatch.setattr(local, "perform", perform_and_tell)
+        step = asyncio.create_task(ex.run(RemoveFile(path=f"{base}/in/tree", recursive=True)))
+        assert await asyncio.to_thread(begun.wait, 30)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        told.set()
+        assert await asyncio.to_thread(over.wait, 30)
+    assert len(os.listdir(base / "in/tree")) == 49
