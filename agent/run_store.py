@@ -156,6 +156,7 @@ class RunStore:
         except (FileNotFoundError, ValueError):
             return
         send(int(pid), start, signal.SIGTERM)
+        send(int(pid), start, signal.SIGCONT)  # one that was stopped takes no other signal
 
     def is_alive(self, run: str) -> bool:
         """True while someone holds the run's lock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -169,6 +170,22 @@ async def test_a_run_is_ended_on_request_with_all_it_started(ops_agent: OpsAgent
         assert alive(pid)
         await ex.signal(run)
         assert not alive(pid)
+        with pytest.raises(Exception, match="ended on request"):
+            await ex.attach(run)
+
+
+async def test_a_run_whose_runner_was_stopped_is_ended_on_request_too(own_agent: OpsAgent) -> None:
+    async with rpc(own_agent) as ex:
+        run = await ex.start(Shell("test.stopped", "exec sleep 300"))
+        named = own_agent.state / "runs" / run / "runner"
+        await eventually(named.exists, within_s=10, what="the runner has begun")
+        runner = int(named.read_text().split()[0])
+        os.kill(runner, signal.SIGSTOP)
+        try:
+            await ex.signal(run)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(runner, signal.SIGCONT)
         with pytest.raises(Exception, match="ended on request"):
             await ex.attach(run)
 
