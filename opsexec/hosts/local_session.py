@@ -131,6 +131,10 @@ class _PipeStream:
 
     def close(self) -> None:
         self._input.close()
+        if self._transport.get_returncode() is None:
+            # One that was stopped, by whom it runs as, would not see its input end, nor end what runs in it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._transport.get_pid(), signal.SIGCONT)
 
 
 class _Pipes(asyncio.SubprocessProtocol):

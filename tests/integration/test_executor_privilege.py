@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import signal
@@ -11,11 +12,12 @@ from collections.abc import Iterator
 import pytest
 
 from opsexec import CapabilityDenied, Exec, OpsError, Shell, StepTimeout
-from opsexec.errors import PrivilegeDenied
+from opsexec.errors import ConnectionLost, PrivilegeDenied
 from tests.conftest import require
-from tests.parts.process_tree import processes_with_argument
+from tests.parts.process_tree import alive, processes_with_argument
 from tests.parts.sudoers import sudo_rule
 from tests.parts.targets import Target
+from tests.parts.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 ROOTS = pytest.mark.parametrize("way", ["local", "ssh_root"])
@@ -119,6 +121,31 @@ async def test_another_users_tree_is_ended_like_ones_own(way: str, request: pyte
         with pytest.raises(StepTimeout):
             await ex.run(Shell(action="t", script=script, run_as="nobody", timeout_s=0.7))
         assert not processes_with_argument(nap)
+
+
+async def test_a_session_that_its_user_stopped_is_lost_and_what_ran_in_it_ends(local: Target, plain_user: str) -> None:
+    script = "echo $PPID; exec sleep 300.5"
+    async with local.connect() as ex:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Sink:
+            async def write(self, stream: str, data: bytes) -> None:
+                seen.set_result(int(data))
+
+        step = asyncio.create_task(
+            ex.run_streaming(Shell(action="t", script=script, run_as=plain_user, timeout_s=2), Sink())
+        )
+        session = await asyncio.wait_for(seen, 10)
+        os.kill(session, signal.SIGSTOP)
+        try:
+            with pytest.raises(ConnectionLost):
+                await step
+            await eventually(lambda: not processes_with_argument("300.5"), within_s=10, what="the program is ended")
+            await eventually(lambda: not alive(session), within_s=10, what="the session is gone")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(session, signal.SIGCONT)
+        assert (await ex.run(Exec(argv=("id", "-un"), run_as=plain_user))).text.strip() == plain_user
 
 
 async def test_several_users_at_once_are_kept_apart(ssh_root: Target, plain_user: str) -> None:
