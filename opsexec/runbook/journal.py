@@ -126,7 +126,7 @@ class Journal:
             ) from error
 
     def record(self, kind: str, /, **fields: Any) -> None:
-        """Write one record at once; raises JournalUnavailable when it can't (a full disk)."""
+        """Write one record at once; raises JournalUnavailable when it can't (a full disk, a journal that is gone)."""
         shown = {name: value if name in _STRUCTURE else self.masker.data(value) for name, value in fields.items()}
         entry = {"kind": kind, "ts": round(time.time(), 3), **shown}
         line = (json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n").encode()
@@ -136,8 +136,12 @@ class Journal:
                 # A full disk. Taken back, so that no later record stands behind a torn one.
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            names = os.fstat(self._fd).st_nlink
         except OSError as error:
             raise _unavailable(self._directory, error) from error
+        if not names:
+            text = f"{self._directory}: the run's journal was removed or replaced while the run goes on"
+            raise JournalUnavailable(text, hint="it can't be resumed: look at what was done, then start a new run")
 
     def sync(self) -> None:
         """Wait until all records are on the disk."""

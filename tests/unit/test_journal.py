@@ -203,6 +203,28 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path):
     assert read_journal(data, "j").good_bytes == len(data)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_journal_is_removed_or_replaced_is_not_gone_on_with(tmp_path, replaced):
+    journal, other = Journal(tmp_path), Journal(tmp_path)
+    name = new_run_id()
+    journal.start(name, {"file": "f", "digest": "d", "hosts": {}, "check": False, "limit": None, "tags": []})
+    journal.record("begun", host="a", step=KEYS[0])
+    path = journal.path(name)
+    if replaced:
+        copy = tmp_path / "copy"
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o600)
+        copy.replace(path)
+        other.reopen(name)  # the other file's lock is another one: two runs would go on side by side
+    else:
+        path.unlink()
+    with pytest.raises(JournalUnavailable, match="removed or replaced") as caught:
+        journal.record("begun", host="a", step=KEYS[1])
+    assert caught.value.exit_code == 3
+    for each in (journal, other):
+        each.close()
+
+
 def test_run_ids_sort_by_time_and_name_one_file(tmp_path):
     first = new_run_id()
     assert Journal(tmp_path).path(first).name == f"{first}.jsonl"
