@@ -17,37 +17,48 @@ from opsexec.errors import HostUnsuitable
 T = TypeVar("T")
 
 
+class _Idle:
+    """Workers that wait for a call. `closed`: nobody asks them any more."""
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+        self.closed = False
+
+
 class Aside:
     """Threads that do calls for one event loop; there are as many as calls were under way at once."""
 
     def __init__(self) -> None:
-        self._idle: list[_Worker] = []
+        self._idle = _Idle()
 
     async def do(self, call: Callable[[], T]) -> T:
         """Do it and return its answer; raises what it raises, and HostUnsuitable where no thread is to be had for it.
 
         Cancelling stops the wait, not the call.
         """
-        worker = self._idle.pop() if self._idle else _Worker.begun(self._idle)
+        idle = self._idle
+        worker = idle.workers.pop() if idle.workers else _Worker.begun(idle)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         worker.jobs.put((answer, call))
         return await answer
 
     def close(self) -> None:
         """Let the idle threads go; one that is in a call goes after it."""
-        while self._idle:
-            self._idle.pop().jobs.put(None)
+        idle, self._idle = self._idle, _Idle()
+        idle.closed = True
+        for worker in idle.workers:
+            worker.jobs.put(None)
 
 
 class _Worker:
-    """One thread. After a call it is idle again, unless the loop is gone by then."""
+    """One thread. After a call it is idle again, unless nobody is left who could ask it."""
 
-    def __init__(self, idle: list[_Worker]) -> None:
+    def __init__(self, idle: _Idle) -> None:
         self.jobs: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._idle = idle
 
     @classmethod
-    def begun(cls, idle: list[_Worker]) -> _Worker:
+    def begun(cls, idle: _Idle) -> _Worker:
         """Return one whose thread runs; raises HostUnsuitable."""
         worker = cls(idle)
         try:
@@ -72,7 +83,10 @@ class _Worker:
                 return  # the loop is closed: nobody waits any more
 
     def _settle(self, answer: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
-        self._idle.append(self)
+        if self._idle.closed:
+            self.jobs.put(None)
+        else:
+            self._idle.workers.append(self)
         if answer.done():
             return
         if failure is None:
