@@ -104,12 +104,12 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any]:
     step = fields["step"]
     if type(step) is dict and step.get("type") in MAINTENANCE:
         raise BadRecord(f"the step type {step['type']} is the audit log's own", hint="give the step another type")
-    if not _is_plain(fields.values(), MAX_DEPTH):
+    if not is_plain(fields.values(), MAX_DEPTH):
         raise _why_not_plain(fields, "record", MAX_DEPTH)
     return fields
 
 
-def _is_plain(values: Iterable[Any], depth: int) -> bool:
+def is_plain(values: Iterable[Any], depth: int) -> bool:
     """Whether all are plain JSON data at most `depth` deep; it builds no message, for speed."""
     for value in values:
         kind = type(value)
@@ -124,13 +124,13 @@ def _is_plain(values: Iterable[Any], depth: int) -> bool:
         elif not depth:
             return False
         elif kind is list or kind is tuple:
-            if not _is_plain(value, depth - 1):
+            if not is_plain(value, depth - 1):
                 return False
         elif kind is dict:
             for name in value:
                 if type(name) is not str:
                     return False
-            if not _is_plain(value.values(), depth - 1):
+            if not is_plain(value.values(), depth - 1):
                 return False
         else:
             return False
@@ -138,7 +138,7 @@ def _is_plain(values: Iterable[Any], depth: int) -> bool:
 
 
 def _why_not_plain(value: Any, where: str, depth: int) -> BadRecord:
-    """Return the error for a value that `_is_plain` has refused, naming the first member to blame."""
+    """Return the error for a value that `is_plain` has refused, naming the first member to blame."""
     kind = type(value)
     if kind is int:
         return BadRecord(f"{where} is an integer beyond 2**53", hint="write it as a text")
@@ -154,7 +154,7 @@ def _why_not_plain(value: Any, where: str, depth: int) -> BadRecord:
             if type(name) is not str:
                 return BadRecord(f"{where} has a {type(name).__name__} for a member name", hint="names are texts")
     members = value.items() if kind is dict else enumerate(value)
-    name, culprit = next((name, item) for name, item in members if not _is_plain((item,), depth))
+    name, culprit = next((name, item) for name, item in members if not is_plain((item,), depth))
     return _why_not_plain(culprit, f"{where}.{name}" if kind is dict else f"{where}[{name}]", depth - 1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from opsexec.audit.record import UNREADABLE, AuditBroken, parse
+from opsexec.audit.record import MAX_DEPTH, UNREADABLE, AuditBroken, is_plain, parse
 from opsexec.audit.segment import closed_name, first_seq, is_active, lines_backwards, snapshot
 from opsexec.errors import AuditUnavailable
 
@@ -127,4 +127,9 @@ def _decode(line: bytes, path: Path) -> dict[str, Any]:
         raise AuditBroken(
             f"the audit log {path} has a line that is not JSON", hint=f"see `opsexec audit verify {path}`"
         ) from error
+    if not is_plain((record,), MAX_DEPTH + 1):
+        text = (
+            f"the audit log {path} has a line that it didn't write: nested over {MAX_DEPTH} deep, or with odd numbers"
+        )
+        raise AuditBroken(text, hint=f"see `opsexec audit verify {path}`")
     return record

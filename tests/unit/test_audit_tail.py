@@ -86,6 +86,16 @@ def test_a_line_that_is_not_json_is_named_not_skipped(path):
         list(tail(path))
 
 
+@pytest.mark.parametrize(
+    "odd", [b'{"a":' * 40 + b"1" + b"}" * 40, b'{"a":' * 500 + b"1" + b"}" * 500, b"9007199254740993"]
+)
+def test_a_line_that_no_log_writes_is_told_as_such(path, odd):
+    write_log(path, 1)
+    path.write_bytes(path.read_bytes() + b'{"decision":null,"hash":"x","step":' + odd + b',"seq":1}\n')
+    with pytest.raises(AuditBroken, match="a line that it didn't write"):
+        list(tail(path))
+
+
 def test_a_log_cut_while_it_is_followed_is_noticed(path):
     write_log(path, 3)
     followed = tail(path, 1, follow=True)
