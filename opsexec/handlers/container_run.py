@@ -171,7 +171,7 @@ async def looked_at(step: ContainerShape, engine: Engine) -> Image:
     await require_networks(engine, (each.network for each in step.networks))
     image = await image_of(engine, step.image)
     if image is None:
-        hint = "build or import it first; nothing is pulled"
+        hint = f"no step pulls: `docker pull {step.image}` on that host, or build or import it first"
         raise StepFailed(f"there is no image {step.image}", host=engine.host, hint=hint)
     return image
 

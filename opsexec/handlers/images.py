@@ -106,7 +106,7 @@ async def _base(engine: Engine, name: str, step: ImageBuild) -> str:
     """Return a base image's id; raises StepFailed where it isn't there: nothing is pulled."""
     there = await image_of(engine, name)
     if there is None:
-        hint = "build or import it first; nothing is pulled"
+        hint = f"no step pulls: `docker pull {name}` on that host, or build or import it first"
         raise StepFailed(f"there is no image {name} to build on", host=engine.host, hint=hint)
     triggers = (there.config and there.config.on_build) or []
     try:

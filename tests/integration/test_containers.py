@@ -219,8 +219,9 @@ async def test_an_image_is_built_of_what_the_step_and_a_directory_hold(way, shar
         assert b"of the context" in (await ex.run(more)).stdout
         with pytest.raises(StepFailed, match="returned a non-zero code: 9"):
             await ex.run(ImageBuild(name=name, labels=OURS, dockerfile=f"FROM {TINY}\nRUN exit 9\n"))
-        with pytest.raises(StepFailed, match="no image opsexec-test/nowhere:1 to build on"):
+        with pytest.raises(StepFailed, match="no image opsexec-test/nowhere:1 to build on") as caught:
             await ex.run(ImageBuild(name=name, labels=OURS, dockerfile="FROM opsexec-test/nowhere:1\n"))
+        assert "`docker pull opsexec-test/nowhere:1`" in (caught.value.hint or "")
         with pytest.raises(StepFailed, match="doesn't carry"):
             await ex.run(ImageRemove(name=name, labels={"test.of": "others"}))
         assert (await ex.run(ImageRemove(name=name, labels=OURS))).changed
