@@ -6,9 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING
 
 from opsexec.cli.ending import say, tell
 from opsexec.errors import OpsError
+
+if TYPE_CHECKING:
+    import logging
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_S = 0.3
@@ -28,7 +32,9 @@ def drive(
     `when_left`: what has become of its work then, in words.
     """
     import asyncio
+    import logging
 
+    logging.getLogger("asyncio").addFilter(_worth_saying)
     caught = _caught
     caught.clear()
     _since.clear()
@@ -71,6 +77,15 @@ def drive(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 128 + caught[0]
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Whether asyncio's word is one for a user: not that a child (a ProxyCommand) ended before or after it was asked for.
+
+    It waits for children in threads, and looks itself as a pipe's other end goes: whoever comes second, or once the
+    loop is closed, warns.
+    """
+    return not str(record.msg).startswith(("Unknown child process pid", "Loop %r that handles pid"))
 
 
 def _leave(number: int, frame: object) -> None:
