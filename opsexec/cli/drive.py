@@ -80,7 +80,7 @@ def drive(
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Whether asyncio's word is one for a user: not that a child (a ProxyCommand) ended before or after it was asked for.
+    """Whether asyncio's word is one for a user: not that a child (a ProxyCommand) ended before it was waited for.
 
     It waits for children in threads, and looks itself as a pipe's other end goes: whoever comes second, or once the
     loop is closed, warns.
