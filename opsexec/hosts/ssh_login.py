@@ -267,6 +267,10 @@ def _reason(
         return HostUnreachable(text, host=name, hint="check the name")
     if isinstance(error, ValueError):  # a configured key, or a packet, that asyncssh can't decode
         return HostUnreachable(f"the SSH connection failed: {error}", host=name, hint="try ssh -v")
+    command = None if options.jump else chosen.config.get("ProxyCommand")
+    if command and isinstance(error, (asyncssh.ConnectionLost, OSError)):
+        text = "the connection ended before the login: its ProxyCommand may have"
+        return HostUnreachable(text, host=name, hint="run that by itself: is it there, and does it reach the host?")
     if isinstance(error, asyncssh.Error):
         many = "authentication failures" in (error.reason or "")
         return HostUnreachable(

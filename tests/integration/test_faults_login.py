@@ -299,6 +299,13 @@ async def test_jumps_in_a_circle_end(login: Login, config: Path) -> None:
     assert "jumps" in error.message
 
 
+async def test_a_proxy_command_that_ends_is_named(login: Login, config: Path) -> None:
+    for command in ("/bin/false", "/nowhere/connect %h"):
+        config.write_text(f"Host a\n  HostName 127.0.0.1\n  ProxyCommand {command}\n")
+        error = await login.fails("ssh://a", config_files=[str(config)])
+        assert "its ProxyCommand may have" in error.message
+
+
 # The network.
 
 
