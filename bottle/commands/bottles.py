@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 from typing import Any
 
@@ -120,6 +121,8 @@ def cleanup(arguments: argparse.Namespace) -> int:
                 except OpsError as error:
                     # Its record stays: it is all that tells where the rest of it is.
                     say(f"{identity} stays: its host can't be cleaned: {error}")
+                    forget = f"rm -r {shlex.quote(str(state.directory(identity)))}"
+                    say(f"where that host, or its engine, is gone for good: {shown(forget)}")
                     kept.append(identity)
                     continue
                 asyncio.run(remove(state, identity))

@@ -120,6 +120,20 @@ def test_a_bottle_over_ssh_is_like_one_of_here(far: Far, sshd_config: tuple[Sshd
     assert list(far.directory.iterdir()) == []
 
 
+def test_what_is_left_of_a_bottle_whose_host_is_gone_stays_and_says_how_to_forget_it(far: Far, tmp_path: Path) -> None:
+    require_sshd()
+    config = tmp_path / "config"
+    with Sshd() as server:
+        config.write_text(server.endpoint().config_block("far"))
+        ended = far.script("ssh://far", "--ssh-config", str(config))
+        assert ended.code == 0, ended.stderr
+    cleaned = far.bottles.command("cleanup", "--all")
+    directory = far.bottles.state(ended.identity)
+    assert (cleaned.returncode, directory.exists()) == (1, True)
+    assert f"{ended.identity} stays: its host can't be cleaned: " in cleaned.stderr
+    assert f"where that host, or its engine, is gone for good: rm -r {directory}\n" in cleaned.stderr
+
+
 def test_an_agent_that_grants_exactly_what_is_printed_starts_it(far: Far, tmp_path: Path) -> None:
     """A copy of a directory, a skill, and the way of the work back included."""
     far.bottles.cwd = tmp_path / "project"
