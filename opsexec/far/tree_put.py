@@ -153,7 +153,10 @@ class TreePut:
         if self._waiting is not None:
             _, entry, aside = self._waiting
             self._waiting = None
-            os.unlink(aside, dir_fd=self._spot(entry.name)[0])
+            try:
+                os.unlink(aside, dir_fd=self._spot(entry.name)[0])
+            except FileNotFoundError:
+                return  # somebody else who writes there has removed it: of this one entry nothing is left
 
     def _settle(self) -> None:
         if self._waiting is None:

@@ -12,8 +12,8 @@ from opsexec.far.exclude import Excludes
 from opsexec.far.message import FarError
 from opsexec.far.owners import Owners
 from opsexec.far.tree_dirs import Directories
-from opsexec.far.tree_entry import DIRECTORY, Entry
-from opsexec.far.tree_plan import TreePlan
+from opsexec.far.tree_entry import DIRECTORY, FILE, Entry
+from opsexec.far.tree_plan import Action, TreePlan
 from opsexec.far.tree_put import TreePut
 from tests.parts.far_calls import FarCalls
 from tests.parts.swapper import Swapper
@@ -247,6 +247,36 @@ def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, bef
         directories.close()
     assert b"became" in put.problems[0]
     assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
+
+
+def test_a_file_that_is_removed_before_it_is_in_its_place_is_that_entrys_problem_alone(base):
+    info = os.lstat(base / "in")
+    entry = Entry(b"f", FILE, 0o644, info.st_uid, info.st_gid, 0, 4)
+    directories = Directories(os.open(base / "in", os.O_RDONLY))
+    plan = TreePlan(
+        *([entry], directories, Owners(), Excludes([])),
+        delete=False,
+        pushing=True,
+        distrust=False,
+        admit=None,
+        alive=lambda: None,
+    )
+    put = TreePut(plan, directories, -1, b"")
+
+    class Four:
+        def read_some(self, size):
+            return b"data"[:size]
+
+    try:
+        put.fill(Action(0, entry, None, fills=True), 4, Four())
+        (aside,) = [each for each in (base / "in").iterdir() if each.is_file() and each.name != "file"]
+        aside.unlink()
+        put.finish(lambda: None)
+    finally:
+        directories.close()
+    assert len(put.problems) == 1
+    assert b"No such file" in put.problems[0]
+    assert not (base / "in/f").exists()
 
 
 def test_a_link_that_becomes_a_file_as_it_is_given_away_leaves_the_file_its_owner(base, monkeypatch):
