@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opsexec.far.copy_pipe import Pipe
 from opsexec.far.exclude import Excludes
 from opsexec.far.message import FarError
 from opsexec.far.owners import Owners
@@ -263,17 +264,17 @@ def test_a_file_that_is_removed_before_it_is_in_its_place_is_that_entrys_problem
     )
     put = TreePut(plan, directories, -1, b"")
 
-    class Four:
-        def read_some(self, size):
-            return b"data"[:size]
-
+    reading, writing = os.pipe()
+    os.write(writing, b"data")
     try:
-        put.fill(Action(0, entry, None, fills=True), 4, Four())
+        put.fill(Action(0, entry, None, fills=True), 4, Pipe(reading, -1))
         (aside,) = [each for each in (base / "in").iterdir() if each.is_file() and each.name != "file"]
         aside.unlink()
         put.finish(lambda: None)
     finally:
         directories.close()
+        os.close(reading)
+        os.close(writing)
     assert len(put.problems) == 1
     assert b"No such file" in put.problems[0]
     assert not (base / "in/f").exists()
