@@ -227,10 +227,8 @@ def test_a_new_directory_that_is_a_program_when_it_is_looked_at_gets_no_set_id_m
     assert os.lstat(base / "in/d").st_mode & 0o7000 == 0
 
 
-def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, before_chmod):
-    (base / "in/d").mkdir()
-    info = os.lstat(base / "in/d")
-    entry = Entry(b"d", DIRECTORY, 0o2775, info.st_uid, info.st_gid, 0, 0)
+def put_of(base, entry):
+    """A push of one entry into `in`."""
     directories = Directories(os.open(base / "in", os.O_RDONLY))
     plan = TreePlan(
         *([entry], directories, Owners(), Excludes([])),
@@ -240,7 +238,14 @@ def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, bef
         admit=None,
         alive=lambda: None,
     )
-    put = TreePut(plan, directories, -1, b"")
+    return directories, TreePut(plan, directories, -1, b"")
+
+
+def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, before_chmod):
+    (base / "in/d").mkdir()
+    info = os.lstat(base / "in/d")
+    entry = Entry(b"d", DIRECTORY, 0o2775, info.st_uid, info.st_gid, 0, 0)
+    directories, put = put_of(base, entry)
     before_chmod(b"d", lambda: put_program(base))
     try:
         put._try(b"d", put._finish_directory, entry)
@@ -253,16 +258,7 @@ def test_a_copied_directory_that_becomes_a_program_gets_no_set_id_mode(base, bef
 def test_a_file_that_is_removed_before_it_is_in_its_place_is_that_entrys_problem_alone(base):
     info = os.lstat(base / "in")
     entry = Entry(b"f", FILE, 0o644, info.st_uid, info.st_gid, 0, 4)
-    directories = Directories(os.open(base / "in", os.O_RDONLY))
-    plan = TreePlan(
-        *([entry], directories, Owners(), Excludes([])),
-        delete=False,
-        pushing=True,
-        distrust=False,
-        admit=None,
-        alive=lambda: None,
-    )
-    put = TreePut(plan, directories, -1, b"")
+    directories, put = put_of(base, entry)
 
     reading, writing = os.pipe()
     os.write(writing, b"data")
