@@ -82,7 +82,7 @@ class LineSink:
                 lines.pop(0)  # the newline after the last piece, not an empty line
         for line in lines:
             pending = on_line(stream, line)
-            if pending is not None:
+            if pending:
                 await pending
 
     async def _one(self, stream: Stream, line: bytes) -> None:
