@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from opsexec.audit.record import AuditBroken
+from opsexec.audit.record import MAX_DEPTH, AuditBroken, is_plain
 from opsexec.audit.segment import closed_segments
 
 
@@ -55,4 +55,4 @@ def _record(raw: bytes) -> dict[str, Any] | None:
         record = json.loads(raw)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and is_plain((record,), MAX_DEPTH + 1) else None

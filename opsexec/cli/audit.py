@@ -187,10 +187,7 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
     async def take(stream: str, line: bytes) -> None:
         if each is None or stream != "stdout":
             return
-        try:
-            each(_record(line))
-        except RecursionError as error:
-            raise ProtocolError("the agent's answer holds a line that is nested too deep") from error
+        each(_record(line))
 
     async def work() -> int:
         async with await open_agent(args, args.log) as agent:
@@ -204,12 +201,19 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
 
 
 def _record(line: bytes) -> dict[str, Any]:
+    from opsexec.audit.record import MAX_DEPTH, is_plain
+
     try:
         record = json.loads(line)
     except ValueError as error:
         raise ProtocolError("the agent's answer holds a line that is not JSON") from error
+    except RecursionError as error:
+        raise ProtocolError("the agent's answer holds a line that is nested too deep") from error
     if not isinstance(record, dict):
         raise ProtocolError("the agent's answer holds a line that is no record")
+    if not is_plain((record,), MAX_DEPTH + 1):
+        text = f"the agent's answer holds a line that no log has: nested over {MAX_DEPTH} deep, or with odd numbers"
+        raise ProtocolError(text)
     return record
 
 

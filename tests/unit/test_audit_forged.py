@@ -72,6 +72,16 @@ def test_a_line_nested_without_end_is_named_and_ends_a_tail_in_a_sentence(log: P
         list(of_run(log, "0000"))
 
 
+@pytest.mark.parametrize("levels", [40, 300, 950, 5000])
+def test_a_line_nested_deeper_than_the_log_writes_is_shown_by_no_command(log: Path, levels: int, capsys) -> None:
+    forged(log, b"[" * levels + b"]" * levels)
+    for form in ([], ["--json"]):
+        assert main(["audit", "show", "0000", str(log), *form]) == 3
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "has a line that is no record" in err
+
+
 @pytest.mark.parametrize("file", ["../elsewhere", "/tmp/x", "", "audit.jsonl", "audit.jsonl.torn-/x"])
 def test_what_a_crash_left_gets_no_name_that_a_forged_repair_gives_it(log: Path, file: str) -> None:
     pending = log.with_name("audit.jsonl.torn-pending")
