@@ -98,23 +98,29 @@ def _places(host: Host, home: str) -> list[str]:
 
 
 async def settle(
-    host: Host, plan: BottlePlan, resolve: Mapping[str, tuple[str, int]], trust: str
+    host: Host, plan: BottlePlan, resolve: Mapping[str, tuple[str, int]], trust: str, *, foresee: bool = False
 ) -> tuple[Host, Place]:
     """Ask a host where its login's home is and what a bundle can run on there.
 
     Returns the host with its directory settled, and where the bottle is kept there; the code it runs is this launcher's
-    own, and comes along. Raises HostUnready where there is no environment, or none that can be read, CapabilityDenied
-    with what must be granted, UsageError for a directory that a launcher on the host would take for its own.
+    own, and comes along. `foresee`: nothing is begun, and what the host doesn't grant yet is to be listed. Raises
+    HostUnready where there is no environment, or none that can be read, CapabilityDenied with what must be granted,
+    UsageError for a directory that a launcher on the host would take for its own.
     """
     granted = CapabilitySet.of("facts:user", "fs.read:/**")
     async with executor(host, granted, None, plan.identity) as ex:
-        user: dict[str, Any] = ((await ex.run(Facts(names=("user",)))).value or {}).get("user") or {}
-        home = clean_path(str(user.get("home") or "/"))
-        directory = clean_path(host.directory) if host.directory else clean_path(f"{home}/{DEFAULT_DIRECTORY}")
-        if PurePosixPath(directory).name == "state":  # where a launcher there would keep its own, and clean up
-            raise UsageError(f"--host-dir {directory}: that is a name of bottles' own", hint="name another directory")
-        runtime = await _runtime(ex, host, home, plan)
-        missing = await _missing(ex, directory)
+        try:
+            user: dict[str, Any] = ((await ex.run(Facts(names=("user",)))).value or {}).get("user") or {}
+            home = clean_path(str(user.get("home") or "/"))
+            directory = clean_path(host.directory) if host.directory else clean_path(f"{home}/{DEFAULT_DIRECTORY}")
+            if PurePosixPath(directory).name == "state":  # where a launcher there would keep its own, and clean up
+                text = f"--host-dir {directory}: that is a name of bottles' own"
+                raise UsageError(text, hint="name another directory")
+            runtime = await _runtime(ex, host, home, plan)
+        except CapabilityDenied as error:
+            error.hint = _first(host, plan)
+            raise
+        missing = await _missing(ex, directory, home if foresee else None)
     plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))
     host = replace(host, directory=directory)
     state = state_on(host, plan.identity)
@@ -123,17 +129,31 @@ async def settle(
     return host, Place(state, replace(runtime, code=f"{code}/bottle", git=git), resolve, trust, plain, missing=missing)
 
 
-async def _missing(ex: HostExecutor, directory: str) -> tuple[str, ...]:
+def _first(host: Host, plan: BottlePlan) -> str:
+    """Return what to grant before a host can be asked what else it must grant."""
+    needs = ["facts:user"]
+    for place in [clean_path(host.environment)] if host.environment else PLACES:
+        needs.append(f"fs.read:{place}/pyvenv.cfg")
+        if plan.repositories:
+            needs.append(f"fs.read:{place.removesuffix('-egress')}/**")
+    rest = f"`bottle capabilities {plan.agent} --host {host.url}` then prints the rest"
+    return f"grant {', '.join(needs)} to look; {rest}"
+
+
+async def _missing(ex: HostExecutor, directory: str, home: str | None) -> tuple[str, ...]:
     """Return a directory and those above it that aren't there, the topmost first.
 
-    What a host keeps to itself counts as there: a launch is then refused with what must be granted.
+    What a host keeps to itself counts as there: a launch is then refused with what must be granted. With `home`, where
+    that is to be listed, the directory counts as missing, and so does what is between it and there.
     """
     found: list[str] = []
     for path in (directory, *map(str, PurePosixPath(directory).parents)):
         try:
             there = ((await ex.run(Stat(path))).value or {}).get("exists")
         except (CapabilityDenied, StepFailed):
-            break
+            if home is None or (path != directory and not PurePosixPath(path).is_relative_to(home)):
+                break
+            there = path == home
         if there:
             break
         found.insert(0, path)

@@ -38,7 +38,7 @@ def capabilities(arguments: argparse.Namespace) -> int:
         plan = dataclasses.replace(plan, workspace=dataclasses.replace(plan.workspace, source="/"))
     host = hosting.asked(arguments)
     if host is not None:
-        host, place = asyncio.run(hosting.settle(host, plan, {}, ""))
+        host, place = asyncio.run(hosting.settle(host, plan, {}, "", foresee=True))
     found = launch.capabilities(plan, place, credentials.masked(plan), NOBODY)
     found += [] if host is None else hosting.needs(place)
     # A grant is for every bottle of the agent, not for one.

@@ -158,6 +158,22 @@ def test_an_agent_that_grants_exactly_what_is_printed_starts_it(far: Far, tmp_pa
         assert f"removed {ended.identity}" in far.bottles.command("cleanup", "--all").stdout
 
 
+def test_an_agent_that_grants_nothing_yet_is_asked_step_by_step_what_it_must_grant(far: Far) -> None:
+    """First what to look at, in the refusal's hint; with that the whole list, with a directory that isn't there yet."""
+    far.directory = far.directory / "kept"
+    with OpsAgent(holding("exec:/usr/bin/true")) as agent:
+        refused = far.bottles.command("capabilities", "worker", *far.options(agent.url))
+        assert refused.returncode == 3
+        hint = refused.stderr.partition("hint: grant ")[2]
+        first = hint.partition(" to look; `bottle capabilities worker --host ")[0].split(", ")
+        assert first == ["facts:user", f"fs.read:{egress_environment().resolve()}/pyvenv.cfg"]
+    with OpsAgent(holding(*first)) as agent:
+        needs = far.needs(agent.url)
+    with OpsAgent(holding(*needs)) as agent:
+        ended = far.script(agent.url)
+        assert ended.code == 0, ended.stderr
+
+
 def test_a_bottle_through_an_agent_behind_sshd_is_like_one_of_here(far: Far, sshd_config: tuple[Sshd, Path]) -> None:
     _, config = sshd_config
     with OpsAgent() as agent:
