@@ -67,13 +67,13 @@ def limits(words: Sequence[str]) -> Limits:
 
 def held_here(limits: Limits) -> str:
     """Return the bounds of a bottle on bubblewrap, started here by this user, each with what holds it."""
-    from opsexec.far import sandbox_groups, syscall_filter
+    from opsexec.far import sandbox_scope, syscall_filter
 
-    return held_by(limits, sandbox_groups.held(), syscall_filter.program() is not None)
+    return held_by(limits, sandbox_scope.held(), syscall_filter.program() is not None)
 
 
 def held_by(limits: Limits, held: Mapping[str, str], filtered: bool) -> str:
-    """Return the same for a host that is known. `held`: of `opsexec.far.sandbox_groups`; `filtered`: its calls."""
+    """Return the same for a host that is known. `held`: of `opsexec.far.sandbox_scope`; `filtered`: its calls."""
     by = {
         "processes": held.get("processes", "a limit of the user's"),
         "memory": held.get("memory", "each process for itself; the first to go where the machine has no more"),

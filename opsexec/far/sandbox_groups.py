@@ -34,22 +34,22 @@ class Parent:
 
 def parents(process: str = "/proc/self") -> list[Parent]:
     """Return where groups can be made, each limit at one place at most."""
-    mounts = _mounts(process)
+    mounted = mounts(process)
     found = []  # type: list[Parent]
     have = set()  # type: set[str]
-    for hierarchy, words, own in _memberships(process):
+    for hierarchy, words, own in memberships(process):
         limits = [limit for limit in LIMITS if limit not in have and CONTROLLERS[limit] in words.split(",")]
         if hierarchy != "0" and limits:
-            for root, place in mounts.get(words, ()):
+            for root, place in mounted.get(words, ()):
                 path = _below(place, root, own)
                 if path and _may_make(path):
                     found.append(Parent(path, 1, tuple(limits)))
                     have.update(limits)
                     break
-    for hierarchy, _, own in _memberships(process):
+    for hierarchy, _, own in memberships(process):
         wanted = [limit for limit in LIMITS if limit not in have]
         if hierarchy == "0" and wanted:
-            for root, place in mounts.get("", ()):
+            for root, place in mounted.get("", ()):
                 parent = _unified(place, _below(place, root, own), wanted)
                 if parent:
                     found.append(parent)
@@ -57,25 +57,25 @@ def parents(process: str = "/proc/self") -> list[Parent]:
     return found
 
 
-def held(process: str = "/proc/self") -> dict[str, str]:
-    """Return {limit: by what it would be held here}; a limit that no group can hold isn't there."""
+def groups_hold(process: str = "/proc/self") -> dict[str, str]:
+    """Return {limit: by what it would be held in groups made here}; a limit that none can hold isn't there."""
     return {limit: f"cgroup v{each.version}" for each in parents(process) for limit in each.limits}
 
 
-def _memberships(process: str) -> list[tuple[str, str, str]]:
+def memberships(process: str) -> list[tuple[str, str, str]]:
     """Return (hierarchy, controllers, path) of proc(5)'s cgroup file."""
     found = []
-    for line in _lines(process + "/cgroup"):
+    for line in lines(process + "/cgroup"):
         hierarchy, _, rest = line.partition(":")
         words, _, path = rest.partition(":")
         found.append((hierarchy, words, path))
     return found
 
 
-def _mounts(process: str) -> dict[str, list[tuple[str, str]]]:
+def mounts(process: str) -> dict[str, list[tuple[str, str]]]:
     """Return controllers -> (the part that is mounted, where); version 2 stands under ""."""
     found = {}  # type: dict[str, list[tuple[str, str]]]
-    for line in _lines(process + "/mountinfo"):
+    for line in lines(process + "/mountinfo"):
         fields, _, last = line.partition(" - ")
         kind, _, options = last.partition(" ")
         root, place = fields.split(" ")[3:5]
@@ -111,7 +111,7 @@ def _unified(top: str, own: str, wanted: Sequence[str]) -> Parent | None:
     best = None  # type: Parent | None
     while own and len(own) > len(top):
         own = own.rpartition("/")[0]
-        given = " ".join(_lines(own + "/cgroup.subtree_control")).split()
+        given = " ".join(lines(own + "/cgroup.subtree_control")).split()
         limits = tuple(limit for limit in wanted if CONTROLLERS[limit] in given)
         if limits and _may_make(own) and (best is None or len(limits) > len(best.limits)):
             best = Parent(own, 2, limits)
@@ -121,11 +121,13 @@ def _unified(top: str, own: str, wanted: Sequence[str]) -> Parent | None:
 class Groups:
     """The groups of one sandbox. `held`: the limits that they hold."""
 
+    failed = ""
+
     def __init__(self, name: str, wanted: Mapping[str, float], process: str = "/proc/self") -> None:
         """Make them; raises OSError where a limit can't be set in a group that could be made."""
         self.held = set()  # type: set[str]
         self._paths = []  # type: list[str]
-        mark = f"{PREFIX}{os.getpid()}.{_started(os.getpid())}.{name}"
+        mark = f"{PREFIX}{os.getpid()}.{started(os.getpid())}.{name}"
         for parent in parents(process):
             limits = [limit for limit in parent.limits if wanted.get(limit)]
             if not limits:
@@ -152,7 +154,7 @@ class Groups:
         until = time.monotonic() + EMPTY_S
         for path in self._paths:
             while not _removed(path):
-                for pid in _lines(path + "/cgroup.procs"):
+                for pid in lines(path + "/cgroup.procs"):
                     _kill(int(pid))
                 if time.monotonic() > until:
                     return
@@ -192,7 +194,7 @@ def _sweep(parent: str) -> None:
     for name in os.listdir(parent):
         if name.startswith(PREFIX):
             pid, _, rest = name[len(PREFIX) :].partition(".")
-            if not pid.isdigit() or _started(int(pid)) != rest.partition(".")[0]:
+            if not pid.isdigit() or started(int(pid)) != rest.partition(".")[0]:
                 _removed(f"{parent}/{name}")
 
 
@@ -213,14 +215,15 @@ def _kill(pid: int) -> None:
         return  # gone meanwhile, or, on a host without us as its owner, not ours to end
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """Return when a process began, in ticks since boot (proc(5)); "" where there is none."""
-    text = "".join(_lines(f"/proc/{pid}/stat"))
+    text = "".join(lines(f"/proc/{pid}/stat"))
     fields = text[text.rfind(")") + 2 :].split()
     return fields[19] if len(fields) > 19 else ""
 
 
-def _lines(path: str) -> list[str]:
+def lines(path: str) -> list[str]:
+    """Return the lines of a file of the kernel's; none where it isn't there."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().splitlines()

@@ -13,8 +13,9 @@ import select
 
 from opsexec.far import syscall_filter
 from opsexec.far.launch import MARKER
-from opsexec.far.sandbox_groups import Groups
+from opsexec.far.sandbox_groups import LIMITS, Groups
 from opsexec.far.sandbox_room import Room
+from opsexec.far.sandbox_scope import Scope, better
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def main(argv: Sequence[str]) -> None:
     middle = argv.index("--")
     wanted = Wanted(argv[:middle])
     words = list(argv[middle + 1 :])
-    groups = Groups(wanted.name, {key: wanted.numbers.get(key, 0) for key in ("processes", "memory", "cpus")})
+    limits = {key: wanted.numbers.get(key, 0) for key in LIMITS}
+    by = better()
+    groups = Groups(wanted.name, limits) if by is None else Scope(wanted.name, limits, by)
     try:
         status = _keep(wanted, words, groups)
     finally:
@@ -78,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
     os._exit(os.WEXITSTATUS(status))
 
 
-def _keep(wanted: Wanted, words: list[str], groups: Groups) -> int:
+def _keep(wanted: Wanted, words: list[str], groups: Groups | Scope) -> int:
     # A signal that comes before the sandbox is there must not be lost, nor end us before the groups are removed.
     ending = (signal.SIGTERM, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
@@ -89,6 +92,9 @@ def _keep(wanted: Wanted, words: list[str], groups: Groups) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            groups.enter()
+            if groups.failed:
+                _say(wanted.name, f"without a control group of its own: {groups.failed}")
             _become(words, wanted.numbers, groups)
         except OSError as error:
             _say(wanted.name, f"can't be started: {error.strerror}: {error.filename or words[0]}")
@@ -110,9 +116,8 @@ def _keep(wanted: Wanted, words: list[str], groups: Groups) -> int:
     return _watch(pid, rooms, wanted.name)
 
 
-def _become(words: list[str], numbers: Mapping[str, float], groups: Groups) -> None:
+def _become(words: list[str], numbers: Mapping[str, float], groups: Groups | Scope) -> None:
     """Become bubblewrap, inside the groups and under the filter."""
-    groups.enter()
     for number in (*KEYS, *PYTHONS_OWN):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from opsexec.executor import RunOutput
-from opsexec.far.sandbox_groups import PREFIX, held, parents
+from opsexec.far.sandbox_groups import PREFIX, groups_hold, parents
 from opsexec.far.sandbox_keep import OVER
 from opsexec.handlers.sandbox import keeper
 from opsexec.steps import SandboxRun
@@ -49,7 +49,7 @@ def bubblewrap() -> None:
 
 def groups_held() -> None:
     """Skip, or fail under REQUIRE_ALL, where this user can't make control groups."""
-    require({"processes", "memory"} <= set(held()), "needs a place to make control groups in")
+    require({"processes", "memory"} <= set(groups_hold()), "needs a place to make control groups in")
 
 
 def groups_of(name: str) -> list[str]:
@@ -135,7 +135,7 @@ async def test_es6_memory_that_no_process_maps_is_bounded_too(local: Target) -> 
 
 
 async def test_processors_are_shared_out(local: Target) -> None:
-    require("cpus" in held(), "needs a place to make a cpu control group in")
+    require("cpus" in groups_hold(), "needs a place to make a cpu control group in")
     script = """
 import os, time
 began, children = time.monotonic(), []
@@ -166,7 +166,7 @@ except OSError as error: print(error.strerror)
 """
     out = await run(either, sandbox(f"pinned-{either.name}", script, max_cpus=0.5))
     there = len(os.sched_getaffinity(0))
-    held_by_a_group = either.name == "local" and "cpus" in held()
+    held_by_a_group = either.name == "local" and "cpus" in groups_hold()
     said = [str(there)] * 2 if held_by_a_group else ["1", "Operation not permitted"]
     assert out.text.splitlines() == said
     free = await run(either, sandbox(f"unpinned-{either.name}", script, max_cpus=0.0))

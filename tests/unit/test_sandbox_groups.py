@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec.far.sandbox_groups import PREFIX, Groups, held, parents
+from opsexec.far.sandbox_groups import PREFIX, Groups, groups_hold, parents
 
 FILES = (
     "cgroup.procs", "pids.max", "memory.max", "memory.swap.max", "cpu.max",
@@ -52,7 +52,7 @@ def test_in_version_2_it_is_made_where_children_get_most_of_what_is_wanted(tmp_p
     machine = unified(tmp_path)
     (found,) = parents(str(machine.process))
     assert (found.path, found.version) == (str(tmp_path / "top"), 2)
-    assert held(str(machine.process)) == dict.fromkeys(("processes", "memory", "cpus"), "cgroup v2")
+    assert groups_hold(str(machine.process)) == dict.fromkeys(("processes", "memory", "cpus"), "cgroup v2")
 
 
 def test_in_version_1_each_limit_is_in_its_hierarchy_beside_our_own_group(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_in_version_1_each_limit_is_in_its_hierarchy_beside_our_own_group(tmp_pa
         "memory": str(tmp_path / "memory/abc"),
         "cpus": str(tmp_path / "cpu"),
     }
-    assert set(held(str(machine.process)).values()) == {"cgroup v1"}
+    assert set(groups_hold(str(machine.process)).values()) == {"cgroup v1"}
 
 
 def test_what_no_group_can_be_made_for_isn_t_held(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "0::/\n", [])
-    assert held(str(machine.process)) == {}
+    assert groups_hold(str(machine.process)) == {}
     assert Groups("x", {"processes": 10}, str(machine.process)).held == set()
 
 
