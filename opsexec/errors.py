@@ -100,6 +100,8 @@ def _brief(text: str) -> str:
 def _how_to_grant(needed: str) -> str:
     """Return what to do about a denial; a program's bare name is not a capability until its path is known."""
     verb, _, resource = needed.partition(":")
+    if needed == "a grant":
+        return "who runs that host gives one: [[grants]] in its agent's configuration, docs/agent.md"
     if verb in ("exec", "tty") and not resource.startswith("/"):
         return f"grant it by the program's path on the host, like {verb}:/usr/bin/{resource}"
     if verb == "run_as":

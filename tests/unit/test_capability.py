@@ -354,6 +354,11 @@ def test_a_denial_says_what_was_needed_what_was_held_and_what_to_do():
     assert "fs.read:/etc/passwd" in str(error.hint)
 
 
+def test_who_holds_nothing_on_a_host_is_told_who_gives_grants_there():
+    error = CapabilityDenied("a grant", (), layer="agent", reason="unix:dev has no grant on this host")
+    assert error.hint == "who runs that host gives one: [[grants]] in its agent's configuration, docs/agent.md"
+
+
 def test_a_denial_stays_short_however_much_was_held():
     held = CapabilitySet.of(*(f"fs.read:/srv/{n}" for n in range(1000)))
     with pytest.raises(CapabilityDenied, match="and 992 more"):
