@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from opsexec.errors import HostUnsuitable
 from opsexec.far.watchdog import MARK_BYTES, SLOT, SLOTS
 
 _FREE = bytes(SLOT.size)
+END_S = 5.0
+"""Seconds it gets to end once it is let go."""
 
 
 class Watchdog:
@@ -96,4 +98,8 @@ class Watchdog:
         if self._owner == os.getpid() and type(self)._of_this_process is self:
             type(self)._of_this_process = None
             os.close(self._pipe)
-            self._process.wait(timeout=5)
+            for number in (signal.SIGCONT, signal.SIGKILL):  # one that a run of ours stopped doesn't see its pipe's end
+                self._process.send_signal(number)
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(END_S)
+                    break

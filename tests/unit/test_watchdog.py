@@ -49,3 +49,15 @@ async def test_a_copy_whose_watchdog_died_frees_no_place_of_the_next_one(none_ye
     in_use = second.open("another")
     await copy.end()
     assert second.open("a-third") != in_use
+
+
+def test_one_that_a_run_has_stopped_ends_with_its_caller(none_yet: None) -> None:
+    stopped = Watchdog.get()
+    os.kill(stopped._process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, stopped._process.pid, os.WSTOPPED)
+    try:
+        stopped.close()
+        assert stopped._process.returncode == 0
+    finally:
+        stopped._process.kill()
+        stopped._process.wait()
