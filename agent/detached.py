@@ -90,16 +90,21 @@ class Starter(HostExecutor):
             request=request_digest(step),
         )
         _, base = self._admit(step)
-        try:
-            _require_there(user)
-            context = Context(run=record.mark, host=self._host, capabilities=self._capabilities, recorder=Recorder())
-            launch = as_launch(specify(step, context), streams_stdin=False).pack()
-            quota = min(limits.max_run_log_bytes, self._capabilities.max_output_bytes or limits.max_run_log_bytes)
-            lock = self._store.create(record)
-        except BaseException as error:  # whatever stops it, the audit has the allowed step's end
-            self._record_failure(base, Recorder(), error, 0.0)
-            raise
-        await asyncio.to_thread(self._store.start, run, lock, launch, user, quota, timeout_s)
+
+        async def begin() -> None:
+            try:
+                _require_there(user)
+                held = self._capabilities
+                context = Context(run=record.mark, host=self._host, capabilities=held, recorder=Recorder())
+                launch = as_launch(specify(step, context), streams_stdin=False).pack()
+                quota = min(limits.max_run_log_bytes, held.max_output_bytes or limits.max_run_log_bytes)
+                lock = await asyncio.to_thread(self._store.create, record)  # a slow disk is nobody else's matter
+            except BaseException as error:  # whatever stops it, the audit has the allowed step's end
+                self._record_failure(base, Recorder(), error, 0.0)
+                raise
+            await asyncio.to_thread(self._store.start, run, lock, launch, user, quota, timeout_s)
+
+        await self._store.begin(run, begin())
 
 
 def request_digest(step: Step) -> str:
@@ -216,7 +221,7 @@ class Detached:
         if record.run not in self._recorded:
             self._audit.append(self._outcome(record, status))
             self._recorded.add(record.run)  # however often it takes to note so
-        self.store.settle(record.run, status)
+        await asyncio.to_thread(self.store.settle, record.run, status)
         self._recorded.discard(record.run)
         del self._live[record.run]
         self._settled.pop(record.run).set()

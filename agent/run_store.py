@@ -7,6 +7,7 @@ the runner to its end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class RunStore:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._runners: dict[str, subprocess.Popen[bytes]] = {}
         self._leaving: list[subprocess.Popen[bytes]] = []
+        self._beginning: dict[str, asyncio.Task[None]] = {}
 
     def path(self, run: str) -> Path:
         """Return a run's directory."""
@@ -96,6 +98,21 @@ class RunStore:
         """Return all runs, the newest first."""
         found = (self.record(name) for name in os.listdir(self._directory) if is_run_id(name))
         return sorted((each for each in found if each is not None), key=lambda each: -each.begun)
+
+    async def begin(self, run: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do what writes a run down and starts it; a caller who leaves meanwhile waits until it has come to its end."""
+        task = self._beginning[run] = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: self._beginning.pop(run, None))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
+
+    async def begun(self, run: str) -> None:
+        """Wait while a run is being written down and started, so that asking for it again finds it, or doesn't."""
+        if (task := self._beginning.get(run)) is not None:
+            await asyncio.wait([task])
 
     def create(self, record: RunRecord) -> int:
         """Write a run down and return its held lock; raises UsageError when its id is taken, HostUnsuitable for a disk.

@@ -120,6 +120,7 @@ async def _detach(
     try:
         if wanted.check or wanted.streams_stdin:
             raise UsageError("check mode and streamed input don't go with detach", hint="give the input in the step")
+        await detached.store.begun(wanted.run)
         known = detached.store.record(wanted.run)
         if known is not None:
             if (known.principal, known.request) != (asker.principal, request_digest(step)):
