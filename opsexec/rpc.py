@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from opsexec.capability import Requirement
 from opsexec.default_audit import default_audit
 from opsexec.digest import differ
-from opsexec.errors import ProtocolError, UsageError
+from opsexec.errors import LimitExceeded, ProtocolError, StepTimeout, UsageError
 from opsexec.executor import LogSink, RunOutput, Stream, TtySession
 from opsexec.handlers.context import Context, Outcome
 from opsexec.handlers.registry import Handler, handler_of
@@ -20,6 +21,7 @@ from opsexec.hosts.agent_aside import wait_until_ended
 from opsexec.hosts.agent_exchange import Exchange, request_head
 from opsexec.hosts.agent_host import AgentHost, UnixWay, Way
 from opsexec.hosts.agent_http import chunk
+from opsexec.hosts.far_run import no_word_of_end
 from opsexec.hosts.port import ProcessExit
 from opsexec.principal import local_principal
 from opsexec.recorder import Recorder
@@ -94,9 +96,12 @@ class AgentRpc(HostExecutor):
                 whole = request_head("POST", "/v1/steps", None) + chunk(request)
             try:
                 end = await exchange.run(whole, context.stdin, context.timeout_s)
-            except BaseException:  # a cancellation as well: the agent may still be at it
+            except BaseException as error:  # a cancellation as well: the agent may still be at it
+                unheard = exchange.unheard
                 if link.lost is not None and not self._agent.way.half_closes:
-                    await wait_until_ended(self._agent.way, self.host, context.run)
+                    unheard = not await wait_until_ended(self._agent.way, self.host, context.run)
+                if unheard and isinstance(error, (asyncio.CancelledError, StepTimeout, LimitExceeded)):
+                    raise no_word_of_end(self.host) from error
                 raise
         if not isinstance(end, Result):
             raise ProtocolError("the agent started a run instead of doing the step", host=self.host)

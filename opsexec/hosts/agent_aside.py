@@ -12,8 +12,8 @@ from opsexec.wire import Result
 AGAIN_S = 0.05
 
 
-async def wait_until_ended(way: Way, host: str, run: str) -> None:
-    """Return once the agent lists the run no longer, or can't be asked, or LEAVE_S seconds have passed.
+async def wait_until_ended(way: Way, host: str, run: str) -> bool:
+    """Return once the agent lists the run no longer; False when it can't be asked, or LEAVE_S seconds have passed.
 
     For ways that carry no half close: the agent hears that the whole link is gone, and ends the run by itself.
     """
@@ -26,7 +26,8 @@ async def wait_until_ended(way: Way, host: str, run: str) -> None:
             finally:
                 link.abort(ConnectionLost("left by the caller", host=host))
     except (OpsError, TimeoutError):
-        return  # what is raised already says why the run was left; this can't be told better
+        return False
+    return True
 
 
 async def _goes_on(exchange: Exchange, run: str) -> bool:

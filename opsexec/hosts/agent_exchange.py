@@ -90,6 +90,8 @@ class Exchange:
         self._left = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.headers: Mapping[str, str] = {}
+        self.unheard = False
+        """Whether it was left, and the agent didn't say that what it did has ended."""
         self.on_frame: Callable[[int, int], None] | None = None
         """Told, for each piece of output, how many bytes of output came up to its end, and `offset`."""
         self.end_input: Callable[[], None] | None = None
@@ -105,7 +107,7 @@ class Exchange:
 
         Raises what the agent answers, ConnectionLost when it goes away, StepTimeout when it is late with the word that
         `timeout_s` seconds passed, and what the sink or `stdin` raise. However it is left, what it had the agent do has
-        ended by then, if the agent could still be told; and the link is either ready for the next request or dropped.
+        ended by then, unless it is `unheard`; and the link is either ready for the next request or dropped.
         """
         link = self._link
         self._later("watch", BEAT_S, self._watch)
@@ -120,7 +122,7 @@ class Exchange:
             await self._over
         except BaseException:  # a cancellation as well: the agent ends what it does
             self._left = True
-            await link.leave(LEAVE_S)
+            self.unheard = not await link.leave(LEAVE_S)
             raise
         finally:
             for timer in self._timers.values():

@@ -137,14 +137,14 @@ class AgentLink(asyncio.Protocol):
         """True when the next request may go out on it."""
         return self.lost is None and self._parser is None and not self._held
 
-    async def leave(self, within_s: float) -> None:
-        """Tell the agent to end what it does for this link, wait until it has, and drop the link.
+    async def leave(self, within_s: float) -> bool:
+        """Tell the agent to end what it does for this link, wait until it has, and drop the link; False: it didn't say.
 
         Half a close is how it is told: the other half still brings its answer, which nobody reads any more.
         """
         if self._on_end is None or self.lost is not None:
             self.abort(ConnectionLost("left by the caller", host=self._host))
-            return
+            return True
         assert self._transport is not None
         self.release()
         self._transport.write_eof()
@@ -152,9 +152,10 @@ class AgentLink(asyncio.Protocol):
             async with asyncio.timeout(within_s):
                 await self._ended.wait()
         except TimeoutError:
-            return
+            return False
         finally:
             self.abort(ConnectionLost("left by the caller", host=self._host))
+        return True
 
     def abort(self, error: OpsError) -> None:
         """Drop the connection: the agent ends what it runs for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import Shell, Tty
+from opsexec import ConnectionLost, Exec, Shell, Tty
+from opsexec.hosts import agent_exchange
 from opsexec.steps.base import Step
 from opsexec.wire import ERROR, HEAD_BYTES, STDIN, encode_request, frame
+from tests.parts.agent_calls import rpc
 from tests.parts.fake_localapi import FakeLocalApi, whois_answer
 from tests.parts.free_port import free_port
 from tests.parts.ops_agent import EVERYTHING, OpsAgent
@@ -65,6 +68,30 @@ async def on_tailnet(tmp_path: Path) -> AsyncIterator[tuple[FakeLocalApi, OpsAge
             yield fake, running
         finally:
             await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+@pytest.mark.parametrize("how", ["it is cancelled", "its deadline passes"])
+async def test_of_an_agent_that_stands_still_no_step_is_said_to_have_ended(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_exchange, "GRACE_S", 0.3)
+    monkeypatch.setattr(agent_exchange, "LEAVE_S", 0.3)
+    number = f"66.{secrets.randbelow(10**6):06}"
+    with OpsAgent() as agent:
+        async with rpc(agent) as ex:
+            step = Exec(["sleep", number], timeout_s=1.0 if how == "its deadline passes" else None)
+            running = asyncio.create_task(ex.run(step))
+            await eventually(lambda: processes_with_argument(number), within_s=10, what="it runs")
+            agent.send(signal.SIGSTOP)
+            try:
+                if how == "it is cancelled":
+                    running.cancel()
+                with pytest.raises(ConnectionLost, match="no word"):
+                    await asyncio.wait_for(running, 10)
+                assert processes_with_argument(number)
+            finally:
+                agent.send(signal.SIGCONT)
+            await eventually(lambda: not processes_with_argument(number), within_s=10, what="its tree ends")
 
 
 async def test_a_terminal_ends_with_its_callers_rights_and_says_why(
