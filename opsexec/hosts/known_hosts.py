@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 HostKeys = Literal["strict", "accept-new"]
 
+TRIES, TRIES_HELD = 100, 3
+_kept_locked: set[Path] = set()
+
 
 @lru_cache(maxsize=64)
 def _read(path: str, stamp: tuple[int, int]) -> asyncssh.SSHKnownHosts:
@@ -61,15 +64,21 @@ def _readable(line: str) -> bool:
     return True
 
 
-def _lock(fd: int) -> None:
-    """Lock the file against other logins that learn a key. Raises OSError when someone keeps it locked for a second."""
-    for _ in range(100):
+def _lock(fd: int, path: Path) -> None:
+    """Lock the file against other logins that learn a key. Raises OSError when someone keeps it locked for a second.
+
+    Nothing else goes on meanwhile: of a file that was kept locked when it was last asked for, far less is waited.
+    """
+    for _ in range(TRIES_HELD if path in _kept_locked else TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
         except BlockingIOError:
             time.sleep(0.01)  # who holds it writes one line
-    raise OSError(errno.EWOULDBLOCK, "another process keeps it locked")
+        else:
+            _kept_locked.discard(path)
+            return
+    _kept_locked.add(path)
+    raise OSError(errno.EWOULDBLOCK, f"another process keeps it locked: fuser {path} says which")
 
 
 class HostKeyCheck(asyncssh.SSHClient):
@@ -150,7 +159,7 @@ class HostKeyCheck(asyncssh.SSHClient):
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file, and forgets")
-            _lock(fd)
+            _lock(fd, path)
             self.lookup(*self._asked)
             if self.known or self.revoked:
                 return key in self.known and key not in self.revoked

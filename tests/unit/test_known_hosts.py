@@ -6,6 +6,7 @@ import base64
 import fcntl
 import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from opsexec.hosts.known_hosts import HostKeyCheck
+from opsexec.hosts.known_hosts import TRIES, HostKeyCheck
 
 BEFORE = "# my hosts\n"
 
@@ -259,6 +260,22 @@ def test_a_file_that_somebody_keeps_locked_learns_no_key(tmp_path: Path) -> None
         assert not asked(check, a_key())
     assert known.read_text() == ""
     assert "can't be remembered" in check.rejection("web1").message
+
+
+def test_many_hosts_whose_keys_a_locked_file_should_learn_hold_everybody_up_for_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    known = tmp_path / "known_hosts"
+    with known.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for number in range(20):
+            check = HostKeyCheck([str(known)], "accept-new")
+            assert not asked(check, a_key(), f"web{number}")
+            assert f"fuser {known}" in check.rejection("web").message
+    assert len(naps) < 2 * TRIES
+    assert asked(HostKeyCheck([str(known)], "accept-new"), a_key())
 
 
 def test_a_last_line_without_an_end_is_ended_first(tmp_path: Path) -> None:
