@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 LOOK_S = 0.1
 """Seconds between looks at runs that go on; a follower of a run's output looks twice as often."""
 
+LATE_S = 2.0
+"""Seconds a runner may be late with the end of a run whose time is up before it is taken for stopped, and woken."""
+
 FOLLOW_BLOCK = 256 << 10
 
 
@@ -88,6 +91,7 @@ class Starter(HostExecutor):
             step=redact(step),
             begun=time.time(),
             request=request_digest(step),
+            timeout_s=timeout_s,
         )
         _, base = self._admit(step)
 
@@ -142,6 +146,7 @@ class Detached:
         self._audit = audit
         self._host = host
         self._live: dict[str, RunRecord] = {}
+        self._late: dict[str, float] = {}
         self._work = asyncio.Event()
         self._settled: dict[str, asyncio.Event] = {}
         self._told: dict[str, list[asyncio.Future[RunStatus]]] = {}
@@ -174,6 +179,8 @@ class Detached:
         if record.run in self._live:
             return
         self._live[record.run] = record
+        if record.timeout_s is not None:
+            self._late[record.run] = asyncio.get_running_loop().time() + record.timeout_s + LATE_S
         self._settled[record.run] = asyncio.Event()
         self._work.set()
 
@@ -207,6 +214,8 @@ class Detached:
                     status = self.store.status(record.run)
                     if status is not None:
                         await self._settle(record, status)
+                    else:
+                        self._wake(record.run)
                 except (AuditUnavailable, OSError) as error:
                     say(f"the end of run {record.run} can't be seen to yet: {error}")
                     await asyncio.sleep(1.0)
@@ -214,6 +223,12 @@ class Detached:
                 self._work.clear()
                 continue
             await asyncio.sleep(LOOK_S)
+
+    def _wake(self, run: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now > self._late.get(run, now):
+            self._late[run] = now + LATE_S
+            self.store.wake_runner(run)
 
     async def _settle(self, record: RunRecord, status: RunStatus) -> None:
         if status == LOST:
@@ -224,6 +239,7 @@ class Detached:
         await asyncio.to_thread(self.store.settle, record.run, status)
         self._recorded.discard(record.run)
         del self._live[record.run]
+        self._late.pop(record.run, None)
         self._settled.pop(record.run).set()
         for told in self._told.pop(record.run, ()):
             if not told.done():

@@ -39,7 +39,7 @@ WAIT_S = 1.0
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` holds. `request`: sha256 of what was asked: asking again is told from asking otherwise.
 
-    `mark`: what the run's processes carry.
+    `mark`: what the run's processes carry. `timeout_s`: its runner ends it after so many seconds.
     """
 
     run: str
@@ -49,6 +49,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     step: dict[str, Any]
     begun: float
     request: str
+    timeout_s: float | None = None
 
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,14 +167,21 @@ class RunStore:
 
     def end_runner(self, run: str) -> None:
         """Ask a run's runner to end it; a runner that has gone, or is still starting, is left alone."""
+        self._tell_runner(run, signal.SIGTERM)
+
+    def wake_runner(self, run: str) -> None:
+        """Have a runner that was stopped go on; nothing comes of it for any other."""
+        self._tell_runner(run)
+
+    def _tell_runner(self, run: str, *signals: signal.Signals) -> None:
         if not self.is_alive(run):
             return
         try:
             pid, start = (self.path(run) / "runner").read_text().split()
         except (FileNotFoundError, ValueError):
             return
-        send(int(pid), start, signal.SIGTERM)
-        send(int(pid), start, signal.SIGCONT)  # one that was stopped takes no other signal
+        for number in (*signals, signal.SIGCONT):  # one that was stopped takes no other signal
+            send(int(pid), start, number)
 
     def is_alive(self, run: str) -> bool:
         """True while someone holds the run's lock."""

@@ -190,6 +190,15 @@ async def test_a_run_whose_runner_was_stopped_is_ended_on_request_too(own_agent:
             await ex.attach(run)
 
 
+async def test_a_run_whose_program_stops_its_runner_ends_at_its_deadline_all_the_same(own_agent: OpsAgent) -> None:
+    async with rpc(own_agent) as ex:
+        run = await ex.start(Shell("test.stops", "kill -STOP $PPID; echo stopped; exec sleep 300", timeout_s=1))
+        async with asyncio.timeout(20):
+            with pytest.raises(StepTimeout):
+                await ex.attach(run)
+    assert [each["error"] for each in outcomes(own_agent, run)] == ["timeout"]
+
+
 async def test_a_signal_reaches_the_program_of_a_run(ops_agent: OpsAgent) -> None:
     async with rpc(ops_agent) as ex:
         run = await ex.start(
