@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bottle.backends.base import Place
+from bottle.backends.by_name import backend
 from bottle.errors import HostUnready
 from bottle.plan import BottlePlan
 from bottle.runtime import GitRuntime, Runtime
@@ -138,6 +140,21 @@ def _first(host: Host, plan: BottlePlan) -> str:
             needs.append(f"fs.read:{place.removesuffix('-egress')}/**")
     rest = f"`bottle capabilities {plan.agent} --host {host.url}` then prints the rest"
     return f"grant {', '.join(needs)} to look; {rest}"
+
+
+async def ask_engine(host: Host, plan: BottlePlan, place: Place) -> None:
+    """Ask a host's container engine, where the plan needs one, whether it answers: nothing is changed there.
+
+    Raises HostUnsuitable where it doesn't. A host that grants no such question is asked by the launch itself.
+    """
+    ending = (step for phase in backend(plan.backend).surroundings(plan, place) for step in phase.ending)
+    question = next(ending, None)
+    if question is None:
+        return
+    granted = CapabilitySet.of(*least(question.requires()))
+    async with executor(host, granted, None, plan.identity) as ex:
+        with contextlib.suppress(CapabilityDenied):
+            await ex.run(question, check=True)
 
 
 async def _missing(ex: HostExecutor, directory: str, home: str | None) -> tuple[str, ...]:

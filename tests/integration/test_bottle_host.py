@@ -315,6 +315,22 @@ def test_a_host_that_isn_t_there_is_a_sentence(far: Far, tmp_path: Path) -> None
     assert (ended.code, "Traceback" in ended.stderr, time.monotonic() - begun < 30) == (3, False, True)
 
 
+def test_a_host_without_a_container_engine_is_told_before_anything_is_made(far: Far, tmp_path: Path) -> None:
+    """Neither there nor here: a record would stay, with a host that can't be cleaned."""
+    require_sshd()
+    config = tmp_path / "config"
+    with Sshd(extra=[f"SetEnv DOCKER_HOST=unix://{tmp_path}/none.sock"]) as server:
+        config.write_text(server.endpoint().config_block("far"))
+        far.bottles.root.bottle("dev", "agent_provider: {template: command, dockerfile: agent.Dockerfile}\n")
+        (far.bottles.root.path / "agent.Dockerfile").write_text("FROM scratch\n")
+        words = ["start", "worker", "--backend", "docker", *far.options("ssh://far", "--ssh-config", str(config))]
+        refused = far.bottles.command(*words, "-y", "--", "true")
+        assert (refused.returncode, f"{tmp_path}/none.sock can't be reached" in refused.stderr) == (3, True)
+        assert "undoing" not in refused.stderr
+        assert json.loads(far.bottles.command("list", "--all", "--json").stdout)["bottles"] == []
+        assert list(far.directory.iterdir()) == []
+
+
 def begin(far: Far, url: str, *more: str) -> tuple[subprocess.Popen[str], str]:
     """Start a bottle on a host and leave it running."""
     launcher = subprocess.Popen(
