@@ -149,6 +149,15 @@ class Groups:
         for path in self._paths:
             _write(path + "/cgroup.procs", "0")
 
+    def killed(self) -> int:
+        """Return how many processes inside the kernel has ended because the group's memory was used up."""
+        found = 0
+        for path in self._paths:
+            for line in (*lines(path + "/memory.events"), *lines(path + "/memory.oom_control")):
+                name, _, value = line.partition(" ")
+                found += int(value) if name == "oom_kill" else 0
+        return found
+
     def end(self) -> None:
         """Kill what is still inside, and remove them."""
         until = time.monotonic() + EMPTY_S

@@ -68,6 +68,9 @@ def main(argv: Sequence[str]) -> None:
     groups = Groups(wanted.name, limits) if by is None else Scope(wanted.name, limits, by)
     try:
         status = _keep(wanted, words, groups)
+        killed = groups.killed() if status else 0
+        if killed:
+            _say(wanted.name, f"its memory was used up: the kernel has ended {killed} of its processes")
     finally:
         for each in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)  # the sandbox is gone, and its number may be another's soon

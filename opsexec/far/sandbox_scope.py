@@ -114,6 +114,10 @@ class Scope:
                 self.failed = "it was not put into the scope in time"
             time.sleep(0.005)
 
+    def killed(self) -> int:
+        """Return 0: what the kernel counted goes with the scope."""
+        return 0
+
     def end(self) -> None:
         """Nothing: whoever is inside ends with the sandbox's first process, and the manager takes the rest away."""
 
