@@ -24,6 +24,9 @@ from opsexec.runbook.masking import Masker
 from opsexec.runbook.resume import JournalState, read_journal
 from opsexec.state_home import state_home
 
+LOOK_S = 0.25
+"""Seconds that a journal may be locked by somebody who only looks whether its run goes on."""
+
 _RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}\Z")
 
 
@@ -117,13 +120,19 @@ class Journal:
             raise UsageError(f"{path} may be written by others", hint="look at it, and start a new run")
 
     def _lock(self, path: Path) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise UsageError(
-                f"run {path.stem} is going on in another process", hint="wait for it, or end it"
-            ) from error
+        """Take the run's lock, unless another process has it for longer than `opsexec runs list` looks."""
+        end = time.monotonic() + LOOK_S
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as error:
+                if isinstance(error, BlockingIOError) and time.monotonic() < end:
+                    time.sleep(LOOK_S / 20)
+                    continue
+                self.close()
+                text = f"run {path.stem} is going on in another process"
+                raise UsageError(text, hint=f"wait for it, or end it (fuser {path})") from error
 
     def record(self, kind: str, /, **fields: Any) -> None:
         """Write one record at once; raises JournalUnavailable when it can't (a full disk, a journal that is gone)."""

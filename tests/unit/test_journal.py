@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opsexec.errors import OpsError
+from opsexec.errors import OpsError, UsageError
 from opsexec.inventory import Inventory, InventoryHost
 from opsexec.runbook import Journal, Runbook, RunOptions, execute
 from opsexec.runbook.journal import JournalUnavailable, journal_dir, new_run_id
@@ -154,6 +157,26 @@ def test_a_second_resume_sees_what_the_first_one_did(tmp_path):
     _, ran = run(tmp_path, resume=report.run)
     assert ran == {"a": [], "b": []}
     assert again.run == last.run == report.run
+
+
+def test_a_run_that_somebody_looks_at_just_then_can_be_gone_on_with(tmp_path, monkeypatch):
+    report, _ = run(tmp_path, failing="s1")
+    looking = os.open(tmp_path / f"{report.run}.jsonl", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))
+    again, ran = run(tmp_path, resume=report.run)
+    os.close(looking)
+    assert again.exit_code == 0
+    assert ran["a"] == ["s1", "s2", "s3"]
+
+
+def test_a_run_whose_journal_somebody_keeps_locked_is_not_gone_on_with_and_says_how_to_find_who(tmp_path):
+    report, _ = run(tmp_path, failing="s1")
+    with (tmp_path / f"{report.run}.jsonl").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="is going on in another process") as caught:
+            run(tmp_path, resume=report.run)
+    assert f"fuser {tmp_path}/{report.run}.jsonl" in str(caught.value.hint)
 
 
 def test_the_journal_is_private_and_begins_with_its_header(tmp_path):
