@@ -100,7 +100,8 @@ class AgentRpc(HostExecutor):
                 unheard = exchange.unheard
                 if link.lost is not None and not self._agent.way.half_closes:
                     unheard = not await wait_until_ended(self._agent.way, self.host, context.run)
-                if unheard and isinstance(error, (asyncio.CancelledError, StepTimeout, LimitExceeded)):
+                left = isinstance(error, asyncio.CancelledError) and step.family == "process"
+                if unheard and (left or isinstance(error, (StepTimeout, LimitExceeded))):
                     raise no_word_of_end(self.host) from error
                 raise
         if not isinstance(end, Result):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import ConnectionLost, Exec, Shell, Tty
+from opsexec import ConnectionLost, Exec, Facts, Shell, Tty
 from opsexec.hosts import agent_exchange
 from opsexec.steps.base import Step
 from opsexec.wire import ERROR, HEAD_BYTES, STDIN, encode_request, frame
@@ -92,6 +92,22 @@ async def test_of_an_agent_that_stands_still_no_step_is_said_to_have_ended(
             finally:
                 agent.send(signal.SIGCONT)
             await eventually(lambda: not processes_with_argument(number), within_s=10, what="its tree ends")
+
+
+async def test_who_only_reads_leaves_an_agent_that_stands_still_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_exchange, "LEAVE_S", 0.3)
+    with OpsAgent() as agent:
+        async with rpc(agent) as ex:
+            await ex.run(Facts())
+            agent.send(signal.SIGSTOP)
+            try:
+                reading = asyncio.create_task(ex.run(Facts()))
+                await asyncio.wait([reading], timeout=0.1)
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.wait_for(reading, 10)
+            finally:
+                agent.send(signal.SIGCONT)
 
 
 async def test_a_terminal_ends_with_its_callers_rights_and_says_why(
