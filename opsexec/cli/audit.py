@@ -177,7 +177,10 @@ def _distrusted(args: argparse.Namespace, signed: Any) -> str | None:
 
 
 def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], None] | None) -> Any:
-    """Have an agent read its audit; returns the step's answer. `each` is given every record."""
+    """Have an agent read its audit; returns the step's answer. `each` is given every record.
+
+    Raises SystemExit where a signal ended it: that says nothing about the audit.
+    """
     from opsexec.cli.agents import open_agent
     from opsexec.cli.drive import drive
     from opsexec.sinks import LineSink
@@ -194,9 +197,9 @@ def _read(args: argparse.Namespace, step: Any, each: Callable[[dict[str, Any]], 
             answer.append((await agent.run(step, LineSink(take))).value)
         return OK
 
-    code = drive(work)
+    code = drive(work, when_left="the audit was not read to its end")
     if code != OK:
-        raise OpsError("the audit was not read to its end")
+        raise SystemExit(code)
     return answer[0]
 
 

@@ -332,6 +332,21 @@ def test_a_hosts_audit_is_read_checked_and_vouched_for(tmp_path: Path) -> None:
         assert (cut.returncode, "not in order" in error_lines(cut)[0]) == (1, True)
 
 
+def test_an_interrupted_look_at_a_hosts_audit_is_none_that_found_something(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    with OpsAgent() as agent:
+        agent.send(signal.SIGSTOP)
+        try:
+            with cli.start("audit", "verify", agent.url) as looking:
+                eventually_now(lambda: cli.audit.exists() and cli.audit.stat().st_size, within_s=20, what="it asks")
+                looking.send_signal(signal.SIGINT)
+                _, said = looking.communicate(timeout=20)
+        finally:
+            agent.send(signal.SIGCONT)
+    assert looking.returncode == 130
+    assert said == b"opsexec: interrupted by SIGINT: the audit was not read to its end\n"
+
+
 def test_who_may_not_read_the_audit_is_refused(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     with OpsAgent([{"principal": ME, "capabilities": ["audit.read:verify"]}]) as agent:
