@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from opsexec.errors import ConnectionLost, HostUnsuitable, UsageError
+from opsexec.errors import ConnectionLost, HostUnreachable, HostUnsuitable, UsageError
 from opsexec.hosts.port import Behind
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ async def _ask(connection: asyncssh.SSHClientConnection, host: str) -> str:
     """Return where the login's engine listens, once a connection to it came about."""
     import asyncssh
 
+    path = None
     try:
         async with asyncio.timeout(PROBE_S):
             said = await connection.run(f"printenv {VARIABLE}", check=False, encoding=None)
@@ -93,10 +94,13 @@ async def _ask(connection: asyncssh.SSHClientConnection, host: str) -> str:
             writer.close()
     except TimeoutError as error:
         raise HostUnsuitable(f"its container engine can't be reached within {PROBE_S:g} s", host=host) from error
-    except asyncssh.ChannelOpenError as error:
+    except asyncssh.Error as error:
+        if connection.is_closed() or not isinstance(error, asyncssh.ChannelOpenError):
+            raise ConnectionLost(f"the connection was lost: {error.reason}", host=host, hint="try again") from error
+        if path is None:
+            text = f"the host refused a session: {error.reason}"
+            raise HostUnreachable(text, host=host, hint="see MaxSessions in its sshd_config") from error
         text = f"its container engine at {path} can't be reached: {error.reason}"
         hint = f"dockerd, {VARIABLE}, the login's right to the socket, sshd's AllowStreamLocalForwarding: is all there?"
         raise HostUnsuitable(text, host=host, hint=hint) from error
-    except asyncssh.Error as error:
-        raise ConnectionLost(f"the connection was lost: {error.reason}", host=host, hint="try again") from error
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import sys
 import threading
@@ -14,9 +15,17 @@ import pytest
 
 from opsexec import CapabilitySet, LocalExec, connect
 from opsexec.engine import client
-from opsexec.errors import HostUnsuitable, OpsError, ProtocolError, StepTimeout, UsageError
+from opsexec.errors import (
+    ConnectionLost,
+    HostUnreachable,
+    HostUnsuitable,
+    OpsError,
+    ProtocolError,
+    StepTimeout,
+    UsageError,
+)
 from opsexec.host_executor import HostExecutor
-from opsexec.steps import ContainerInspect, ContainerList, ContainerRun, NetworkCreate
+from opsexec.steps import ContainerInspect, ContainerList, ContainerRun, NetworkCreate, ReadFile
 from opsexec.testing import MemoryAudit
 from tests.integration.conftest import require_sshd
 from tests.parts.container_engine import OURS, TINY
@@ -177,3 +186,36 @@ async def test_over_ssh_a_server_that_forwards_no_socket_is_said(place):
                 with pytest.raises(OpsError, match="can't be reached") as caught:
                     await ex.run(STEPS[0])
     assert "AllowStreamLocalForwarding" in (caught.value.hint or "")
+
+
+async def test_over_ssh_a_server_without_a_session_for_the_question_is_said(place):
+    """The one session it has is the other steps'."""
+    require_sshd()
+    with Sshd(max_sessions=1) as sshd:
+        async with behind(sshd) as ex:
+            await ex.run(ReadFile("/etc/hostname"))
+            with pytest.raises(HostUnreachable, match="refused a session") as caught:
+                await ex.run(STEPS[0])
+    assert "MaxSessions" in (caught.value.hint or "")
+
+
+async def test_over_ssh_a_connection_that_is_cut_while_the_engine_is_looked_for_is_lost(tmp_path):
+    """However far the question has come: it is no engine that isn't there, and no error of ours."""
+    require_sshd()
+    talks = tmp_path / "talks"
+    os.mkfifo(talks)  # the question isn't answered before somebody reads it
+    with Sshd(extra=[f"ForceCommand echo asked > {talks}; exec sleep 60"]) as sshd:
+        async with behind(sshd) as ex:
+            asking = asyncio.ensure_future(ex.run(STEPS[0]))
+            assert await asyncio.to_thread(talks.read_text) == "asked\n"
+            sshd.kill_connections()
+            with pytest.raises(ConnectionLost):
+                await asking
+
+
+def behind(sshd: Sshd) -> HostExecutor:
+    at = sshd.endpoint()
+    return connect(
+        at.url, capabilities=CapabilitySet.everything(), audit=MemoryAudit(), config_files=(),
+        identity_files=[str(at.identity)], known_hosts=str(at.known_hosts),
+    )  # fmt: skip
