@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from opsexec.errors import HostUnreachable
+from opsexec.errors import ConnectionLost, HostUnreachable
 from opsexec.hosts.asyncssh_loader import asyncssh
 from opsexec.hosts.bootstrap import opening
 from opsexec.hosts.bridge import Bridge, Wire
@@ -38,6 +38,9 @@ async def sync_over_ssh(host: SshHost, plan: SyncPlan) -> SyncResult:
         except TimeoutError:
             raise HostUnreachable(f"no channel for the copy within {OPEN_S:g} s", host=host.name) from None
         except asyncssh.Error as error:
+            if connection.is_closed():
+                text = f"the connection was lost before the copy began: {error.reason}"
+                raise ConnectionLost(text, host=host.name, hint="nothing was copied; try again") from error
             text = f"the host refused a channel: {error.reason}"
             raise HostUnreachable(text, host=host.name, hint="see MaxSessions in its sshd_config") from error
         wire = _ChannelWire(channel)
@@ -57,7 +60,7 @@ async def _open(
         try:
             return await open_channel(connection, session, line)
         except asyncssh.ChannelOpenError:
-            if loop.time() > until:
+            if connection.is_closed() or loop.time() > until:
                 raise
         await asyncio.sleep(0.05)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec import ConnectionLost, Exec, HostUnreachable, MakeDir, OpsError, Shell
+from opsexec import ConnectionLost, Exec, HostUnreachable, MakeDir, OpsError, Push, Shell
 from opsexec.executor import RunOutput, Stream
 from opsexec.far.frames import LEASE_S
 from opsexec.hosts.far_run import END_WAIT_S
@@ -98,6 +98,20 @@ async def test_a_step_right_after_the_kill_works_or_is_a_typed_error(server: Ssh
             server.kill_connections()
             (outcome,) = await asyncio.wait_for(asyncio.gather(ex.run(TRUE), return_exceptions=True), 20)
             assert isinstance(outcome, HostUnreachable | RunOutput)
+
+
+async def test_a_connection_killed_before_a_copy_has_its_channel_is_lost(ssh_root: Target, tmp_path: Path) -> None:
+    """The server has no channel to give at that moment, and that isn't what is told."""
+    require_sshd()
+    (tmp_path / "file").write_text("x")
+    with Sshd(max_sessions=1) as server:
+        async with over_ssh("host", server.endpoint(), ssh_root.audit).connect() as ex:
+            await ex.run(TRUE)
+            copying = asyncio.create_task(ex.run(Push(f"{tmp_path}/file", f"{tmp_path}/copy")))
+            await eventually(lambda: "no more sessions" in server.log(), within_s=20, what="it is refused once")
+            server.kill_connections()
+            assert "before the copy began" in (await lost(copying)).message
+    assert not (tmp_path / "copy").exists()
 
 
 async def test_closing_ends_the_steps_that_are_still_logging_in(
