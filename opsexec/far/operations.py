@@ -1,7 +1,7 @@
 """The operations a host can be asked for: `OPERATIONS[name](args) -> answer`, messages of byte strings both.
 
-A family's module is loaded when its first operation is called. Grants travel with every call as one packed
-item (`far.message.pack_layers`) and are checked on the place the path leads to. Every error is a FarError.
+A family's module is loaded when its first operation is called, or by `load`. Grants travel with every call as one
+packed item (`far.message.pack_layers`) and are checked on the place the path leads to. Every error is a FarError.
 """
 
 from __future__ import annotations
@@ -106,3 +106,30 @@ OPERATIONS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "list_tree": named(_list_tree, "list"),
     "ping_socket": named(_ping_socket, "ping"),
 }
+
+FAMILIES = {
+    "read_file": "files",
+    "stat": "files",
+    "write_file": "writing",
+    "remove": "removal",
+    "move_file": "moving",
+    "make_dir": "files",
+    "link": "files",
+    "set_mode": "files",
+    "facts": "facts",
+    "observe": "observe",
+    "survey": "survey",
+    "list_tree": "listing",
+    "ping_socket": "socket_ping",
+}
+"""Which module of this package an operation is in."""
+
+
+def load(name: str) -> None:
+    """Load an operation's family; what can't be loaded, or is no operation, is told when it is called."""
+    from contextlib import suppress
+    from importlib import import_module
+
+    if name in FAMILIES:
+        with suppress(ImportError):
+            import_module("opsexec.far." + FAMILIES[name])

@@ -28,7 +28,14 @@ def perform(items: list[bytes]) -> bytes:
 
 
 def perform_in_child(items: list[bytes]) -> tuple[int, int]:
-    """Fork a child that performs a call; returns (its pid, the pipe on which `perform`'s answer comes)."""
+    """Fork a child that performs a call; returns (its pid, the pipe on which `perform`'s answer comes).
+
+    What it performs is loaded before that, once: a child that had to would compile it anew at every call.
+    """
+    from opsexec.far.operations import load
+
+    if items:
+        load(items[0].decode("ascii", "replace"))
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
