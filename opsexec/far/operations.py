@@ -126,10 +126,16 @@ FAMILIES = {
 
 
 def load(name: str) -> None:
-    """Load an operation's family; what can't be loaded, or is no operation, is told when it is called."""
+    """Load an operation's family, and what most answers are written with.
+
+    What can't be loaded, or is no operation, is told when it is called.
+    """
     from contextlib import suppress
     from importlib import import_module
 
     if name in FAMILIES:
         with suppress(ImportError):
             import_module("opsexec.far." + FAMILIES[name])
+            import_module("json")
+            if name == "stat":
+                import_module("hashlib")
