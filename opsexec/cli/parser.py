@@ -134,7 +134,10 @@ def _refuse(word: str, args: argparse.Namespace) -> NoReturn:
         if parser is None
         else [name for action in parser._actions for name in action.option_strings]
     )
-    raise UsageError(f"unknown option {word.partition('=')[0][:60]!r}", hint=nearest(word, known, prog))
+    option = word.partition("=")[0]
+    if parser is not None and option in known:
+        raise UsageError(f"{option} is before the command it belongs to", hint=f"write it after it: {prog} {option}")
+    raise UsageError(f"unknown option {option[:60]!r}", hint=nearest(word, known, prog))
 
 
 class _Version(argparse.Action):

@@ -74,6 +74,11 @@ def test_the_name_of_every_command_stands_in_the_module_that_is_loaded_for_it() 
         (["exec", "web", "--timeout", "soon"], "'soon' is not a positive number of seconds", None),
         (["exec", "web", "--sudo", "--as", "bob"], "not allowed with argument --sudo", None),
         (["--jsn"], "unknown option '--jsn'", None),
+        (
+            ["--json", "exec", "web", "--", "ls"],
+            "--json is before the command it belongs to",
+            "write it after it: opsexec exec --json",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_answered_with_what_is_wrong_and_what_to_do(words, message, hint) -> None:
