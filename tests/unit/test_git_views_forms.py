@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
@@ -70,8 +71,31 @@ def test_each_run_is_found_where_its_form_finds_one(name: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("name", list(RUNS))
+TABLES = {
+    **RUNS,
+    "printable": (git_views._PRINTABLE, 10, git_views._PRINTABLE_RUNS),
+    "base32": (git_views._BASE32[0], 16, git_views._RUNS32[0]),
+    "small base32": (git_views._BASE32[1], 16, git_views._RUNS32[1]),
+}
+
+
+@pytest.mark.parametrize("name", list(TABLES))
 def test_a_table_knows_exactly_the_characters_of_its_form(name: str) -> None:
-    form, least, table = RUNS[name]
+    form, least, table = TABLES[name]
     for byte in range(256):
         assert bool(table[byte]) == (form.fullmatch(bytes([byte]) * least) is not None), byte
+
+
+@pytest.mark.parametrize(
+    ("run", "value"),
+    [
+        (base64.b64encode(b"0123456789").rstrip(b"="), b"0123456789"),
+        (base64.b32encode(b"0123456789"), b"0123456789"),
+        (base64.b32encode(b"0123456789").lower(), b"0123456789"),
+        (b"0123456789".hex().encode(), b"0123456789"),
+        (b",".join([b"9"] * 12), b"\t" * 12),
+    ],
+    ids=["base64", "base32", "small base32", "hex", "numbers"],
+)
+def test_the_shortest_run_of_each_form_is_decoded(run: bytes, value: bytes) -> None:
+    assert value in b"\n".join(git_views.decoded(b"(" + run + b")"))
