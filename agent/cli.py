@@ -126,10 +126,14 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     told_early.hold()
     check = ConfigCheck.start(Path(arguments.config))  # at work while the rest of this is loaded
     silent()  # a KeyboardInterrupt in the middle of a compiled module's start has crashed the interpreter
+    from agent.say import said_all
     from agent.server import serve
 
     told()
-    _drive(serve(Path(arguments.config), check))
+    try:
+        _drive(serve(Path(arguments.config), check))
+    finally:
+        said_all()
     return 0
 
 

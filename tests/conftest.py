@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 settings.register_profile("opsexec", deadline=None, print_blob=True)
 settings.load_profile("opsexec")
 
+# The programs under test buffer what they say, as they do for everybody: without this a failing last flush is unseen.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # sshd and other daemons live here, and a plain user's PATH often lacks it.
 SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -56,10 +56,10 @@ def guarded(argv: Sequence[str] | None) -> int:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget(sys.stdout)
+        forget(sys.stdout)
         return READER_GONE
     except OSError as error:
-        _forget(sys.stdout)
+        forget(sys.stdout)
         say(OutputFailed(error))
         return COULD_NOT_RUN
     return code
@@ -124,7 +124,7 @@ def ended(error: Exception, program: str) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        _forget(sys.stdout)  # it has failed as it is: the interpreter's last flush would end it in another way
+        forget(sys.stdout)  # it has failed as it is: the interpreter's last flush would end it in another way
     return code
 
 
@@ -135,7 +135,7 @@ def _told(error: Exception, program: str) -> int:
         say(error, program)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
-        _forget(sys.stdout)
+        forget(sys.stdout)
         return READER_GONE
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = f" to {error.filename}" if error.filename else ""
@@ -169,7 +169,7 @@ def tell(sentence: str, *, hint: str | None = None, program: str = "opsexec") ->
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        _forget(sys.stderr)  # nobody can be told (the terminal is gone, its disk full): the exit code says it
+        forget(sys.stderr)  # nobody can be told (the terminal is gone, its disk full): the exit code says it
 
 
 def printable(text: str) -> str:
@@ -239,7 +239,7 @@ def _keep(text: str) -> str:
     return name
 
 
-def _forget(stream: TextIO) -> None:
+def forget(stream: TextIO) -> None:
     """Point a stream at nothing: the interpreter's last flush would complain about a reader that went."""
     null = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -260,6 +260,7 @@ __all__ = [
     "all_written",
     "await_children",
     "ended",
+    "forget",
     "guarded",
     "say",
     "tell",
