@@ -40,6 +40,7 @@ class TestWebSocketFrames:
             "DL12_text": [frame(0x1, HELD.encode())],
             "DL11_fragments": [frame(0x1, HELD[:7].encode(), fin=False), frame(0x0, HELD[7:].encode())],
             "DL11_messages": [frame(0x1, HELD[:9].encode()), frame(0x1, HELD[9:].encode()), frame(0x1, b"later")],
+            "DL11_scattered": [frame(0x1, each.encode() + b"-" * 40) for each in HELD],
             "DL12_ping": [frame(0x9, HELD.encode())],
             "DL12_pong": [frame(0xA, HELD.encode())],
             "DL12_close": [frame(0x8, struct.pack("!H", 1000) + HELD.encode())],

@@ -9,7 +9,7 @@ from mitmproxy import connection
 
 from bottle.sidecars.egress import search
 from bottle.sidecars.egress.encodings import why
-from opsexec.far.known_values import KnownValues, Stream
+from opsexec.far.known_values import OVERLAP, KnownValues, Stream
 
 MAX_CONTROL = 125
 """Bytes of a WebSocket's control frame: what is that short is searched in every layer with what was said before."""
@@ -65,4 +65,4 @@ class Sockets:
 
     def _remember(self, end: connection.Connection, whole: bytes, values: KnownValues) -> None:
         if values:
-            self._said[end.id] = whole[-values.longest :]
+            self._said[end.id] = whole[-max(values.longest, OVERLAP) :]
