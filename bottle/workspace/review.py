@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ MAX_PATCH = 256 << 20
 
 MAX_CHANGES = 10_000
 """More than anybody reads."""
+
+AT_ONCE = 8
+"""Files that are read at once: on another host each is a round trip, and a process there."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,9 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
     compared = compare(base.tree, now, ignored, asked, run)
     found = Review(compared, whole=now.whole, unreadable=now.unreadable)
     room, effort = MAX_PATCH, Effort()
-    kept: list[Change] = []
-    told: list[bytes] = []
+    chosen: list[Change] = []
     for change in compared.changes:
-        if len(kept) >= MAX_CHANGES:
+        if len(chosen) >= MAX_CHANGES:
             compared.held.append(
                 Held(change.path, change.kind, f"the patch holds {MAX_CHANGES} changes already", False)
             )
@@ -109,18 +112,35 @@ async def review(ex: Executor, workspace: str, base: Base, asked: Collection[str
                 Held(change.path, change.kind, f"the patch holds {MAX_PATCH >> 20} MiB already", False)
             )
             continue
-        old = b"" if change.old is None else base.content(change.old)
-        try:
-            change, new = await _present(ex, workspace, change)
-        except OpsError as error:
-            compared.held.append(Held(change.path, change.kind, f"it couldn't be read: {error.message}", False))
+        chosen.append(change)
+    kept: list[Change] = []
+    told: list[bytes] = []
+    async for change, new in _contents(ex, workspace, chosen):
+        if isinstance(new, OpsError):
+            compared.held.append(Held(change.path, change.kind, f"it couldn't be read: {new.message}", False))
             continue
         kept.append(change)
         found.contents[change.path] = new
-        told.append(patch_of(change, old, new, effort))
+        told.append(patch_of(change, b"" if change.old is None else base.content(change.old), new, effort))
     compared.changes = kept
     found.patch = b"".join(told)
     return found
+
+
+async def _contents(
+    ex: Executor, workspace: str, changes: Sequence[Change]
+) -> AsyncIterator[tuple[Change, bytes | OpsError]]:
+    """Yield each change, in order, with what its path holds now, or why that can't be read."""
+    for at in range(0, len(changes), AT_ONCE):
+        for each in await asyncio.gather(*(_read(ex, workspace, change) for change in changes[at : at + AT_ONCE])):
+            yield each
+
+
+async def _read(ex: Executor, workspace: str, change: Change) -> tuple[Change, bytes | OpsError]:
+    try:
+        return await _present(ex, workspace, change)
+    except OpsError as error:
+        return change, error
 
 
 async def _present(ex: Executor, workspace: str, change: Change) -> tuple[Change, bytes]:
