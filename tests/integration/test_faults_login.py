@@ -7,6 +7,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,6 +305,13 @@ async def test_a_proxy_command_that_ends_is_named(login: Login, config: Path) ->
         config.write_text(f"Host a\n  HostName 127.0.0.1\n  ProxyCommand {command}\n")
         error = await login.fails("ssh://a", config_files=[str(config)])
         assert "its ProxyCommand may have" in error.message
+    # asyncio learns of its end in a thread of its own; without that it would warn of a program that still runs.
+    await eventually(
+        lambda: not any(each.name.startswith("waitpid-") for each in threading.enumerate()),
+        within_s=10,
+        what="asyncio has heard of their ends",
+    )
+    await asyncio.sleep(0)
 
 
 # The network.
