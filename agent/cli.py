@@ -14,9 +14,10 @@ from agent.services import cli as services_cli
 from agent.tty import cli as person_cli
 from opsexec.cli.asking import ASK, add_completion, complete
 from opsexec.cli.ending import all_written, await_children, ended
-from opsexec.cli.printed_help import HelpingParser
+from opsexec.cli.printed_help import SentenceParser
 from opsexec.closed_streams import stand_in
 from opsexec.early_interrupt import silent, told
+from opsexec.errors import UsageError
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ WHOAMI_EPILOG = """examples:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = HelpingParser(
+    parser = SentenceParser(
         prog="ops-agent",
         description="The on-host half of opsexec: it proves who asks, holds the host's ceiling, runs steps, audits.",
         epilog=EPILOG,
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         told()
         with all_written():
-            return _run(parser, parser.parse_args(words))
+            return _run(parser.parse_args(words))
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last resort: each is told in a sentence, by its kind
@@ -92,7 +93,7 @@ def _drive(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.version:
         from opsexec import __version__
 
@@ -117,9 +118,7 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
         return drive(lambda: person_cli.run(arguments))  # a signal puts the terminal back, which may be raw
     if arguments.config is None:
-        parser.print_usage(sys.stderr)
-        print("ops-agent: --config FILE is missing", file=sys.stderr)
-        return 2
+        raise UsageError("--config FILE is missing, or a command", hint="see `ops-agent --help`")
     from agent import told_early
     from agent.config_child import ConfigCheck
 

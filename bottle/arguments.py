@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import Any
 
 from bottle.backends.names import BACKENDS
 from opsexec.cli.asking import add_completion
-from opsexec.cli.printed_help import HelpingParser
-from opsexec.errors import UsageError
+from opsexec.cli.printed_help import SentenceParser
 
 EPILOG = """examples:
   bottle start reviewer --cwd
@@ -58,28 +57,14 @@ EXAMPLES = {
 """What each command's help shows of it, without `bottle`."""
 
 
-class Parser(HelpingParser):
-    """argparse with errors of ours, one sentence and a hint. Options are never abbreviated: a new one changes none."""
+class Parser(SentenceParser):
+    """A command's parser, with its examples."""
 
     def __init__(self, **rest: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **rest})
+        super().__init__(**rest)
         if self.epilog is None:
             lines = EXAMPLES.get(self.prog.removeprefix("bottle").strip(), ())
             self.epilog = "\n".join(["examples:", *(f"  bottle {line}" for line in lines)]) if lines else None
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError for what argparse found wrong."""
-        where = self.prog.removeprefix("bottle").strip()
-        raise UsageError(f"{where}: {message}" if where else message, hint=f"see `{self.prog} --help`")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is none of the choices, naming the nearest one."""
-        choices = list(map(str, action.choices or ()))
-        if choices and value not in choices:
-            from opsexec.cli.command import nearest
-
-            what = "command" if action.metavar == "COMMAND" else str(action.metavar or action.dest)
-            raise UsageError(f"unknown {what} {str(value)[:60]!r}", hint=nearest(str(value), choices, self.prog))
 
 
 def parser() -> Parser:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opsexec.cli.printed_help import HelpingParser
+    from opsexec.cli.printed_help import SentenceParser
     from opsexec.rpc import AgentRpc
     from opsexec.rpc_terminals import Question
 
@@ -19,7 +19,7 @@ WAIT_S = 30
 """Seconds of one request for questions that may come."""
 
 
-def add_commands(commands: argparse._SubParsersAction[HelpingParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[SentenceParser]) -> None:
     """Add what the person on the host says and asks."""
     consent = commands.add_parser("consent", help="list the terminals that wait for your yes")
     consent.add_argument("--wait", action="store_true", help="wait until there is one")
