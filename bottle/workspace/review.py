@@ -132,8 +132,10 @@ async def _contents(
 ) -> AsyncIterator[tuple[Change, bytes | OpsError]]:
     """Yield each change, in order, with what its path holds now, or why that can't be read."""
     for at in range(0, len(changes), AT_ONCE):
-        for each in await asyncio.gather(*(_read(ex, workspace, change) for change in changes[at : at + AT_ONCE])):
-            yield each
+        async with asyncio.TaskGroup() as reading:
+            tasks = [reading.create_task(_read(ex, workspace, change)) for change in changes[at : at + AT_ONCE]]
+        for task in tasks:
+            yield task.result()
 
 
 async def _read(ex: Executor, workspace: str, change: Change) -> tuple[Change, bytes | OpsError]:
