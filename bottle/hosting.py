@@ -120,7 +120,7 @@ async def settle(
                 raise UsageError(text, hint="name another directory")
             runtime = await _runtime(ex, host, home, plan)
         except CapabilityDenied as error:
-            error.hint = _first(host, plan)
+            error.hint = _grants_to_look(host, plan)
             raise
         missing = await _missing(ex, directory, home if foresee else None)
     plain = None if user.get("uid") == 0 else (int(user.get("uid", -1)), int(user.get("gid", -1)))
@@ -131,7 +131,7 @@ async def settle(
     return host, Place(state, replace(runtime, code=f"{code}/bottle", git=git), resolve, trust, plain, missing=missing)
 
 
-def _first(host: Host, plan: BottlePlan) -> str:
+def _grants_to_look(host: Host, plan: BottlePlan) -> str:
     """Return what to grant before a host can be asked what else it must grant."""
     needs = ["facts:user"]
     for place in [clean_path(host.environment)] if host.environment else PLACES:

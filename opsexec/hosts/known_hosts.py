@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HostKeys = Literal["strict", "accept-new"]
 
 TRIES, TRIES_HELD = 100, 3
+"""How often, 10 ms apart, the file's lock is tried; and that of a file that was kept locked the last time."""
 _kept_locked: set[Path] = set()
 
 

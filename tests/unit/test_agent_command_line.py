@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.cli import main
+from tests.parts.told import is_sentence_and_hint
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,4 @@ def test_what_is_wrong_is_a_sentence_and_a_hint(
     said = capsys.readouterr()
     assert said.out == ""
     assert says in said.err
-    sentence, hint = said.err.splitlines()
-    assert sentence.startswith("ops-agent: ")
-    assert hint.startswith("  hint: ")
+    assert is_sentence_and_hint("ops-agent", said.err), said.err

@@ -15,6 +15,7 @@ from bottle.cli import COMMANDS, main
 from bottle.starting import resolve_option
 from bottle.state import Metadata, State
 from tests.parts.bottle_manifests import HomeRoot
+from tests.parts.told import is_sentence_and_hint
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +70,7 @@ def test_what_is_wrong_is_a_sentence_and_a_hint(
     said = capsys.readouterr()
     assert said.out == ""
     assert says in said.err
-    sentence, hint = said.err.splitlines()
-    assert sentence.startswith("bottle: ")
-    assert hint.startswith("  hint: ")
+    assert is_sentence_and_hint("bottle", said.err), said.err
 
 
 def test_each_command_s_help_has_examples_that_its_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
