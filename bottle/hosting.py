@@ -142,8 +142,8 @@ def _grants_to_look(host: Host, plan: BottlePlan) -> str:
     return f"grant {', '.join(needs)} to look; {rest}"
 
 
-async def ask_engine(host: Host, plan: BottlePlan, place: Place) -> None:
-    """Ask a host's container engine, where the plan needs one, whether it answers: nothing is changed there.
+async def ask_engine(host: Host | None, plan: BottlePlan, place: Place) -> None:
+    """Ask the container engine, where the plan needs one, whether it answers: nothing is changed there.
 
     Raises HostUnsuitable where it doesn't. A host that grants no such question is asked by the launch itself.
     """

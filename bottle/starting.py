@@ -219,8 +219,8 @@ def _launch(
         place = place_of(plan.identity, _runtime(plan), resolved, trust)
     else:
         host, place = asyncio.run(hosting.settle(host, plan, resolved, trust))
-        asyncio.run(hosting.ask_engine(host, plan, place))  # without one nothing is made anywhere, and nothing is left
         say(f"{'host':<13} {shown(host.url)} ({shown(place.state)})")
+    asyncio.run(hosting.ask_engine(host, plan, place))  # without one nothing is made anywhere, and nothing is left
     bounds = held_here(plan.limits) if plan.backend == "bwrap" and host is None else None
     given = skills.found(plan.skills)
     document = changed.document(plan, skills.lines(given))

@@ -77,7 +77,9 @@ def _require_trusted(path: str, host: str) -> None:
         text = f"no container engine at {path}: {os.strerror(error.errno or 0)}"
         raise HostUnsuitable(text, host=host, hint=f"is dockerd running? {VARIABLE} names another socket") from error
     if not stat.S_ISSOCK(status.st_mode) or status.st_uid not in (0, os.geteuid()):
-        raise HostUnsuitable(f"{path} is not a socket of root's or this user's own", host=host)
+        text = f"{path} is not a socket of root's or this user's own"
+        hint = f"what is sent there could be read by who made it; {VARIABLE} names another socket"
+        raise HostUnsuitable(text, host=host, hint=hint)
 
 
 async def _ask(connection: asyncssh.SSHClientConnection, host: str) -> str:

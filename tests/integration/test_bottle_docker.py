@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conftest import require
 from tests.parts.bottle_backends import Scene
-from tests.parts.bottle_engine import OUTSIDE
+from tests.parts.bottle_engine import OUTSIDE, BottleEngine
 from tests.parts.bottle_running import HELD
 from tests.parts.docker_stage import stage as stage  # a fixture, found by name
 from tests.parts.git_gate import GitGate, Work, find_gitleaks
@@ -163,18 +164,24 @@ def test_a_terminal_that_is_closed_ends_a_bottle_and_leaves_no_network(stage: Sc
         assert stage.engine.labelled(kind, "bottle.identity") == []
 
 
-def test_an_engine_that_is_not_there_is_told_and_what_cannot_be_undone_once(stage: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whose", ["nobody's", "another user's"])
+def test_an_engine_that_is_not_there_is_told_before_anything_is_written_down(
+    stage: Scene, tmp_path: Path, whose: str
+) -> None:
     bottles = stage.bottles(tmp_path / "home", dev=ROUTES)
     bottles.root.agent("worker", "bottle: dev\n")
-    there = {**bottles.environ(), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
-    argv = bottles.start_argv("worker", ["/bin/true"])
-    done = subprocess.run(argv, env=there, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
-    assert done.returncode == 3
-    *_, said, hint = done.stderr.splitlines()
-    assert "no container engine at" in said
-    assert "DOCKER_HOST" in hint
-    assert done.stderr.count("undoing") == 1
-
+    bottles.engine = BottleEngine(tmp_path, "none")
+    said = "no container engine at"
+    if whose != "nobody's":
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(bottles.engine.socket))
+        os.chown(bottles.engine.socket, 65534, 65534)
+        said = "is not a socket of root's or this user's own"
+    ended = bottles.run("worker", ["/bin/true"])
+    *_, sentence, hint = ended.stderr.splitlines()
+    assert (ended.code, said in sentence, "DOCKER_HOST" in hint) == (3, True, True), ended.stderr
+    assert "undoing" not in ended.stderr
+    assert json.loads(bottles.command("list", "--all", "--json").stdout)["bottles"] == []
 
 def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:
     """NB3: the launch looks for others, and a resume finds them again."""

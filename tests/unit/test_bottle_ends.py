@@ -305,6 +305,19 @@ async def test_the_end_of_a_bottle_leaves_no_network_that_is_in_use_a_moment_lon
 
 
 @pytest.mark.anyio
+async def test_what_cannot_be_undone_for_one_reason_is_told_once_by_what_was_made() -> None:
+    said: list[str] = []
+
+    async def run(step: Step) -> None:
+        raise HostUnsuitable("no container engine")
+
+    await taking_away.undone(
+        [("outer network", (NETWORK,) * 4), ("agent", (NETWORK,))], run, taking_away.once(said.append)
+    )
+    assert said == [f"undoing {name} failed: no container engine" for name in ("outer network", "agent")]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("away", "within_s", "told"), [(3, 60.0, ["waiting 60 s"]), (999, 0.0, ["waiting 0 s", "run on"])]
 )
