@@ -231,9 +231,11 @@ class CapabilitySet:
         return admitted
 
     def require(self, need: Requirement, *, host: str | None = None, layer: str = "caller") -> None:
-        """Raise CapabilityDenied unless the requirement is admitted."""
+        """Raise CapabilityDenied unless the requirement is admitted; it shows what the layers hold that refuse it."""
         if not self.admits(need):
-            raise CapabilityDenied(str(need), self.describe(need.verb), host=host, layer=layer)
+            refusing = [each for each in self.layers if not CapabilitySet((each,)).admits(need)]
+            short = CapabilitySet(refusing) if refusing else self
+            raise CapabilityDenied(str(need), short.describe(need.verb), host=host, layer=layer)
 
     def require_user(self, run_as: str | None, *, host: str | None = None, layer: str = "caller") -> None:
         """Raise CapabilityDenied unless every layer lets a Step run as this user (None = the login's own)."""
