@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opsexec.errors import UsageError
@@ -32,6 +33,21 @@ class SentenceParser(HelpingParser):
         """Raise UsageError for what argparse found wrong."""
         where = self.prog.partition(" ")[2]
         raise UsageError(f"{where}: {message}" if where else message, hint=f"see `{self.prog} --help`")
+
+    def parse_known_args(  # type: ignore[override]  # argparse's overloads for other namespace types are not used
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does; a word that a command doesn't know is refused by that command, and the nearest named."""
+        found, unknown = super().parse_known_args(args, namespace)
+        for word in unknown[:1]:
+            if not word.startswith("-"):
+                self.error(f"{word[:60]!r} is one argument too many")
+            from opsexec.cli.command import nearest
+
+            known = [name for action in self._actions for name in action.option_strings]
+            option = word.partition("=")[0][:60]
+            raise UsageError(f"unknown option {option!r}", hint=nearest(option, known, self.prog))
+        return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a value that is none of the choices, naming the nearest one."""

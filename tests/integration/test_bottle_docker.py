@@ -183,6 +183,7 @@ def test_an_engine_that_is_not_there_is_told_before_anything_is_written_down(
     assert "undoing" not in ended.stderr
     assert json.loads(bottles.command("list", "--all", "--json").stdout)["bottles"] == []
 
+
 def test_addresses_that_somebody_has_are_left_to_them(stage: Scene, tmp_path: Path) -> None:
     """NB3: the launch looks for others, and a resume finds them again."""
     assert stage.engine is not None

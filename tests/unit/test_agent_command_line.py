@@ -15,7 +15,7 @@ from tests.parts.told import is_sentence_and_hint
         (["--config"], "argument --config: expected one argument"),
         (["--conf", "x.toml", "whoami"], "unknown command 'x.toml'"),
         (["whomai"], "hint: did you mean `whoami`?"),
-        (["whoami", "--jsn"], "unrecognized arguments: --jsn"),
+        (["whoami", "--jsn"], "unknown option '--jsn'\n  hint: did you mean `--json`?"),
         (["check-config"], "check-config: the following arguments are required: FILE"),
         (["completion", "tcsh"], "hint: one of: bash, zsh, fish"),
         (["doctor"], "doctor needs a NAME"),

@@ -355,7 +355,8 @@ def test_a_denial_says_what_was_needed_what_was_held_and_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("path", "shown"), [("/srv/a", "nothing"), ("/etc/passwd", "fs.read:/srv/**, nothing"), ("/tmp/a", "fs.read:/srv/**")]
+    ("path", "shown"),
+    [("/srv/a", "nothing"), ("/etc/passwd", "fs.read:/srv/**, nothing"), ("/tmp/a", "fs.read:/srv/**")],
 )
 def test_a_denial_of_two_sets_shows_what_the_one_holds_that_refuses(path: str, shown: str) -> None:
     held = CapabilitySet.of("fs.read:/srv/**")
