@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from opsexec.errors import HostUnsuitable, OpsError, StepFailed
+from opsexec.errors import ConnectionLost, HostUnsuitable, OpsError, StepFailed
 from opsexec.steps import ContainerRemove, NetworkRemove, Step
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -79,7 +79,7 @@ def waited_for(
         while True:
             try:
                 return await run(step)
-            except HostUnsuitable:
+            except (HostUnsuitable, ConnectionLost):
                 if until is None:
                     until = time.monotonic() + within_s
                     say(f"the container engine went away: waiting {within_s:g} s for it, to end what may run on there")

@@ -36,7 +36,8 @@ async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
 
     Behind SSH it is a socket in a directory that only this user may enter, each connection to which is forwarded over
     the connection that is open; nothing else logs in. Raises HostUnsuitable where there is no engine, UsageError for
-    one that is to be asked over a network, or where no socket can be made here.
+    one that is to be asked over a network, or where no socket can be made here; and ConnectionLost in place of a
+    HostUnsuitable of its user's once the connection behind it is closed.
     """
     if not isinstance(host, Behind):
         path = socket_of(os.environ.get(VARIABLE, ""), host.name)
@@ -55,7 +56,13 @@ async def engine_socket(host: Host) -> AsyncIterator[tuple[str, str]]:
         except OSError as error:  # an address of a unix socket that is too long has no number
             text = f"no socket can be made here to its container engine: {error.strerror or error}"
             raise UsageError(text, host=host.name, hint="set TMPDIR to a short path that may be written to") from error
-        yield near, path
+        try:
+            yield near, path
+        except HostUnsuitable as error:
+            if not connection.is_closed():
+                raise
+            text = "the connection was lost while its container engine was asked; whether that was done is unknown"
+            raise ConnectionLost(text, host=host.name, hint="look, then try again") from error
 
 
 def socket_of(address: str, host: str) -> str:

@@ -25,7 +25,7 @@ from opsexec.errors import (
     UsageError,
 )
 from opsexec.host_executor import HostExecutor
-from opsexec.steps import ContainerInspect, ContainerList, ContainerRun, NetworkCreate, ReadFile
+from opsexec.steps import ContainerExec, ContainerInspect, ContainerList, ContainerRun, NetworkCreate, ReadFile
 from opsexec.testing import MemoryAudit
 from tests.integration.conftest import require_sshd
 from tests.parts.container_engine import OURS, TINY
@@ -211,6 +211,30 @@ async def test_over_ssh_a_connection_that_is_cut_while_the_engine_is_looked_for_
             sshd.kill_connections()
             with pytest.raises(ConnectionLost):
                 await asking
+
+
+@pytest.mark.parametrize(
+    "step", [STEPS[0], ContainerExec(name="any", argv=["/bin/true"], labels=OURS)], ids=["look", "exec"]
+)
+async def test_over_ssh_a_connection_that_is_cut_while_the_engine_answers_is_lost(place, step):
+    require_sshd()
+    asked = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(engine, place):
+        with Sshd(extra=[f"SetEnv DOCKER_HOST=unix://{place}"]) as sshd:
+            async with behind(sshd) as ex:
+                asking = asyncio.ensure_future(ex.run(step))
+                await asyncio.wait_for(asked.wait(), 20)
+                sshd.kill_connections()
+                with pytest.raises(ConnectionLost, match="while its container engine was asked") as caught:
+                    await asking
+    assert "dockerd" not in f"{caught.value} {caught.value.hint}"
 
 
 def behind(sshd: Sshd) -> HostExecutor:

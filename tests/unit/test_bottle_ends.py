@@ -40,7 +40,7 @@ from bottle.workspace.review import Review
 from bottle.workspace.tree import Entry
 from opsexec.audit import AuditLog
 from opsexec.capability import CapabilitySet
-from opsexec.errors import HostUnsuitable, OpsError, StepFailed
+from opsexec.errors import ConnectionLost, HostUnsuitable, OpsError, StepFailed
 from opsexec.local import LocalExec
 from opsexec.steps import NetworkRemove, RemoveFile, Step
 from tests.parts.attendants import POLICY, Kept, ask, attended
@@ -318,11 +318,12 @@ async def test_what_cannot_be_undone_for_one_reason_is_told_once_by_what_was_mad
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("error", [HostUnsuitable, ConnectionLost])
 @pytest.mark.parametrize(
     ("away", "within_s", "told"), [(3, 60.0, ["waiting 60 s"]), (999, 0.0, ["waiting 0 s", "run on"])]
 )
 async def test_an_engine_that_went_away_is_waited_for_once(
-    away: int, within_s: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+    away: int, within_s: float, told: list[str], error: type[OpsError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it kept would run on with nobody to answer for it; and how long it stays away isn't for us to say."""
     monkeypatch.setattr(taking_away, "PAUSES_S", (0.0,) * 6)
@@ -332,11 +333,11 @@ async def test_an_engine_that_went_away_is_waited_for_once(
     async def run(step: Step) -> None:
         asked.append(step)
         if len(asked) <= away:
-            raise HostUnsuitable("no container engine")
+            raise error("no container engine")
 
     patient = taking_away.waited_for(run, said.append, within_s)
     for _ in range(2):
-        with nullcontext() if away == 3 else pytest.raises(HostUnsuitable):
+        with nullcontext() if away == 3 else pytest.raises(error):
             await patient(NETWORK)
     assert len(asked) == (5 if away == 3 else 3)
     assert len(said) == len(told)
