@@ -14,6 +14,7 @@ import select
 from opsexec.far import syscall_filter
 from opsexec.far.launch import MARKER
 from opsexec.far.sandbox_groups import LIMITS, Groups
+from opsexec.far.sandbox_proc import covered
 from opsexec.far.sandbox_room import Room
 from opsexec.far.sandbox_scope import Scope, better
 
@@ -136,7 +137,11 @@ def _become(words: list[str], numbers: Mapping[str, float], groups: Groups | Sco
     os.closerange(3, 1 << 16)
     # bubblewrap's own argv and environment can be read inside: they say nothing of the host.
     middle = words.index("--")
-    argv = [words[0], "--args", _readable("\0".join(words[1:middle]).encode("utf-8", "surrogateescape"))]
+    options = words[1:middle]
+    if "--proc" in options:
+        after = options.index("--proc") + 2
+        options[after:after] = covered()
+    argv = [words[0], "--args", _readable("\0".join(options).encode("utf-8", "surrogateescape"))]
     code = syscall_filter.program(pinned=pinned)
     if code is not None:
         argv += ["--seccomp", _readable(code)]

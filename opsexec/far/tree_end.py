@@ -7,6 +7,7 @@ AND whose parents are all gone; and one that became another user where the sessi
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -21,6 +22,10 @@ LAST_RESORT_S = 2.0
 """Seconds of repeated SIGKILL before what still lives is reported as a survivor."""
 LISTINGS = 20
 """How often /proc is listed at most for one look: where something is always being born, that takes no end."""
+
+GONE_TOO = (errno.EINVAL, errno.ENOENT)
+"""What pidfd_open(2) says, beside ESRCH, of a process that is being reaped just then, or whose number is a thread's by
+now: EINVAL at least up to Linux 6.1, ENOENT of a thread on 6.18."""
 
 
 def members(run: str, leader: int, known: Mapping[int, str], reaped: bool = False) -> dict[int, str]:
@@ -107,7 +112,12 @@ def send(pid: int, start: str, number: int) -> None:
         if opener is None or sender is None:
             os.kill(pid, number)
             return
-        handle = opener(pid)
+        try:
+            handle = opener(pid)
+        except OSError as error:
+            if error.errno in GONE_TOO:
+                return
+            raise
         try:
             fields = _stat(pid)
             if fields is not None and fields[19] == start:

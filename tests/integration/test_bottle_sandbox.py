@@ -31,13 +31,13 @@ def opens(path):
     try: os.close(os.open(path, os.O_WRONLY)); return True
     except OSError: return False
 MASKED = ['/proc/kpageflags', '/proc/kpagecount', '/proc/slabinfo', '/proc/vmallocinfo', '/proc/kcore', '/proc/keys',
-          '/proc/kallsyms', '/proc/timer_list', '/proc/iomem', '/proc/cmdline', '/proc/interrupts']
+          '/proc/kallsyms', '/proc/timer_list', '/proc/iomem', '/proc/cmdline', '/proc/interrupts', '/proc/kmsg']
 def reads(path):
     try: return bool(open(path, 'rb').read(64))
     except OSError: return False
 writable = []
 for place, dirs, files in os.walk('/proc'):
-    dirs[:] = [each for each in dirs if not each.isdigit() and each not in ('self', 'thread-self', 'pressure')]
+    dirs[:] = [each for each in dirs if not each.isdigit() and each not in ('self', 'thread-self')]
     writable += [os.path.join(place, each) for each in files if opens(os.path.join(place, each))]
 print(json.dumps({
     'uid': os.getuid(), 'env': dict(os.environ), 'writable': writable,

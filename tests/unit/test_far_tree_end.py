@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -85,3 +88,23 @@ def test_where_something_is_always_being_born_a_look_takes_an_end(monkeypatch):
     monkeypatch.setattr(tree_end, "_pids", lambda: {next(born)})
     assert members(RUN, 0, {}) == {}
     assert next(born) == 10**6 + tree_end.LISTINGS
+
+
+def test_a_number_that_is_a_thread_s_by_now_is_no_process_s():
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        tree_end.send(thread.native_id, "0", signal.SIGTERM)
+    finally:
+        ends.set()
+        thread.join()
+
+
+def test_a_process_that_an_older_kernel_is_taking_away_just_then_is_gone(monkeypatch):
+    def opened(pid: int) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "pidfd_open", opened)
+    tree_end.send(os.getpid(), "0", signal.SIGTERM)
