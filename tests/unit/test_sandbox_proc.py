@@ -83,14 +83,14 @@ def test_what_goes_while_it_is_looked_at_is_left_out(tmp_path: Path, monkeypatch
             raise FileNotFoundError(path)
         return os.stat(path)
 
-    monkeypatch.setattr(sandbox_proc.os, "lstat", lstat)
+    monkeypatch.setattr(os, "lstat", lstat)
     assert covered(proc) == ["--ro-bind", f"{proc}/stays", f"{proc}/stays"]
 
 
 @pytest.mark.parametrize("may", [os.R_OK, os.W_OK])
 def test_what_this_user_cannot_do_anyhow_is_let_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may: int) -> None:
     proc = kernel(tmp_path, mtrr=0o644, kcore=0o400)
-    monkeypatch.setattr(sandbox_proc.os, "access", lambda path, mode: mode == may)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == may)
     assert [word for word in covered(proc) if word.startswith(proc)] == (
         [f"{proc}/kcore"] if may == os.R_OK else [f"{proc}/mtrr"] * 2
     )
