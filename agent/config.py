@@ -35,6 +35,7 @@ class Table(BaseModel):
 
 
 OURS = "opsexec"
+EXAMPLE = "see examples/ops-agent.toml"
 
 
 @contextmanager
@@ -261,7 +262,7 @@ def _require_somebody_to_ask(
             raise BadConfig(f"{file}:{where}: {reason}", hint='name users in [consent], like users = ["unix:alice"]')
 
 
-def _sentence(fault: ErrorDetails) -> tuple[str, str | None]:
+def _sentence(fault: ErrorDetails) -> tuple[str, str]:
     """Return what is wrong in one sentence, and what to do."""
     where = ".".join(str(each) for each in fault["loc"] if isinstance(each, str)) or "the file"
     if fault["type"] == OURS:
@@ -272,8 +273,9 @@ def _sentence(fault: ErrorDetails) -> tuple[str, str | None]:
         near = difflib.get_close_matches(name, known, n=1)
         return f"unknown key {name!r}", f'did you mean "{near[0]}"?' if near else "known keys: " + ", ".join(known)
     if fault["type"] == "missing":
-        return f"{where} is missing", "see examples/ops-agent.toml"
-    return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}", None
+        return f"{where} is missing", EXAMPLE
+    hint = 'like "0660"' if where == "agent.socket_mode" else EXAMPLE
+    return f"{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}", hint
 
 
 def _keys(path: Sequence[str | int]) -> list[str]:

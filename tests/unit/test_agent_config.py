@@ -46,6 +46,7 @@ def test_a_good_file_is_taken_as_it_is() -> None:
         ("run_as", "runas", 11, "unknown key 'runas'", 'did you mean "run_as"'),
         ("[limits]", "[limit]", 5, "unknown key 'limit'", 'did you mean "limits"'),
         ("= 8", '= "8"', 6, "limits.max_runs_per_principal", None),
+        ("[limits]", 'socket_mode = "660"\n[limits]', 5, "agent.socket_mode", 'like "0660"'),
         ("= 8", "= 0", 6, "limits.max_runs_per_principal", None),
         ("exec:/usr/bin/uptime", "exce:/usr/bin/uptime", 10, "unknown verb 'exce'", 'did you mean "exec"'),
         ("facts:*", "facts:**", 15, "stray wildcard", None),
@@ -73,8 +74,8 @@ def test_what_is_wrong_is_said_with_its_line(old: str, new: str, line: int, says
         parse_config(GOOD.replace(old, new, 1), "c.toml")
     assert bad.value.message.startswith(f"c.toml:{line}: ")
     assert says in bad.value.message
-    if hint is not None:
-        assert hint in (bad.value.hint or "")
+    assert bad.value.hint
+    assert (hint or "") in bad.value.hint
 
 
 @pytest.mark.parametrize(
