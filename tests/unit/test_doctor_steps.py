@@ -36,6 +36,15 @@ def test_what_a_unit_said_takes_more_than_its_state():
     assert [str(need) for need in step.requires()] == ["service.read:web.service", "fs.read:/var/log/journal"]
 
 
+def test_what_is_asked_about_is_needed_in_the_one_form_that_is_matched():
+    for ask, subject, need in (
+        ("shell.syntax", "/srv/../etc//web.sh", "fs.read:/etc/web.sh"),
+        ("launchd.job", "system/a*@b", "service.read:system/a%2A%40b"),
+        ("systemd.unit", "web@1.service", "service.read:web@1.service"),
+    ):
+        assert [str(each) for each in Inquire(ask=ask, subject=subject).requires()] == [need]
+
+
 async def test_a_grant_on_one_service_is_none_on_another_or_on_any_program():
     async with fake_executor(FakeHost(), CapabilitySet.of("service.read:web.service")) as ex:
         for step in (

@@ -228,6 +228,12 @@ def test_looking_for_a_file_is_a_need_of_its_own():
     assert Requirement("fs.read", "/b") in Exec(["/bin/ls"], creates="/a/../b").requires()
 
 
+def test_the_whole_host_as_a_tree_is_a_need_that_its_grant_admits():
+    needs = SandboxRun("a", ["/bin/id"], writable={"/host": "/"}).requires()
+    assert [str(need) for need in needs] == ["sandbox.run:a", "fs.read:/**", "fs.write:/**"]
+    assert all(CapabilitySet.of("fs.*:/**", "sandbox.run:a").admits(need) for need in needs)
+
+
 def test_all_names_are_needed_where_none_is_named():
     assert {need.resource for need in Facts().requires()} == set(FACT_NAMES)
     assert {need.resource for need in Observe().requires()} == set(OBSERVE_NAMES)
