@@ -61,6 +61,13 @@ def test_a_good_file_is_taken_as_it_is() -> None:
         ("unix:/run/ops-agent/agent.sock", "tailnet:0", 2, "names no port", "tailnet:7227"),
         ("unix:/run/ops-agent/agent.sock", "tailnet:*:7227", 2, "names no port", "tailnet:7227"),
         ("unix:/run/ops-agent/agent.sock", "tailnet:100.64.0.3:7227", 2, "names no port", "tailnet:7227"),
+        (
+            '["unix:/run/ops-agent/agent.sock"]',
+            '["unix:/run/ops-agent/agent.sock", "unix:/run/ops-agent/agent.sock"]',
+            2,
+            "an address stands twice",
+            "name each once",
+        ),
         ("unix:/run/ops-agent/agent.sock", "unix:agent.sock", 2, "not an absolute", None),
         ("unix:/run/ops-agent/agent.sock", "unix:/run/../agent.sock", 2, "not an absolute, normalised", None),
         ('"/var/lib/ops-agent"', '"state"', 3, "not an absolute", None),
