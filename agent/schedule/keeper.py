@@ -249,10 +249,14 @@ class Keeper:
             finally:
                 entry.under_way = None
 
+    def require_free(self, name: str) -> None:
+        """Raise UsageError when a schedule's name is taken."""
+        if name in self.entries or self.store.is_taken(name):
+            raise UsageError(f"there is a schedule {name} already", hint="remove it first, or name another")
+
     def add(self, schedule: Schedule) -> None:
         """Keep a schedule; raises UsageError when its name is taken, BadStep, and OSError."""
-        if schedule.name in self.entries or self.store.is_taken(schedule.name):
-            raise UsageError(f"there is a schedule {schedule.name} already", hint="remove it first, or name another")
+        self.require_free(schedule.name)
         entry = Entry(schedule, self._desk.name)
         entry.unseen = False
         self.store.save(schedule)

@@ -78,6 +78,7 @@ async def _add(
     if len(encode_step(step)) > MAX_BYTES:
         raise LimitExceeded(f"the schedule is over {MAX_BYTES} bytes", hint="push what it needs, and let it read that")
     if context.check:
+        keeper.require_free(step.name)
         return Outcome(changed=True, skipped="check mode")
     now = keeper.clock.now()
     schedule = Schedule(

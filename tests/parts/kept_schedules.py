@@ -75,7 +75,9 @@ class Kept:
         """One of them."""
         return self.keeper.entries[name]
 
-    async def do(self, step: Step, attenuation: CapabilitySet | None = None, principal: str = ME) -> RunOutput:
+    async def do(
+        self, step: Step, attenuation: CapabilitySet | None = None, principal: str = ME, *, check: bool = False
+    ) -> RunOutput:
         """Do one step as the agent does it for a caller."""
         from agent.ceiling import effective
 
@@ -83,7 +85,7 @@ class Kept:
         held = effective(asker.grants, attenuation, step)
         host = MarkedHost(self.desk.host, new_mark())
         executor = AgentExecutor(self.desk, asker, held, attenuation, host, new_mark()[:16])
-        return await executor.run(step)
+        return await executor.run(step, check=check)
 
     async def at(self, now: float) -> None:
         """Set the clock, and have the keeper look at it."""

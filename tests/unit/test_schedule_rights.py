@@ -81,6 +81,25 @@ async def test_anothers_schedule_can_be_stopped_but_not_used(tmp_path: Path, clo
         await kept.do(ScheduleRemove("count"), principal="unix:somebody")
 
 
+async def test_what_is_only_checked_changes_nothing_and_is_refused_as_it_would_be(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        assert (await kept.do(counting(tmp_path), check=True)).changed
+        assert kept.keeper.entries == {}
+        await kept.do(counting(tmp_path))
+        for step in (ScheduleSwitch("count", False), ScheduleRun("count"), ScheduleRemove("count")):
+            assert (await kept.do(step, check=True)).changed
+            schedule = kept.entry("count").schedule
+            assert (schedule.enabled, schedule.turns) == (True, [])
+        assert not (await kept.do(ScheduleSwitch("count", True), check=True)).changed
+        other = ScheduleAdd("count", "* * * * *", steps=(Exec(["id"]),))
+        for owner in (ME, "unix:somebody"):
+            with pytest.raises(UsageError, match="there is a schedule count already"):
+                await kept.do(other, principal=owner, check=True)
+    assert count(tmp_path) == 0
+
+
 async def test_a_run_that_someone_else_has_under_its_id_is_not_taken_for_its_own(
     tmp_path: Path, clock: FakeClock
 ) -> None:
