@@ -6,6 +6,7 @@ import json
 import pytest
 
 from opsexec.audit import AuditBroken, AuditLog, torn, verify
+from opsexec.audit.record import GENESIS, REPAIR, maintenance, seal
 from tests.unit.audit_lines import an_allow, run_python, write_log
 
 
@@ -145,3 +146,18 @@ def test_the_name_of_what_was_put_aside_never_leads_out_of_the_directory(tmp_pat
     assert step["file"].startswith("audit.jsonl.torn-")
     assert "/" not in step["file"]
     assert torn.repair_step(path, path.read_bytes().splitlines()[-1]) is None
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "audit.jsonl.torn-/../../elsewhere", "elsewhere"])
+def test_a_repair_line_that_names_another_place_moves_nothing_there(tmp_path, name):
+    path = tmp_path / "log" / "audit.jsonl"
+    path.parent.mkdir()
+    (path.parent / "audit.jsonl.torn-").mkdir()
+    pending = path.with_name("audit.jsonl.torn-pending")
+    pending.write_bytes(b"half")
+    step = {"type": REPAIR, "file": name, "bytes": 4, "sha256": hashlib.sha256(b"half").hexdigest()}
+    line, _ = seal(maintenance(step), 0, GENESIS)
+    told = torn.repair_step(path, line.rstrip(b"\n"))
+    assert told is not None
+    assert told["file"].startswith("audit.jsonl.torn-2")
+    assert pending.read_bytes() == b"half"
