@@ -284,12 +284,17 @@ class Keeper:
             raise
         self._changed.set()
 
-    def run_now(self, entry: Entry, asked_by: str) -> str:
-        """Begin a turn that no calendar asked for, and return its id; raises UsageError while one goes on, OSError."""
+    def require_idle(self, entry: Entry) -> None:
+        """Raise UsageError while a turn of a schedule goes on or waits."""
         schedule = entry.schedule
         if schedule.turns:
             text = f"a turn of {schedule.name} goes on: {schedule.turns[0].run}"
             raise UsageError(text, hint="wait, or end that run")
+
+    def run_now(self, entry: Entry, asked_by: str) -> str:
+        """Begin a turn that no calendar asked for, and return its id; raises UsageError while one goes on, OSError."""
+        schedule = entry.schedule
+        self.require_idle(entry)
         cause: Cause = "asked"
         run = f"{SCHEDULED}{schedule.uid}-r{secrets.token_hex(4)}"
         schedule.turns.append(Turn(run=run, due=int(self.clock.now()), cause=cause, asked_by=asked_by))

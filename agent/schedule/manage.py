@@ -131,6 +131,7 @@ def _run(desk: Desk, asker: Asker, step: ScheduleRun, context: Context) -> Outco
     entry = _entry(desk, step.name)
     _require_owner(desk, asker, entry, "runs")
     if context.check:
+        desk.schedules.require_idle(entry)
         return Outcome(changed=True, skipped="check mode: nothing is begun")
     return Outcome(changed=True, value={"run": desk.schedules.run_now(entry, asker.principal)})
 

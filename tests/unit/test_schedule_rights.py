@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.run_store import RunRecord
+from agent.schedule.model import Turn
 from opsexec import CapabilitySet
 from opsexec.errors import BadStep, CapabilityDenied, LimitExceeded, UsageError
 from opsexec.secret import Secret
@@ -97,6 +98,11 @@ async def test_what_is_only_checked_changes_nothing_and_is_refused_as_it_would_b
         for owner in (ME, "unix:somebody"):
             with pytest.raises(UsageError, match="there is a schedule count already"):
                 await kept.do(other, principal=owner, check=True)
+        kept.entry("count").schedule.turns.append(Turn(run="sched-x-1", due=NOON, cause="asked"))
+        for check in (True, False):
+            with pytest.raises(UsageError, match="goes on: sched-x-1"):
+                await kept.do(ScheduleRun("count"), check=check)
+        kept.entry("count").schedule.turns.clear()
     assert count(tmp_path) == 0
 
 
