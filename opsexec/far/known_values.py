@@ -6,7 +6,7 @@ gate's scan and the egress gate both go by this. Standard library alone, Python 
 
 from __future__ import annotations
 
-from opsexec.far.needles import Needles
+from opsexec.far.needles import Beginnings, Needles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class KnownValues:
         for each in self.whole:
             self._by_start.setdefault(each[:MIN_BYTES], []).append(each)
         self._starts = frozenset(start[:size] for start in self._by_start for size in range(1, MIN_BYTES))
+        self._begun = Beginnings(self.whole)
 
     def __bool__(self) -> bool:
         return bool(self._spelled)
@@ -151,6 +152,8 @@ class KnownValues:
     def beginning(self, data: bytes) -> int:
         """Return how many bytes at the end of `data` could be the beginning of a value."""
         window = data[-self.longest :] if self.longest else b""
+        if not self._begun.may_be_in(window):
+            window = window[1 - self._begun.least :]
         size = len(window)
         for at in range(size - MIN_BYTES + 1):
             for needle in self._by_start.get(window[at : at + MIN_BYTES], ()):
@@ -180,7 +183,7 @@ class Stream:
                     self.found = ""
                     data = data.replace(needle, b"*" * len(needle))
         else:
-            if self.found is None:
+            if self.found is None and block:  # at the end, all that is there was looked at before
                 text = self._passed + data
                 self.found = self._values.find(text) or self._values.find_scattered(text)
             if self.found is not None:

@@ -49,6 +49,19 @@ class Needles:
         return None
 
 
+class Beginnings:
+    """Tells by one pass that none of some needles begins in a text with `least` bytes or more of it."""
+
+    def __init__(self, needles: Sequence[bytes]) -> None:
+        self.least = _least(COARSE)
+        pairs = [(each, "") for each in needles if len(each) >= self.least]
+        self._sieve = _Sieve(pairs, range(len(pairs)), COARSE)
+
+    def may_be_in(self, data: bytes) -> bool:
+        """Return False where none does."""
+        return self._sieve.has_any(data)
+
+
 class _Sieve:
     """Which of some needles may stand in a text, by the words that they would have there."""
 
@@ -63,9 +76,16 @@ class _Sieve:
 
     def likely(self, data: bytes) -> list[int]:
         """Return those that may, by their places among the pairs."""
+        return [at for word in self._words.intersection(self._looked_at(data)) for at in self._whose[word]]
+
+    def has_any(self, data: bytes) -> bool:
+        """Return True where there is one that may."""
+        return not self._words.isdisjoint(self._looked_at(data))
+
+    def _looked_at(self, data: bytes) -> memoryview:
         whole = memoryview(data)[: len(data) // self._size * self._size]
         words = whole.cast("Q") if self._size == COARSE[0] else whole.cast("I")
-        return [at for word in self._words.intersection(words[:: self._step]) for at in self._whose[word]]
+        return words[:: self._step]
 
 
 def _least(form: tuple[int, int]) -> int:

@@ -301,3 +301,34 @@ class TestStream:
     def test_without_values_all_passes_at_once(self) -> None:
         for mask in (True, False):
             assert Stream(KnownValues({}), mask=mask).feed(b"tok-") == b"tok-"
+
+    def test_what_is_held_back_beside_many_long_values_is_told_without_a_look_at_each_place(self) -> None:
+        noise = random.Random(2)
+        known = KnownValues({f"KEY_{at}": noise.randbytes(1200).hex() for at in range(5)})
+        blocks = [noise.randbytes(2048).hex().encode() for _ in range(2000)]
+        before = time.process_time()
+        held = [known.beginning(block) for block in blocks]
+        assert time.process_time() - before < 0.3
+        assert max(held) < MIN_BYTES
+
+    def test_as_much_is_held_back_beside_many_values_wherever_its_beginning_stands(self) -> None:
+        noise = random.Random(3)
+        known = KnownValues({f"KEY_{at}": noise.randbytes(noise.randint(4, 60)).hex() for at in range(12)})
+        for _ in range(400):
+            needle = noise.choice(known.whole)
+            text = noise.randbytes(noise.randint(0, 40)) + needle[: noise.randint(0, len(needle) - 1)]
+            held = [at for at in range(1, len(text) + 1) if any(each.startswith(text[-at:]) for each in known.whole)]
+            assert known.beginning(text) == max(held, default=0)
+
+    def test_the_end_of_a_stream_is_no_second_look_at_what_passed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked: list[bytes] = []
+        find = KnownValues.find
+
+        def counted(known: KnownValues, text: bytes) -> str | None:
+            looked.append(text)
+            return find(known, text)
+
+        monkeypatch.setattr(KnownValues, "find", counted)
+        stream = Stream(self.values, mask=False)
+        assert stream.feed(b"a tok-REAL-012") + stream.feed(b"") == b"a tok-REAL-012"
+        assert looked == [b"a tok-REAL-012"]
