@@ -226,6 +226,18 @@ class TestFraming:
         client.close()
         assert upstream.requests == []
 
+    def test_DL6_a_value_cut_between_a_header_s_name_and_its_value_stays(
+        self, gate: EgressGate, upstream: Upstream
+    ) -> None:
+        for headers in (
+            {HELD[:9]: HELD[9:]},
+            {f"x-{HELD[:9]}": f" {HELD[9:]}; a=b"},
+            {"x": HELD[:7], HELD[7:14]: HELD[14:]},
+        ):
+            status, body = gate.ask("open.test", "/", "GET", b"", headers)[:2]
+            assert (status, b"the request holds the value of HELD" in body) == (403, True)
+        assert upstream.requests == []
+
     @pytest.mark.parametrize("size", [2000, 3 * MIB])
     def test_DL14_a_value_in_a_packed_body_goes_nowhere(self, gate: EgressGate, upstream: Upstream, size: int) -> None:
         body = gzip.compress(os.urandom(size) + HELD.encode() + os.urandom(100))

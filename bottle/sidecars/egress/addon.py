@@ -207,11 +207,11 @@ class Gate:
         )
 
     def _find_in_head(self, flow: http.HTTPFlow, headers: list[tuple[bytes, bytes]]) -> str | None:
-        """Look for a known value in the target and in every header that goes on, one by one and all in a row."""
+        """Look for a known value in the target and in what goes on of the headers: values, names, and both in turn."""
         target = flow.request.path.encode("latin-1", "replace")
-        kept = [value for name, value in headers if name.lower() not in (b"authorization", b"proxy-authorization")]
-        names = b" ".join(name for name, _ in headers)
-        return search.find(self._known, b"\n".join([target, b" ".join(kept), names]))
+        kept = [each for each in headers if each[0].lower() not in (b"authorization", b"proxy-authorization")]
+        texts = [[value for _, value in kept], [name for name, _ in headers], [text for each in kept for text in each]]
+        return search.find(self._known, b"\n".join([target, *(b" ".join(each) for each in texts)]))
 
     # -- responses ------------------------------------------------------------------------------------------------
 
