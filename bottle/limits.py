@@ -65,17 +65,23 @@ def limits(words: Sequence[str]) -> Limits:
     return found
 
 
+UNHELD = "not held here: no control group can be made, and root is under no limit of its own"
+
+
 def held_here(limits: Limits) -> str:
     """Return the bounds of a bottle on bubblewrap, started here by this user, each with what holds it."""
-    from opsexec.far import sandbox_scope, syscall_filter
+    from opsexec.far import sandbox_groups, sandbox_scope, syscall_filter
 
-    return held_by(limits, sandbox_scope.held(), syscall_filter.program() is not None)
+    return held_by(limits, sandbox_scope.held(), syscall_filter.program() is not None, sandbox_groups.is_root())
 
 
-def held_by(limits: Limits, held: Mapping[str, str], filtered: bool) -> str:
-    """Return the same for a host that is known. `held`: of `opsexec.far.sandbox_scope`; `filtered`: its calls."""
+def held_by(limits: Limits, held: Mapping[str, str], filtered: bool, root: bool = False) -> str:
+    """Return the same for a host that is known. `held`: of `opsexec.far.sandbox_scope`; `filtered`: its calls.
+
+    `root`: whether it runs as that host's root.
+    """
     by = {
-        "processes": held.get("processes", "a limit of the user's"),
+        "processes": held.get("processes", UNHELD if root else "a limit of the user's"),
         "memory": held.get("memory", "each process for itself; the first to go where the machine has no more"),
         "cpus": held.get("cpus", "kept to as many whole processors" if filtered else "not held here"),
         "home": "watched",

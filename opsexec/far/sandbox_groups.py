@@ -106,16 +106,23 @@ def _may_make(path: str) -> bool:
 def _unified(top: str, own: str, wanted: Sequence[str]) -> Parent | None:
     """Return the nearest group above our own that gives its children most of these limits, and lets us make one.
 
-    Version 2 gives a group's children controllers only where the group itself holds no process, so never below our own.
+    Version 2 gives a group's children controllers only where the group itself holds no process, so never below our own;
+    the machine's topmost, which has no type, may hold some all the same (cgroup-v2, "No Internal Process Constraint").
     """
     best = None  # type: Parent | None
-    while own and len(own) > len(top):
-        own = own.rpartition("/")[0]
-        given = " ".join(lines(own + "/cgroup.subtree_control")).split()
+    at = own if not os.path.exists(own + "/cgroup.type") else own.rpartition("/")[0]
+    while at and len(at) >= len(top):
+        given = " ".join(lines(at + "/cgroup.subtree_control")).split()
         limits = tuple(limit for limit in wanted if CONTROLLERS[limit] in given)
-        if limits and _may_make(own) and (best is None or len(limits) > len(best.limits)):
-            best = Parent(own, 2, limits)
+        if limits and _may_make(at) and (best is None or len(limits) > len(best.limits)):
+            best = Parent(at, 2, limits)
+        at = at.rpartition("/")[0]
     return best
+
+
+def is_root(process: str = "/proc/self") -> bool:
+    """True for the machine's own root, whose number of processes no limit but a group's bounds (setrlimit(2))."""
+    return os.getuid() == 0 and any(line.split()[:2] == ["0", "0"] for line in lines(process + "/uid_map"))
 
 
 class Groups:

@@ -13,7 +13,7 @@ import select
 
 from opsexec.far import syscall_filter
 from opsexec.far.launch import MARKER
-from opsexec.far.sandbox_groups import LIMITS, Groups
+from opsexec.far.sandbox_groups import LIMITS, Groups, is_root
 from opsexec.far.sandbox_proc import covered
 from opsexec.far.sandbox_room import Room
 from opsexec.far.sandbox_scope import Scope, better
@@ -99,7 +99,7 @@ def _keep(wanted: Wanted, words: list[str], groups: Groups | Scope) -> int:
             groups.enter()
             if groups.failed:
                 _say(wanted.name, f"without a control group of its own: {groups.failed}")
-            _become(words, wanted.numbers, groups)
+            _become(wanted.name, words, wanted.numbers, groups)
         except OSError as error:
             _say(wanted.name, f"can't be started: {error.strerror}: {error.filename or words[0]}")
         finally:
@@ -120,13 +120,15 @@ def _keep(wanted: Wanted, words: list[str], groups: Groups | Scope) -> int:
     return _watch(pid, rooms, wanted.name)
 
 
-def _become(words: list[str], numbers: Mapping[str, float], groups: Groups | Scope) -> None:
+def _become(name: str, words: list[str], numbers: Mapping[str, float], groups: Groups | Scope) -> None:
     """Become bubblewrap, inside the groups and under the filter."""
     for number in (*KEYS, *PYTHONS_OWN):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if numbers.get("expendable"):
         _expendable()
+    if numbers.get("processes") and "processes" not in groups.held and is_root():
+        _say(name, "its processes have no bound: no control group can be made, and root is under no limit of its own")
     if numbers.get("memory") and "memory" not in groups.held:
         # Each process for itself, which is all that there is without a group of its own.
         most = int(numbers["memory"])
@@ -145,7 +147,7 @@ def _become(words: list[str], numbers: Mapping[str, float], groups: Groups | Sco
     code = syscall_filter.program(pinned=pinned)
     if code is not None:
         argv += ["--seccomp", _readable(code)]
-    mark = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
+    mark = {each: os.environ[each] for each in (MARKER, "PATH") if each in os.environ}
     os.execvpe(words[0], argv + words[middle:], mark)
 
 

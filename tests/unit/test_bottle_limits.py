@@ -34,6 +34,8 @@ def test_what_holds_a_bound_is_said_and_so_is_what_doesn_t() -> None:
     less = held_by(Limits(files=0), {}, False)
     assert "2 cpus (not held here)" in less
     assert "2 cpus (kept to as many whole processors)" in held_by(Limits(), {}, True)
+    assert "1024 processes (a limit of the user's)" in held_by(Limits(), {}, True)
+    assert "1024 processes (not held here: " in held_by(Limits(), {}, True, root=True)
     assert "no filter of system calls" in less
     assert named(Limits(memory=0, home=0, files=0)) == (
         "1024 processes, memory without a bound, 2 cpus, home without a bound"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsexec.far.sandbox_groups import PREFIX, Groups, groups_hold, parents
+from opsexec.far.sandbox_groups import PREFIX, Groups, groups_hold, is_root, parents
 
 FILES = (
     "cgroup.procs", "pids.max", "memory.max", "memory.swap.max", "cpu.max",
@@ -53,6 +53,30 @@ def test_in_version_2_it_is_made_where_children_get_most_of_what_is_wanted(tmp_p
     (found,) = parents(str(machine.process))
     assert (found.path, found.version) == (str(tmp_path / "top"), 2)
     assert groups_hold(str(machine.process)) == dict.fromkeys(("processes", "memory", "cpus"), "cgroup v2")
+
+
+@pytest.mark.parametrize(("kind", "limits"), [("", ["cpus", "processes"]), ("domain", [])])
+def test_in_version_2_the_machine_s_topmost_group_has_children_though_it_holds_processes(
+    tmp_path: Path, kind: str, limits: list[str]
+) -> None:
+    """As without a service manager. A group with a type is another one, which a container sees as its topmost."""
+    machine = Machine(tmp_path, "0::/\n", [("top", "/", "cgroup2", "rw")])
+    place = machine.group("top", "cpu pids")
+    if kind:
+        (place / "cgroup.type").write_text(kind)
+    assert sorted(groups_hold(str(machine.process))) == limits
+
+
+@pytest.mark.parametrize(
+    ("uid", "mapped", "root"),
+    [(0, "0 0 4294967295", True), (0, "0 100000 65536", False), (1000, "0 0 4294967295", False), (0, "", False)],
+)
+def test_whose_processes_no_limit_of_a_user_s_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, mapped: str, root: bool
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    (tmp_path / "uid_map").write_text(f"   {mapped}\n" if mapped else "")
+    assert is_root(str(tmp_path)) == root
 
 
 def test_in_version_1_each_limit_is_in_its_hierarchy_beside_our_own_group(tmp_path: Path) -> None:
