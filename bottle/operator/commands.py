@@ -69,10 +69,14 @@ def _say(arguments: argparse.Namespace, shown: Shown, said: str) -> None:
 def _leave_on_signals() -> None:
     """Whoever is asked to end, or loses the terminal, takes back what isn't decided yet, as with Ctrl-C."""
 
+    ends = (signal.SIGTERM, signal.SIGHUP)
+
     def leave(number: int, _: object) -> NoReturn:
+        for each in ends:
+            signal.signal(each, signal.SIG_IGN)  # a second one would break the taking back off
         sys.exit(128 + number)
 
-    for each in (signal.SIGTERM, signal.SIGHUP):
+    for each in ends:
         signal.signal(each, leave)
 
 

@@ -72,8 +72,8 @@ def _decide(
         reason=reason,
         body=body,
     )
-    queue.decide(decision)
     try:
+        queue.decide(decision)
         outcome, withdrawn = _answer(queue, decision, state, shown.bottle, wait)
     except BaseException:  # Ctrl-C as well
         queue.withdraw(decision)  # whoever breaks off has decided nothing, unless it was carried out already

@@ -181,9 +181,11 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
         with open(fd, "w", encoding="utf-8") as file:
             json.dump(data, file)
         beside.rename(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C as well
         with contextlib.suppress(OSError):  # the disk's first word is the one to tell
             beside.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise QueueUnreadable(f"{path} can't be written: {error.strerror}", hint="is the disk full?") from error
 
 

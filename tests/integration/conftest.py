@@ -137,7 +137,13 @@ def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> 
     """This machine, reached from alice's laptop over the tailnet."""
     socket = str(tailnet["laptop"].socket)
     url = f"tailnet://server:{SUITE_PORT}"
-    return Target("tailnet", url, current_user(), audit, tailscaled_socket=socket, way_bytes=32 << 20)
+    return Target("tailnet", url, current_user(), audit, tailscaled_socket=socket, way_bytes=tailnet_way_bytes())
+
+
+def tailnet_way_bytes() -> int:
+    """What may lie on that way: ours, two tailscaleds' own buffers, and the kernel's of a connection to each."""
+    most = [int((Path("/proc/sys/net/ipv4") / name).read_text().split()[2]) for name in ("tcp_rmem", "tcp_wmem")]
+    return (32 << 20) + 2 * sum(most)
 
 
 @pytest.fixture(params=["local", "ssh_root", "ssh_user", "agent", "agent_ssh", "over_tailnet"])

@@ -80,7 +80,7 @@ async def test_what_the_program_says_can_decide_what_it_is_told_next(target: Tar
 
 async def test_a_program_that_reads_nothing_holds_its_input_back(target: Target) -> None:
     """What waits for it stays bounded: the rest is never asked of the caller."""
-    blocks = Blocks(1000)
+    blocks = Blocks(2 * target.way_bytes // len(BLOCK))
     async with target.connect() as ex:
         with pytest.raises(StepTimeout):
             await ex.run(Exec(argv=("sleep", "60"), timeout_s=1), stdin=aiter(blocks))

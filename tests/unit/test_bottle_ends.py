@@ -233,6 +233,26 @@ def test_the_last_word_of_a_launcher_is_heard(state: State) -> None:
     assert reject(LastWord(state.root.parent), shown, "no") == "done"
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_decision_that_is_broken_off_as_it_is_handed_over_is_none(
+    state: State, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Ctrl-C just before the launcher can see it, and just after."""
+    attendant, _ = attended(state.directory(IDENTITY))
+    shown = show(IDENTITY, ask(attendant, "new.test"), POLICY)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if after:
+            rename(path, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reject(state, shown, "no")
+    assert list((state.directory(IDENTITY) / "supervise" / "decisions").iterdir()) == []
+
+
 @pytest.mark.anyio
 async def test_nothing_is_applied_to_a_directory_that_was_not_seen_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
