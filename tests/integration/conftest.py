@@ -21,9 +21,14 @@ from tests.parts.tailnet import ALICE, Tailnet
 from tests.parts.tailnet_build import tailnet_programs
 from tests.parts.targets import Target, over_ssh
 from tests.parts.unix_user import current_user, unix_user
+from tests.parts.waiting import eventually_now
 
 SUITE_PORT = 7337
 """Where the agent listens that one suite runs over; the tailnet's own tests start agents on the usual port."""
+
+AWAKE_S = 60.0
+"""Seconds until packets go to and fro: after minutes without traffic WireGuard may first have to make new keys, and
+the suite's tests have bounds of their own, which are about what they do."""
 
 
 def require_sshd() -> None:
@@ -132,10 +137,18 @@ def tailnet_agent(tailnet: Tailnet) -> Iterator[OpsAgent]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def server_address(tailnet: Tailnet) -> str:
+    """The tailnet's server's own address."""
+    return tailnet["server"].addresses[0]
+
+
 @pytest.fixture
-def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, audit: AuditLog) -> Target:
+def over_tailnet(tailnet: Tailnet, tailnet_agent: OpsAgent, server_address: str, audit: AuditLog) -> Target:
     """This machine, reached from alice's laptop over the tailnet."""
-    socket = str(tailnet["laptop"].socket)
+    laptop = tailnet["laptop"]
+    eventually_now(lambda: laptop.exchanges_packets_with(server_address), within_s=AWAKE_S, what="a way to the server")
+    socket = str(laptop.socket)
     url = f"tailnet://server:{SUITE_PORT}"
     return Target("tailnet", url, current_user(), audit, tailscaled_socket=socket, way_bytes=tailnet_way_bytes())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ ENVIRONMENT = {
     "TS_DISABLE_PORTMAPPER": "true",
     "TS_DISABLE_UPNP": "true",
 }
+
+PACKET_S = 2.0
+"""Seconds for a packet to another node and back; one that is lost isn't sent again."""
 
 
 class Tailscaled:
@@ -75,6 +79,26 @@ class Tailscaled:
         """Whether another node answers it directly, now."""
         argv = [str(self.program), f"--socket={self.socket}", "ping", "--c=1", "--timeout=1s", name]
         return subprocess.run(argv, check=False, capture_output=True, timeout=20).returncode == 0
+
+    def exchanges_packets_with(self, address: str) -> bool:
+        """Whether a packet inside WireGuard comes back from that node, now.
+
+        `reaches` asks beside WireGuard ("disco"), which answers also while the keys in use are lost.
+        """
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(PACKET_S)
+            try:
+                asked.connect(str(self.socket))
+                question = f"POST /localapi/v0/ping?type=TSMP&ip={address} HTTP/1.1"
+                asked.sendall(
+                    f"{question}\r\nHost: local-tailscaled.sock\r\nConnection: close\r\n"
+                    "Content-Length: 0\r\n\r\n".encode()
+                )
+                answer = b"".join(iter(lambda: asked.recv(4096), b""))
+            except OSError:
+                return False
+        _, _, body = answer.partition(b"\r\n\r\n")
+        return answer.startswith(b"HTTP/1.1 200 ") and not json.loads(body).get("Err")
 
     def status(self) -> Any:
         """What it says of the tailnet."""
