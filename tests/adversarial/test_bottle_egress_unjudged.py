@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.parts.egress_gate import REPOSITORY, EgressGate
-from tests.parts.lone_gate import HELD, NAMES, ROUTES, TOKEN
+from tests.parts.egress_gate import EgressGate
+from tests.parts.lone_gate import gate_in
 from tests.parts.raw_frames import ended, frame, web_socket
 from tests.parts.upstream_tls import Upstream
 from tests.parts.waiting import eventually_now
@@ -36,16 +34,8 @@ runpy.run_module("bottle.sidecars.egress.serve", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def broken(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EgressGate]:
-    python = Path(os.environ.get("BOTTLE_EGRESS_ENV", REPOSITORY / ".venv-egress")) / "bin" / "python"
-    with EgressGate(
-        tmp_path_factory.mktemp("broken"),
-        ROUTES,
-        dict.fromkeys(NAMES, (upstream.address, upstream.port)),
-        upstream.ca,
-        tokens={"EGRESS_TOKEN_0": TOKEN},
-        known=[("HELD", HELD)],
-        within=[str(python), "-c", FAILING],
-    ) as running:
+    within = [str(EgressGate.python()), "-c", FAILING]
+    with gate_in(tmp_path_factory.mktemp("broken"), upstream, within) as running:
         yield running
 
 

@@ -76,11 +76,15 @@ class EgressGate:
         }
         self.socket = Path(str(self._config["socket"]))
 
+    @staticmethod
+    def python() -> Path:
+        """The interpreter that has mitmproxy."""
+        return Path(os.environ.get("BOTTLE_EGRESS_ENV", REPOSITORY / ".venv-egress")) / "bin" / "python"
+
     def __enter__(self) -> EgressGate:
-        python = Path(os.environ.get("BOTTLE_EGRESS_ENV", REPOSITORY / ".venv-egress")) / "bin" / "python"
-        require(python, "needs the egress gate's environment (scripts/setup.sh)")
+        require(self.python(), "needs the egress gate's environment (scripts/setup.sh)")
         self.process = subprocess.Popen(
-            [*self._within, str(python), "-m", "bottle.sidecars.egress.serve"],
+            [*self._within, str(self.python()), "-m", "bottle.sidecars.egress.serve"],
             env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/tmp"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
         )  # fmt: skip

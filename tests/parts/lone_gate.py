@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,8 @@ def upstream_in(directory: Path, shop: Shop | None = None) -> Upstream:
     return Upstream(directory, NAMES, handler=None if shop is None else shop.handler)
 
 
-def gate_in(directory: Path, upstream: Upstream) -> EgressGate:
-    """The gate in front of it."""
+def gate_in(directory: Path, upstream: Upstream, within: Sequence[str] = ()) -> EgressGate:
+    """The gate in front of it. `within`: a program that starts it."""
     return EgressGate(
         directory,
         ROUTES,
@@ -32,6 +32,7 @@ def gate_in(directory: Path, upstream: Upstream) -> EgressGate:
         upstream.ca,
         tokens={"EGRESS_TOKEN_0": TOKEN},
         known=[("HELD", HELD)],
+        within=within,
     )
 
 

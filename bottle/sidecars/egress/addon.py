@@ -5,18 +5,17 @@ mitmproxy goes on when a hook fails, so each that judges begins by refusing, and
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mitmproxy import connection, http, proxy
 
 from bottle.sidecars.egress import search
-from bottle.sidecars.egress.bounds import CUT
+from bottle.sidecars.egress.aside import Aside
+from bottle.sidecars.egress.blocks import READING, Block
 from bottle.sidecars.egress.decide import Seen, Verdict, decide_connect, decide_request, stripped
 from bottle.sidecars.egress.encodings import STREAMED, Unreadable, decoded, why
 from bottle.sidecars.egress.heads import masked_head, masked_trailers
@@ -27,9 +26,6 @@ from opsexec.far.known_values import KnownValues
 
 BUFFERED = 1 << 20
 """Bodies up to this size, in bytes, are read whole before they are judged, so that a refusal can be said as a 403."""
-
-ASIDE = 32 << 10
-"""Bodies from this size on, in bytes, are searched beside the event loop: events of other requests don't wait."""
 
 MAX_HELD_ENCODED = 4 << 20
 MAX_SHOWN = 512
@@ -51,7 +47,7 @@ class Gate:
         self._masked = KnownValues(tokens)
         self._tunnels: dict[str, tuple[str, int]] = {}
         self.sockets = Sockets(self._known, self._masked, self._shut_for)
-        self._searchers = ThreadPoolExecutor(2, "search")
+        self._aside = Aside()
 
     def adopt(self, policy: Policy) -> None:
         """Go by another policy from here on; what the old one let in stays only where the new one says the same."""
@@ -140,18 +136,21 @@ class Gate:
         if encoding != "identity" and encoding not in STREAMED:
             self._refuse(flow, "a body of this size in this content-encoding can't be read as it passes")
             return
-        reading = Reading(self._known, encoding, flow.request.headers.get("content-length", ""))
+        flow.metadata[READING] = Reading(self._known, encoding, flow.request.headers.get("content-length", ""))
         self._record(flow, "allow", "route", flow.metadata["slot"])
-
-        def feed(block: bytes) -> list[bytes]:
-            passed = reading.feed(block)
-            if reading.refused and CUT not in flow.metadata:
-                flow.metadata[CUT] = reading.refused
-                self._record(flow, "deny", reading.refused, None)
-            return passed
-
-        flow.request.stream = feed
+        flow.request.stream = lambda _: []  # what goes on is what `request_block` lets go on
         flow.response = None
+
+    async def request_block(self, block: Block) -> None:
+        """Judge a block of a body that is read as it passes."""
+        reading: Reading = block.flow.metadata[READING]
+        try:
+            passed = await self._aside.do(len(block.data), lambda: reading.feed(block.data))
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing of it goes on, and that is written down
+            passed, reading.refused = [], f"the body {why(error)}"
+        if reading.refused:
+            self._record(block.flow, "deny", reading.refused, None)
+        block.passed, block.refused = passed, reading.refused
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Judge a body that was read whole."""
@@ -168,7 +167,7 @@ class Gate:
             return
         encoding = flow.request.headers.get("content-encoding", "identity").lower()
         try:
-            leak = await self._aside(self._find_in_body, body, encoding)
+            leak = await self._aside.do(len(body), lambda: self._find_in_body(body, encoding))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is refused, told and written down
             self._refuse(flow, f"the body {why(error)}")
             return
@@ -177,11 +176,6 @@ class Gate:
             return
         self._record(flow, "allow", "route", flow.metadata.get("slot"))
         flow.response = None
-
-    async def _aside(self, look: Callable[[bytes, str], str | None], data: bytes, encoding: str) -> str | None:
-        if len(data) < ASIDE:
-            return look(data, encoding)
-        return await asyncio.get_running_loop().run_in_executor(self._searchers, look, data, encoding)
 
     def _find_in_body(self, body: bytes, encoding: str) -> str | None:
         found = search.find_in_body(self._known, body)
@@ -321,7 +315,7 @@ class Gate:
 
     async def _refusal_of_message(self, content: bytes) -> str | None:
         try:
-            leak = await self._aside(self._find_in_body, content, "identity")
+            leak = await self._aside.do(len(content), lambda: self._find_in_body(content, "identity"))
         except Exception as error:  # noqa: BLE001  # whatever it is, the WebSocket ends, and why is written down
             return f"a WebSocket message {why(error)}"
         return None if leak is None else "a WebSocket message holds a value of this bottle"

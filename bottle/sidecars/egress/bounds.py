@@ -25,6 +25,8 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 from wsproto.events import CloseConnection, Event, Message, Ping, Pong
 
+from bottle.sidecars.egress.blocks import Block, RequestBlockHook
+
 MAX_HEAD = 128 << 10
 MAX_UNREAD = 256 << 10
 """Bytes that may wait for the rest of a head, of a line, or for the answer to what came before them."""
@@ -104,11 +106,14 @@ class Pressure:
 
         Never of both for their queues: each may hold what lets the other go on.
         """
+        waiting = [
+            each for one in self._layers for each in one.streams.values() if len(each._paused_event_queue) > MAX_WAITING
+        ]
         if not client:
-            return self._queued(to_client=True) and not self._queued(to_client=False)
-        if any(len(each._paused_event_queue) > MAX_WAITING for one in self._layers for each in one.streams.values()):
-            return True
-        return self._queued(to_client=False)
+            # A server's word is needed for other things that are waited for, a handshake among them.
+            judged = any(each.judging for each in waiting)
+            return judged or (self._queued(to_client=True) and not self._queued(to_client=False))
+        return bool(waiting) or self._queued(to_client=False)
 
     def _queued(self, *, to_client: bool) -> bool:
         return any(
@@ -239,11 +244,15 @@ def _without_what_came(steps: layer.CommandGenerator[None]) -> layer.CommandGene
 
 
 class BoundedStream(http.HttpStream):
-    """One request and its answer, of which no more is held than is judged whole."""
+    """One request and its answer, of which no more is held than is judged whole.
+
+    `judging`: a block of its body is looked at, and what comes meanwhile waits.
+    """
 
     def __init__(self, context: Context, stream_id: int) -> None:
         super().__init__(context, stream_id)
         self._share: Share | None = None
+        self.judging = False
         pressure(context.client).add_layer(context.layers[-2])
 
     def _room_for(self, held: int, more: int, most: int) -> bool:
@@ -256,10 +265,15 @@ class BoundedStream(http.HttpStream):
 
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Send a body on as it comes, until something of it may not: then neither the rest nor an end of it does."""
-        if isinstance(event, http.RequestEndOfMessage) and CUT not in self.flow.metadata:
-            for block in self.flow.request.stream(b""):
-                yield http.SendHttp(http.RequestData(self.stream_id, block), self.context.server)
-            self.flow.request.stream = lambda _: []
+        if isinstance(event, (http.RequestData, http.RequestEndOfMessage)) and CUT not in self.flow.metadata:
+            block = Block(self.flow, event.data if isinstance(event, http.RequestData) else b"")
+            self.judging = True
+            yield RequestBlockHook(block)
+            self.judging = False
+            for each in block.passed:
+                yield http.SendHttp(http.RequestData(self.stream_id, each), self.context.server)
+            if block.refused:
+                self.flow.metadata[CUT] = block.refused
         if CUT not in self.flow.metadata:
             yield from super().state_stream_request_body(event)
         if CUT in self.flow.metadata:
