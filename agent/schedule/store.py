@@ -11,9 +11,12 @@ import msgspec
 from agent.run_store import write_whole
 from agent.schedule.model import Schedule
 from opsexec.errors import BadStep, HostUnsuitable, OpsError
+from opsexec.plain_file import NotPlain, read_plain
 from opsexec.steps.schedule import schedule_name
 
 SUFFIX = ".json"
+MAX_BYTES = 64 << 20
+"""Far more than any request holds from which a schedule is made, in bytes."""
 
 
 class ScheduleStore:
@@ -35,19 +38,25 @@ class ScheduleStore:
         except FileNotFoundError:  # it is made with the first schedule: an agent begins also where there is no room
             return schedules, unreadable
         for name in names:
-            if name.endswith(".new"):  # what a crash left of a file that was not written whole
-                (self._directory / name).unlink()
-                continue
             try:
-                schedules.append(self._read(name))
+                if name.endswith(".new"):  # what a crash left of a file that was not written whole
+                    (self._directory / name).unlink()
+                else:
+                    schedules.append(self._read(name))
             except OpsError as error:
                 unreadable[name] = error.message
+            except OSError as error:
+                unreadable[name] = f"can't be removed: {error.strerror}"
         return schedules, unreadable
 
     def _read(self, name: str) -> Schedule:
-        path = self._directory / name
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=Schedule, strict=True)
+            data, _ = read_plain(self._directory / name, MAX_BYTES)
+            if len(data) > MAX_BYTES:
+                raise HostUnsuitable(f"is larger than {MAX_BYTES >> 20} MiB")
+            found = msgspec.json.decode(data, type=Schedule, strict=True)
+        except NotPlain as error:
+            raise HostUnsuitable("is not a regular file") from error
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HostUnsuitable(f"can't be read: {error}") from error
         if name != found.name + SUFFIX:

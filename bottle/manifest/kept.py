@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import msgspec
 
 import opsexec
 from bottle.manifest.store import Loaded, Manifests
+from opsexec.plain_file import NotPlain, read_plain
 
 NAME = "manifests.json"
 MAX_BYTES = 8 << 20
@@ -57,14 +57,11 @@ def load(directory: Path, manifests: Manifests, agent: str) -> Loaded:
 def _found(path: Path) -> Kept | None:
     """Return what is kept, None where it isn't all there, or others than this user may have written it."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        data, info = read_plain(path, MAX_BYTES)
+    except (OSError, NotPlain):
         return None
-    with open(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
-            return None
-        data = file.read(MAX_BYTES + 1)
+    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        return None
     try:
         return msgspec.json.decode(data, type=Kept)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -13,6 +13,7 @@ from bottle.manifest import extends
 from bottle.manifest.document import Document, from_object, parse_markdown, text_digest
 from bottle.manifest.kinds import Agent, Bottle, Source
 from bottle.manifest.names import FILE_NAME, MANIFEST_NAME
+from opsexec.plain_file import NotPlain, read_plain
 from opsexec.runbook.reference import nearest
 
 DIRECTORY = ".bot-bottle"
@@ -277,13 +278,11 @@ def _bytes(path: Path, max_bytes: int, *, owned: bool) -> bytes:
     if owned:
         _require_ours(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        data, _ = read_plain(path, max_bytes)
     except OSError as error:
         raise BadManifest(f"{path}: can't be read ({error.strerror})", hint="a manifest is a plain file") from error
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise BadManifest(f"{path}: not a plain file", hint="a manifest is a plain file")
-        data = file.read(max_bytes + 1)
+    except NotPlain as error:
+        raise BadManifest(f"{path}: not a plain file", hint="a manifest is a plain file") from error
     if len(data) > max_bytes:
         raise BadManifest(f"{path}: over {max_bytes >> 10} KiB", hint="a manifest is short")
     return data

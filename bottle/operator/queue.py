@@ -19,6 +19,7 @@ from typing import Any, Literal
 from bottle.operator.candidate import Candidate, read_candidate
 from bottle.operator.live import LivePolicy, read_policy
 from opsexec.errors import OpsError
+from opsexec.plain_file import NotPlain, read_plain
 
 DIRECTORY = "supervise"
 MAX_FILE = 256 << 10
@@ -212,13 +213,11 @@ def _proposal(path: Path) -> Proposal:
 def _decision(nonce: str, path: Path) -> Decision | None:
     """Return a claimed decision; None for a file that holds none, which then counts as no word at all."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            uid = os.fstat(file.fileno()).st_uid
-            found = json.loads(file.read(MAX_FILE))
+        data, info = read_plain(path, MAX_FILE)
+        found = json.loads(data)
         shape = {"number": int, "approve": bool, "candidate": str, "policy": str, "reason": str}
         if not all(type(found[name]) is kind for name, kind in shape.items()):
             return None
-        return Decision(nonce=nonce, uid=uid, **found)
-    except (OSError, ValueError, TypeError, KeyError):
+        return Decision(nonce=nonce, uid=info.st_uid, **found)
+    except (OSError, NotPlain, ValueError, TypeError, KeyError, RecursionError):
         return None

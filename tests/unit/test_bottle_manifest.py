@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,18 @@ def test_a_bad_file_hides_no_other(home: HomeRoot) -> None:
     assert manifests.load("a")
     with pytest.raises(BadManifest, match="no front matter"):
         manifests.load("odd")
+
+
+def test_what_is_no_file_hides_no_other_and_is_not_waited_for(home: HomeRoot) -> None:
+    home.bottle("dev", "supervise: false\n")
+    (home.path / "bottles" / "directory.md").mkdir()
+    (home.path / "agents" / "also.md").mkdir()
+    os.mkfifo(home.path / "agents" / "fifo.md")
+    manifests = load_directories(home.path)
+    assert manifests.load("a")
+    told = manifests.problems()
+    assert len(told) == 3
+    assert all("not a plain file" in each for each in told)
 
 
 def test_all_that_is_wrong_is_told_at_once_each_thing_once(home: HomeRoot) -> None:

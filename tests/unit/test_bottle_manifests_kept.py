@@ -138,6 +138,9 @@ def test_what_others_may_read_or_write_or_links_to_isnt_taken(home: HomeRoot, st
     path.rename(state / "elsewhere")
     path.symlink_to(state / "elsewhere")
     assert judged_again(home, state)
+    path.unlink()
+    path.mkdir(0o700)
+    assert judged_again(home, state)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1", '{"judged_by": 1, "loaded": null}', "\x00" * 40, "[" * 100_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,26 @@ async def test_a_file_that_is_no_schedule_is_named_and_left_alone(tmp_path: Path
         await kept.quiet("count")
     assert count(tmp_path) == 1
     assert sorted(each.name for each in schedules.iterdir()) == ["copy.json", "count.json", "other.json"]
+
+
+@pytest.mark.timeout(20)
+async def test_what_is_no_file_at_all_is_named_and_left_alone(tmp_path: Path, clock: FakeClock) -> None:
+    async with Kept(tmp_path / "state", clock) as kept:
+        await kept.do(counting(tmp_path))
+    schedules = tmp_path / "state" / "schedules"
+    (schedules / "a.new").mkdir()
+    (schedules / "directory.json").mkdir()
+    os.mkfifo(schedules / "fifo.json")
+    with (schedules / "huge.json").open("wb") as huge:
+        huge.truncate(1 << 40)
+    async with Kept(tmp_path / "state", clock) as kept:
+        assert list(kept.keeper.entries) == ["count"]
+        assert kept.keeper.unreadable == {
+            "a.new": "can't be removed: Is a directory",
+            "directory.json": "is not a regular file",
+            "fifo.json": "is not a regular file",
+            "huge.json": "is larger than 64 MiB",
+        }
 
 
 async def test_an_agent_that_has_nothing_to_change_begins_without_writing(tmp_path: Path, clock: FakeClock) -> None:
