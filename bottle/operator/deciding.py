@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -76,7 +77,8 @@ def _decide(
         queue.decide(decision)
         outcome, withdrawn = _answer(queue, decision, state, shown.bottle, wait)
     except BaseException:  # Ctrl-C as well
-        queue.withdraw(decision)  # whoever breaks off has decided nothing, unless it was carried out already
+        with contextlib.suppress(OSError):  # what broke it off is the one to tell, a read-only disk's word too
+            queue.withdraw(decision)  # whoever breaks off has decided nothing, unless it was carried out already
         raise
     if outcome is None:
         hint = "nothing was changed by it" if withdrawn else f"bottle audit {shown.bottle} shows how far it came"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import gc
 import json
 import os
@@ -27,7 +28,7 @@ from bottle.leftovers import identity_of
 from bottle.manifest.store import home_root, load_object
 from bottle.operator.attending import attending
 from bottle.operator.deciding import reject
-from bottle.operator.queue import Queue
+from bottle.operator.queue import Queue, QueueUnreadable
 from bottle.operator.shown import show
 from bottle.plan import BottlePlan, Intent, make_plan
 from bottle.providers.base import HostFacts
@@ -249,6 +250,20 @@ def test_a_decision_that_is_broken_off_as_it_is_handed_over_is_none(
     with pytest.raises(KeyboardInterrupt):
         reject(state, shown, "no")
     assert list((state.directory(IDENTITY) / "supervise" / "decisions").iterdir()) == []
+
+
+def test_an_approval_on_a_read_only_disk_says_so_with_its_hint(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    attendant, _ = attended(state.directory(IDENTITY))
+    shown = show(IDENTITY, ask(attendant, "new.test"), POLICY)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(Path, "unlink", refused)  # the kernel says EROFS also where no file is
+    with pytest.raises(QueueUnreadable, match="Read-only file system") as told:
+        reject(state, shown, "no")
+    assert told.value.hint
 
 
 @pytest.mark.anyio
